@@ -1,0 +1,74 @@
+# `make run`, `make demo`, `make test`: nothing but Python 3.11+, git and make is needed.
+# `make check`: what a contributor runs before a commit.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help setup run demo test check format lint types proto proto-check imports lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+# One stamp: the environment is made anew when what it installs from has changed.
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+		f"custommsg needs Python 3.11 or newer; this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV) (once; about a minute) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/.ready ## make the environment in .venv
+
+run: setup ## the gateway on an embedded node with a peer, to try it out
+	@$(BIN)/custommsg-server try
+
+demo: setup ## the whole story by itself, in under 30 s
+	@$(BIN)/custommsg-server demo
+
+test: setup ## the whole test suite
+	@$(BIN)/python -m pytest -n auto
+
+check: setup lint types proto-check imports test ## everything that must hold before a commit
+
+format: setup ## rewrite the code in the project's format
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+lint: setup ## format and lint, changing nothing
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/buf lint proto
+	@$(BIN)/buf format --exit-code --diff proto >/dev/null || { echo "The protos are not formatted. Run: buf format -w proto"; exit 1; }
+
+types: setup ## mypy --strict
+	@$(BIN)/mypy
+
+imports: setup ## the import rules of the rooms
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+
+CODEGEN := .venv-codegen
+$(CODEGEN)/.ready: requirements/codegen.txt
+	@$(PYTHON) -m venv --clear $(CODEGEN)
+	@$(CODEGEN)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/codegen.txt
+	@touch $@
+
+proto: $(CODEGEN)/.ready ## generate client/custommsg/v1 from proto/
+	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py client
+
+proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
+	@rm -rf $(CODEGEN)/out && mkdir $(CODEGEN)/out
+	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py $(CODEGEN)/out
+	@diff -r -x __pycache__ -x py.typed $(CODEGEN)/out/custommsg/v1 client/custommsg/v1 \
+		|| { echo "client/custommsg/v1 is not what proto/ says. Run: make proto"; exit 1; }
+
+lock: setup ## resolve the dependencies anew
+	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	@$(UV_COMPILE) pyproject.toml --extra server --extra uvloop -c requirements/dev.txt -o requirements/server.txt
+	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
+
+clean: ## remove what make made
+	@rm -rf $(VENV) $(CODEGEN)

@@ -1,0 +1,1 @@
+"""The client of the custommsg gateway: `custommsg.aio` and `custommsg.sync`."""

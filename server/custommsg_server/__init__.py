@@ -1,0 +1,1 @@
+"""The gateway: relays Lightning custom messages between gRPC callers and a Core Lightning node."""

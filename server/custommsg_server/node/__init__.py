@@ -1,0 +1,1 @@
+"""The port to a node, and the lightningd link behind it."""

@@ -1,0 +1,59 @@
+"""Everything that the core needs from a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from custommsg_server.errors import RelayError
+from custommsg_server.wire import Message, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A message on its way to a peer."""
+
+    node_id: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer, as the node knows it now."""
+
+    node_id: bytes
+    connected: bool
+    address: str
+    num_channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """The node, as it describes itself."""
+
+    node_id: bytes
+    alias: str
+    network: str
+    version: str
+
+
+class Node(Protocol):
+    """A Lightning node. Deadlines are in seconds of the running event loop's clock."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the node answers now."""
+
+    @property
+    def info(self) -> NodeInfo | None:
+        """The node as it last described itself, or None if it never did."""
+
+    async def send(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+        """Queue messages with the node, in order; answer each with its status or its error, never raise."""
+
+    async def check(self, outbound: Outbound, deadline: float) -> None:
+        """Run the node's checks on a message and send nothing. Raises RelayError."""
+
+    async def list_peers(self, deadline: float) -> list[Peer]:
+        """List the peers that the node knows now. Raises RelayError."""
