@@ -23,7 +23,7 @@ class Reason(Enum):
     NODE_UNAVAILABLE = "NODE_UNAVAILABLE"
     """The node cannot be reached; nothing was written to it."""
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
-    """The connection broke, or the deadline passed, after the request was written: sent or not, nobody knows."""
+    """The connection broke, or the deadline passed, after the request was written: it may have been sent."""
     NOT_SENT = "NOT_SENT"
     """The deadline passed before the request was written."""
     NODE_ERROR = "NODE_ERROR"

@@ -83,7 +83,7 @@ def parse_message(raw: bytes) -> Message:
     """
     if not MIN_MESSAGE_SIZE <= len(raw) <= MAX_MESSAGE_SIZE:
         raise bad_message(
-            f"it has {len(raw)} bytes; a message has a 2-byte type and at most {MAX_MESSAGE_SIZE:,} bytes in all"
+            f"it has {len(raw)} bytes, its 2-byte type included; {MIN_MESSAGE_SIZE} to {MAX_MESSAGE_SIZE:,} are allowed"
         )
     number = message_type(raw)
     if number in INTERNAL_TYPES:

@@ -1,0 +1,182 @@
+"""Every setting, once: flags > environment (CUSTOMMSG_...) > TOML file > default."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from custommsg_server.rpc.listen import Address
+
+PREFIX: Final = "CUSTOMMSG_"
+CLIENT_VARIABLES: Final = {"CUSTOMMSG_ADDRESS"}
+"""Variables of the client, which may well be set in the same shell."""
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
+"""What Kubernetes sets for each pod when a Service is called custommsg."""
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the message says which, where from, and why."""
+
+
+class Settings(BaseSettings):
+    """The settings of `custommsg-server serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True
+    )
+
+    listen: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("127.0.0.1:9737",),
+        description="Where to listen: host:port or unix:/path (mode 0600). May be given several times.",
+    )
+    insecure: bool = Field(
+        False, description="Listen on addresses that other machines reach, without any access control."
+    )
+    rpc_file: Path | None = Field(
+        None, description="lightningd's JSON-RPC socket. Default: LIGHTNING_DIR/NETWORK/lightning-rpc."
+    )
+    lightning_dir: Path = Field(
+        Path("~/.lightning"), description="lightningd's directory, as for lightning-cli."
+    )
+    network: str = Field("bitcoin", description="lightningd's network, as for lightning-cli.")
+    call_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Seconds that a call may take at most, whatever its caller allows."
+    )
+    node_window: int = Field(
+        512, ge=1, le=65_536, description="Requests that lightningd may leave unanswered at once."
+    )
+    node_max_waiting: int = Field(
+        8192,
+        ge=0,
+        le=1_000_000,
+        description="Requests that may wait beyond these; more are refused as OVERLOADED.",
+    )
+    node_probe_interval: float = Field(
+        5.0, gt=0, le=300, description="Seconds between two questions to lightningd whether it still answers."
+    )
+    node_reply_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that lightningd may leave a request unanswered before the"
+        " connection to it is given up.",
+    )
+    drain_time: float = Field(
+        20.0, ge=0, le=3600, description="Seconds that calls in flight may take after SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="How it is logged; auto is console on a terminal and json elsewhere."
+    )
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            Address.parse(text)
+        return value
+
+    @field_validator("rpc_file", "lightning_dir")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        for address in self.addresses:
+            if not address.is_local and not self.insecure:
+                raise ValueError(
+                    f"{address} can be reached by other machines, and nothing checks who calls."
+                    " Listen on 127.0.0.1 or unix:/path, or say --insecure"
+                )
+        return self
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where to listen."""
+        return [Address.parse(text) for text in self.listen]
+
+    @property
+    def socket_path(self) -> Path:
+        """Lightningd's JSON-RPC socket."""
+        return self.rpc_file or self.lightning_dir / self.network / "lightning-rpc"
+
+
+def load(
+    flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Put the settings together.
+
+    Args:
+        flags: what was said on the command line, by setting.
+        config: a TOML file with settings by name; `CUSTOMMSG_CONFIG` if None.
+        environ: the environment, to look for variables that nobody knows.
+
+    Raises:
+        SettingsError: a setting is unknown or wrong.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES | {f"{PREFIX}CONFIG"}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.search(name):
+            raise SettingsError(
+                f"The environment variable {name} is no setting. See custommsg-server serve --help."
+            )
+    if config is None and environ.get(f"{PREFIX}CONFIG"):
+        config = Path(environ[f"{PREFIX}CONFIG"])
+    from_file = _read_toml(config) if config else {}
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+
+    try:
+        return Sourced(**flags)
+    except ValidationError as error:
+        raise SettingsError("\n".join(map(_describe, error.errors()))) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"Cannot read the settings in {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings in {path} are no TOML: {error}.") from None
+    for key in content:
+        if key not in Settings.model_fields:
+            raise SettingsError(f"{key} in {path} is no setting. See custommsg-server serve --help.")
+    return content
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    name = ".".join(map(str, error["loc"][:1]))
+    what = str(error["msg"]).removeprefix("Value error, ")
+    flag = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name else ""
+    return f"{flag}{what}."

@@ -1,0 +1,101 @@
+"""lightningd behind the port: its commands, as requests on the link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from custommsg_server.errors import RelayError
+from custommsg_server.node import replies
+from custommsg_server.node.connection import Connection, Reply, Request
+from custommsg_server.node.link import Link, LinkOptions
+from custommsg_server.node.port import NodeInfo, Outbound, Peer
+
+_NO_OPTIONS = LinkOptions()
+
+
+class Lightningd:
+    """A lightningd, reached through its JSON-RPC socket. Implements `node.port.Node`.
+
+    Args:
+        rpc_file: the socket; it need not exist yet.
+        options: how the link to it behaves.
+    """
+
+    def __init__(self, rpc_file: Path, options: LinkOptions = _NO_OPTIONS) -> None:
+        self._link = Link(rpc_file, self._greet, options)
+        self._info: NodeInfo | None = None
+        self._reply_timeout = options.reply_timeout
+
+    async def run(self) -> None:
+        """Keep the link until cancelled."""
+        await self._link.run()
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Call `watcher` now and whenever the link goes up or down."""
+        self._link.watch(watcher)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the node answers now."""
+        return self._link.is_up
+
+    @property
+    def info(self) -> NodeInfo | None:
+        """The node as it last described itself, or None if it never did."""
+        return self._info
+
+    async def send(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+        """Make one `sendcustommsg` for each message, in order."""
+        try:
+            answers = await self._link.connection().call([_send_request(one) for one in batch], deadline)
+        except RelayError as error:
+            return [error] * len(batch)
+        return [_status(answer) for answer in answers]
+
+    async def check(self, outbound: Outbound, deadline: float) -> None:
+        """Run lightningd's checks on a message: `check sendcustommsg`."""
+        await self._call(_check_request(outbound), deadline)
+
+    async def list_peers(self, deadline: float) -> list[Peer]:
+        """Ask `listpeers`."""
+        return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline))
+
+    async def _call(self, request: Request, deadline: float) -> Reply:
+        [answer] = await self._link.connection().call([request], deadline)
+        if isinstance(answer, RelayError):
+            raise answer
+        replies.result_of(answer)
+        return answer
+
+    async def _greet(self, connection: Connection) -> None:
+        deadline = asyncio.get_running_loop().time() + self._reply_timeout
+        [answer] = await connection.call([Request("getinfo", "{}")], deadline)
+        if isinstance(answer, RelayError):
+            raise answer
+        self._info = replies.info_of(answer)
+
+
+def _send_request(outbound: Outbound) -> Request:
+    # Hex needs no escaping, so the JSON is written directly: this is the hot path.
+    return Request(
+        "sendcustommsg", f'{{"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}'
+    )
+
+
+def _check_request(outbound: Outbound) -> Request:
+    return Request(
+        "check",
+        f'{{"command_to_check":"sendcustommsg",'
+        f'"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}',
+    )
+
+
+def _status(answer: Reply | RelayError) -> str | RelayError:
+    if isinstance(answer, RelayError):
+        return answer
+    try:
+        return replies.status_of(answer)
+    except RelayError as error:
+        return error

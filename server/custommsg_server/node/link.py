@@ -1,0 +1,166 @@
+"""Keeps a connection to lightningd: waits for its socket, survives restarts, knows whether it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pyln.client.lightning import UnixSocket
+
+from custommsg_server.errors import RelayError
+from custommsg_server.node.connection import Connection, unavailable
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How the link behaves. Times are in seconds."""
+
+    window: int = 512
+    """Requests that may be unanswered at once."""
+    max_waiting: int = 8192
+    """Requests that may wait for their turn beyond these."""
+    probe_interval: float = 5.0
+    """How often the node is asked whether it still answers."""
+    reply_timeout: float = 30.0
+    """How long it may leave a request unanswered before the connection is given up."""
+    backoff_min: float = 0.05
+    backoff_max: float = 2.0
+
+
+class Link:
+    """The link to one lightningd.
+
+    Args:
+        rpc_file: its JSON-RPC socket.
+        greet: asks the node who it is; while that succeeds, the link is up.
+        options: how it behaves.
+    """
+
+    def __init__(
+        self, rpc_file: Path, greet: Callable[[Connection], Awaitable[None]], options: LinkOptions
+    ) -> None:
+        self._rpc_file = rpc_file
+        self._greet = greet
+        self._options = options
+        self._connection: Connection | None = None
+        self._why = "the gateway has just started"
+        self._is_up = False
+        self._watchers: list[Callable[[bool], None]] = []
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the node answers."""
+        return self._is_up
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Call `watcher` now and whenever the link goes up or down."""
+        self._watchers.append(watcher)
+        watcher(self._is_up)
+
+    def connection(self) -> Connection:
+        """Return the connection to make requests on.
+
+        Raises:
+            RelayError: NODE_UNAVAILABLE.
+        """
+        if self._connection is None or not self._is_up:
+            raise unavailable(self._why)
+        return self._connection
+
+    async def run(self) -> None:
+        """Keep the link until cancelled."""
+        delay = self._options.backoff_min
+        try:
+            while True:
+                try:
+                    if await self._connect_and_watch():
+                        delay = self._options.backoff_min
+                except OSError as error:
+                    self._set_down(f"{error.strerror or error}: {self._rpc_file}")
+                # Full jitter, so that many gateways do not come back in step.
+                await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 -- not a secret
+                delay = min(delay * 2, self._options.backoff_max)
+        finally:
+            self._set_down("the gateway is stopping")
+
+    async def _connect_and_watch(self) -> bool:
+        lost = asyncio.Event()
+        sock = await asyncio.to_thread(_open_socket, self._rpc_file)
+        _, connection = await asyncio.get_running_loop().create_unix_connection(
+            lambda: Connection(self._options.window, self._options.max_waiting, lost.set), sock=sock
+        )
+        self._connection = connection
+        was_up = False
+        try:
+            while not lost.is_set():
+                if await self._probe(connection):
+                    was_up = True
+                await _wait(lost, self._options.probe_interval if self._is_up else self._options.backoff_max)
+        finally:
+            self._connection = None
+            connection.close()
+            self._set_down("the connection to it was lost")
+        return was_up
+
+    async def _probe(self, connection: Connection) -> bool:
+        """Ask the node who it is; give the connection up when it leaves requests unanswered for too long."""
+        now = asyncio.get_running_loop().time()
+        if now - connection.oldest > self._options.reply_timeout:
+            log.error(
+                "lightningd leaves requests unanswered; connecting anew", seconds=self._options.reply_timeout
+            )
+            connection.close()
+            return False
+        try:
+            async with asyncio.timeout(self._options.probe_interval):
+                await self._greet(connection)
+        except RelayError as error:
+            self._set_down(error.message)
+        except TimeoutError:
+            if connection.last_reply < now:  # else it is busy with other requests
+                self._set_down(f"it has not answered for {self._options.probe_interval:g} s")
+        else:
+            self._set_up()
+        return self._is_up
+
+    def _set_up(self) -> None:
+        if not self._is_up:
+            self._is_up = True
+            log.info("node link up", rpc_file=str(self._rpc_file))
+            self._tell()
+
+    def _set_down(self, why: str) -> None:
+        if self._is_up or why != self._why:
+            log.warning("node link down", rpc_file=str(self._rpc_file), why=why)
+        self._why = why
+        if self._is_up:
+            self._is_up = False
+            self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher(self._is_up)
+
+
+def _open_socket(rpc_file: Path) -> socket.socket:
+    # pyln-client knows how to reach a socket whose path is longer than the kernel takes.
+    wrapper = UnixSocket(str(rpc_file))
+    sock: socket.socket = wrapper.sock
+    wrapper.sock = None  # else its destructor closes ours
+    sock.setblocking(False)
+    return sock
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

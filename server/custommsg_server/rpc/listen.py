@@ -1,0 +1,97 @@
+"""Where the gateway listens: addresses, and who may reach them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+
+class ListenError(Exception):
+    """The gateway cannot listen there; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address to listen on: `host:port` or `unix:/path`."""
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read an address.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:").removeprefix("//")
+            if not path:
+                raise ValueError(f"{text!r} has no path; write unix:/path/to/socket")
+            return cls(path=Path(path))
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+            raise ValueError(f"{text!r} is no address; write host:port, [ipv6]:port or unix:/path")
+        return cls(host=host.strip("[]"), port=int(port))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def bind(server: grpc.aio.Server, address: Address) -> Address:
+    """Listen on an address; return it with the port that was chosen if it said 0.
+
+    Raises:
+        ListenError: it is taken, or not ours.
+    """
+    try:
+        if address.path is not None:
+            _refuse_live_socket(address.path)
+            with _owner_only():
+                server.add_insecure_port(str(address))
+            return address
+        return Address(host=address.host, port=server.add_insecure_port(str(address)))
+    except RuntimeError:
+        raise ListenError(
+            f"Cannot listen on {address}: it is in use, or not an address of this machine."
+        ) from None
+
+
+def _refuse_live_socket(path: Path) -> None:
+    # gRPC unlinks a socket that is there; a stale one may go, a living one belongs to somebody.
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise ListenError(f"Cannot listen on unix:{path}: another process does.")
+
+
+@contextmanager
+def _owner_only() -> Iterator[None]:
+    # The mode is right from the first moment, which a chmod afterwards would not give.
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,27 @@
+"""Server reflection, in both of the versions that clients ask for.
+
+https://grpc.io/docs/guides/reflection/ -- grpcio's own package registers v1alpha alone; v1 has the same
+messages under another package name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+
+def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+    """Let clients ask what `services` (full names) look like."""
+    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    v1 = grpc.method_handlers_generic_handler(
+        "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
+    )
+    server.add_generic_rpc_handlers((v1,))

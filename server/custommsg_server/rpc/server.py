@@ -1,0 +1,76 @@
+"""The gRPC server: services, listeners, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+import structlog
+from custommsg.v1 import custommsg_pb2, custommsg_pb2_grpc
+
+from custommsg_server.rpc import health as health_module
+from custommsg_server.rpc.health import Health
+from custommsg_server.rpc.interceptor import CallInterceptor
+from custommsg_server.rpc.listen import Address, bind
+from custommsg_server.rpc.reflection import add_reflection
+from custommsg_server.rpc.service import CustomMsgService
+
+from grpc_health.v1 import health_pb2_grpc  # isort: skip
+
+log = structlog.get_logger()
+
+SERVICE: Final[str] = custommsg_pb2.DESCRIPTOR.services_by_name["CustomMsgService"].full_name
+
+OPTIONS: Final = (
+    # Without this a second gateway could bind the same port and silently take half of the calls.
+    ("grpc.so_reuseport", 0),
+    # A request is a message of 64 kB at most, twice as long in hex.
+    ("grpc.max_receive_message_length", 4 << 20),
+)
+
+
+class GrpcServer:
+    """Serves the core over gRPC.
+
+    Args:
+        service: the servicer of the contract.
+    """
+
+    def __init__(self, service: CustomMsgService) -> None:
+        self._calls = CallInterceptor()
+        self._server = grpc.aio.server(interceptors=[self._calls], options=OPTIONS)
+        self.health = Health([SERVICE])
+        custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
+        add_reflection(self._server, [SERVICE, health_module.SERVICE])
+
+    async def start(self, addresses: Sequence[Address]) -> list[Address]:
+        """Start listening; return the addresses with the ports that were chosen.
+
+        Raises:
+            ListenError: an address cannot be had.
+        """
+        bound = [bind(self._server, address) for address in addresses]
+        await self._server.start()
+        return bound
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new calls, finish those in flight, and stop.
+
+        Args:
+            seconds: how long calls in flight may take.
+        """
+        await self.health.drain()
+        stopping = asyncio.create_task(self._server.stop(seconds))
+        # stop() alone would wait for health watchers too, which never end by themselves.
+        idle = asyncio.create_task(self._calls.idle())
+        await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
+        if not idle.done():
+            log.warning(
+                "calls were still in flight at the end of the drain time", calls=self._calls.in_flight
+            )
+            idle.cancel()
+        await self._server.stop(None)
+        await stopping
