@@ -1,0 +1,330 @@
+"""The connection to lightningd, and what becomes of requests when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from support import standin
+from support.keys import node_id
+from support.standin import Connection, Request, StandIn
+
+from custommsg_server.errors import Reason, RelayError
+from custommsg_server.node.lightningd import Lightningd
+from custommsg_server.node.link import LinkOptions
+from custommsg_server.node.port import Outbound
+from custommsg_server.wire import join_message
+
+QUICK = LinkOptions(probe_interval=0.3, backoff_min=0.01, backoff_max=0.05, reply_timeout=5)
+STATUS = standin.SENT["status"]
+
+
+@asynccontextmanager
+async def lightningd(rpc_file: Path, options: LinkOptions = QUICK) -> AsyncIterator[Lightningd]:
+    """Run a link to the node at `rpc_file`."""
+    node = Lightningd(rpc_file, options)
+    task = asyncio.create_task(node.run())
+    try:
+        yield node
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until_up(node: Lightningd, state: bool = True) -> None:
+    """Wait until the link is up (or down)."""
+    reached = asyncio.Event()
+    node.watch(lambda is_up: reached.set() if is_up is state else None)
+    await reached.wait()
+
+
+async def send(node: Lightningd, number: int = 1, seconds: float = 10) -> str | RelayError:
+    """Send one message that carries a number."""
+    outbound = Outbound(node_id(), join_message(40001, number.to_bytes(4, "big")))
+    [outcome] = await node.send([outbound], asyncio.get_running_loop().time() + seconds)
+    return outcome
+
+
+def reason(outcome: str | RelayError) -> Reason:
+    """Return the reason of a failed outcome."""
+    assert isinstance(outcome, RelayError), outcome
+    return outcome.reason
+
+
+async def test_a_message_is_sent_and_its_status_comes_back(node: StandIn) -> None:
+    """The plain way."""
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        assert await send(link) == STATUS
+    [request] = node.sent()
+    assert request["params"] == {"node_id": node_id().hex(), "msg": "9c4100000001"}
+    assert request["id"].startswith("custommsg:sendcustommsg#")
+
+
+async def test_no_socket_yet_is_unavailable_until_it_appears(rpc_file: Path) -> None:
+    """The gateway may start before lightningd does."""
+    async with lightningd(rpc_file) as link:
+        assert reason(await send(link)) is Reason.NODE_UNAVAILABLE
+        async with standin.running(rpc_file):
+            await until_up(link)
+            assert await send(link) == STATUS
+
+
+async def test_a_socket_that_nobody_serves_is_unavailable(rpc_file: Path) -> None:
+    """A crashed node leaves its socket file behind."""
+    async with standin.running(rpc_file):
+        pass
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as stale:
+        rpc_file.unlink(missing_ok=True)
+        stale.bind(str(rpc_file))
+    async with lightningd(rpc_file) as link:
+        await asyncio.wait_for(_until_why(link, "refused"), 5)
+
+
+async def _until_why(link: Lightningd, text: str) -> None:
+    while True:
+        outcome = await send(link)
+        assert reason(outcome) is Reason.NODE_UNAVAILABLE
+        if isinstance(outcome, RelayError) and text in outcome.message:
+            assert outcome.retry_after is not None
+            return
+        await asyncio.sleep(0)
+
+
+async def test_closed_after_the_request_was_written_is_outcome_unknown(node: StandIn) -> None:
+    """Whether the node took the message, nobody knows; the gateway does not guess, and does not retry."""
+
+    async def close(connection: Connection, request: Request) -> None:
+        connection.close()
+
+    node.on_send = close
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        outcome = await send(link)
+        assert reason(outcome) is Reason.OUTCOME_UNKNOWN
+        assert isinstance(outcome, RelayError)
+        assert outcome.retry_after is None
+        assert not outcome.expired
+        node.on_send = standin.answer
+        await until_up(link, False)
+        await until_up(link)
+        assert await send(link, 2) == STATUS
+    assert [request["params"]["msg"][-1] for request in node.sent()] == ["1", "2"]
+
+
+async def test_half_a_reply_is_outcome_unknown(node: StandIn) -> None:
+    """A reply that is cut off says nothing."""
+
+    async def half(connection: Connection, request: Request) -> None:
+        connection.raw(b'{"jsonrpc":"2.0","id":"' + request["id"].encode())
+        await connection.writer.drain()
+        connection.writer.close()
+
+    node.on_send = half
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        assert reason(await send(link)) is Reason.OUTCOME_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\xff\xfe\n\n", b"no json\n\n", b"[]\n\n", b"1\n\n", b"[" * 100_000 + b"\n\n"]
+)
+async def test_garbage_ends_the_connection_and_the_link_comes_back(node: StandIn, garbage: bytes) -> None:
+    """After garbage no reply can be trusted, so the connection is made anew."""
+
+    async def spit(connection: Connection, request: Request) -> None:
+        connection.raw(garbage)
+
+    node.on_send = spit
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        assert reason(await send(link)) is Reason.OUTCOME_UNKNOWN
+        node.on_send = standin.answer
+        await until_up(link, False)
+        await until_up(link)
+        assert await send(link) == STATUS
+
+
+async def test_a_reply_that_never_comes_ends_at_the_deadline(node: StandIn) -> None:
+    """The request was written, so the outcome is unknown."""
+
+    async def never(connection: Connection, request: Request) -> None:
+        pass
+
+    node.on_send = never
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        outcome = await send(link, seconds=0.05)
+        assert reason(outcome) is Reason.OUTCOME_UNKNOWN
+        assert isinstance(outcome, RelayError)
+        assert outcome.expired
+
+
+async def test_a_request_that_waits_for_its_turn_expires_as_not_sent(node: StandIn) -> None:
+    """Beyond the window nothing is written, and the caller learns that."""
+
+    async def never(connection: Connection, request: Request) -> None:
+        pass
+
+    node.on_send = never
+    async with lightningd(node.rpc_file, LinkOptions(window=1, probe_interval=30)) as link:
+        await until_up(link)
+        first = asyncio.create_task(send(link, 1, seconds=10))
+        await node.wait_sent(1)
+        outcome = await send(link, 2, seconds=0.05)
+        assert reason(outcome) is Reason.NOT_SENT
+        assert isinstance(outcome, RelayError)
+        assert outcome.expired
+        first.cancel()
+    assert len(node.sent()) == 1
+
+
+async def test_what_waits_is_bounded(node: StandIn) -> None:
+    """More than may wait is refused at once, with a word when to come back."""
+
+    async def never(connection: Connection, request: Request) -> None:
+        pass
+
+    node.on_send = never
+    async with lightningd(node.rpc_file, LinkOptions(window=1, max_waiting=2, probe_interval=30)) as link:
+        await until_up(link)
+        tasks = [asyncio.create_task(send(link, number)) for number in range(10)]
+        done, waiting = await asyncio.wait(tasks, timeout=None, return_when=asyncio.FIRST_COMPLETED)
+        assert {reason(task.result()) for task in done} == {Reason.OVERLOADED}
+        for task in waiting:
+            task.cancel()
+
+
+async def test_a_cancelled_request_that_was_not_written_never_is(node: StandIn) -> None:
+    """A caller that leaves takes its waiting request with it."""
+    release = asyncio.Event()
+
+    async def held(connection: Connection, request: Request) -> None:
+        await release.wait()
+        await standin.answer(connection, request)
+
+    node.on_send = held
+    async with lightningd(node.rpc_file, LinkOptions(window=1, probe_interval=30)) as link:
+        await until_up(link)
+        first = asyncio.create_task(send(link, 1))
+        await node.wait_sent(1)
+        second = asyncio.create_task(send(link, 2))
+        third = asyncio.create_task(send(link, 3))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        release.set()
+        assert await first == await third == STATUS
+    assert [request["params"]["msg"][-1] for request in node.sent()] == ["1", "3"]
+
+
+async def test_a_node_that_stops_answering_is_down_until_it_answers(node: StandIn) -> None:
+    """A stopped process keeps its socket; only asking shows that nobody is there."""
+    awake = asyncio.Event()
+
+    async def asleep(connection: Connection, request: Request) -> None:
+        await awake.wait()
+        await standin.answer(connection, request)
+
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        node.on_getinfo = asleep
+        await until_up(link, False)
+        outcome = await send(link)
+        assert reason(outcome) is Reason.NODE_UNAVAILABLE
+        awake.set()
+        await until_up(link)
+        assert await send(link) == STATUS
+
+
+async def test_requests_left_unanswered_too_long_make_a_new_connection(node: StandIn) -> None:
+    """One lost reply must not hold its place in the window for ever."""
+
+    async def never(connection: Connection, request: Request) -> None:
+        pass
+
+    node.on_send = never
+    options = LinkOptions(window=2, probe_interval=0.05, reply_timeout=0.1, backoff_min=0.01)
+    async with lightningd(node.rpc_file, options) as link:
+        await until_up(link)
+        outcome = await send(link)
+        assert reason(outcome) is Reason.OUTCOME_UNKNOWN
+        assert isinstance(outcome, RelayError)
+        assert not outcome.expired
+        await until_up(link, False)
+        await until_up(link)
+    assert len(node.connections) == 2
+
+
+async def test_a_restart_between_two_sends_is_survived(rpc_file: Path) -> None:
+    """The link comes back by itself."""
+    async with lightningd(rpc_file) as link:
+        for number in (1, 2):
+            async with standin.running(rpc_file) as node:
+                await until_up(link)
+                assert await send(link, number) == STATUS
+                assert len(node.sent()) == 1
+            await until_up(link, False)
+
+
+async def test_a_thousand_concurrent_sends_get_each_its_own_answer(node: StandIn) -> None:
+    """Replies come back in another order than the requests went, and each finds its caller."""
+    held: list[tuple[Connection, Request]] = []
+
+    async def shuffled(connection: Connection, request: Request) -> None:
+        held.append((connection, request))
+        if len(held) == 500:
+            for one, asked in reversed(held):
+                one.reply(asked, {"status": asked["params"]["msg"]})
+            held.clear()
+
+    node.on_send = shuffled
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        outcomes = await asyncio.gather(*(send(link, number) for number in range(1000)))
+    assert outcomes == [f"9c41{number:08x}" for number in range(1000)]
+    numbers = [request["params"]["msg"] for request in node.sent()]
+    assert numbers == outcomes, "written in the order of the calls, each once"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+async def test_replies_may_be_cut_anywhere(node: StandIn, size: int) -> None:
+    """The socket is a stream: a reply may come in pieces, and several in one."""
+
+    async def pieces(connection: Connection, request: Request) -> None:
+        status = {"status": "a\nb é"}
+        body = json.dumps(
+            {"jsonrpc": "2.0", "id": request["id"], "result": status}, indent=1, ensure_ascii=False
+        )
+        data = body.encode() + b"\n\n"
+        for start in range(0, len(data), size):
+            connection.raw(data[start : start + size])
+            await connection.writer.drain()
+
+    node.on_send = pieces
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        assert await asyncio.gather(*(send(link) for _ in range(20))) == ["a\nb é"] * 20
+
+
+async def test_a_socket_path_longer_than_the_kernel_takes_is_reached(tmp_path: Path) -> None:
+    """A test's or a container's directories are soon longer than 100 characters."""
+    import os
+
+    folder = tmp_path / ("d" * 120)
+    folder.mkdir()
+    before = Path.cwd()
+    os.chdir(folder)  # the stand-in, too, can bind only a short path
+    try:
+        async with standin.running(Path("lightning-rpc")), lightningd(folder / "lightning-rpc") as link:
+            await until_up(link)
+            assert await send(link) == STATUS
+    finally:
+        os.chdir(before)
