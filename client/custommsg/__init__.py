@@ -1,1 +1,58 @@
-"""The client of the custommsg gateway: `custommsg.aio` and `custommsg.sync`."""
+"""The client of the custommsg gateway: Lightning custom messages over gRPC.
+
+`custommsg.aio` and `custommsg.sync` hold the two clients, with the same names in both:
+
+    async with custommsg.aio.connect("127.0.0.1:9737") as client:
+        await client.send(peer, type=37913, payload=b"hello")
+
+The stubs made from the proto are in `custommsg.v1`, for those who want nothing on top of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from custommsg.errors import (
+    CustomMsgError,
+    FieldViolation,
+    InvalidRequest,
+    NodeError,
+    NotSent,
+    OutcomeUnknown,
+    PeerNotConnected,
+    PeerUnknown,
+    Reason,
+)
+from custommsg.model import Checked, Info, Node, Peer, Sent
+
+if TYPE_CHECKING:
+    from custommsg import aio, sync
+
+__all__ = [
+    "Checked",
+    "CustomMsgError",
+    "FieldViolation",
+    "Info",
+    "InvalidRequest",
+    "Node",
+    "NodeError",
+    "NotSent",
+    "OutcomeUnknown",
+    "Peer",
+    "PeerNotConnected",
+    "PeerUnknown",
+    "Reason",
+    "Sent",
+    "aio",
+    "sync",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # On first use, because they import grpc: who wants only the stubs does not pay for the clients, and the
+    # command can still tell grpc to keep its log off the terminal, which works only before the import.
+    if name in ("aio", "sync"):
+        return import_module(f"custommsg.{name}")
+    raise AttributeError(f"module 'custommsg' has no attribute {name!r}")

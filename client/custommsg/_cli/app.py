@@ -1,0 +1,179 @@
+"""The commands, each one call of the client, and the exit statuses."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Annotated, Final
+
+from cyclopts import App, CycloptsError, Group, Parameter, Token
+
+from custommsg import _core, sync
+from custommsg._cli import show
+from custommsg._retry import checked_timeout
+from custommsg.errors import CustomMsgError
+from custommsg.model import Checked, Sent
+
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+RPC_FAILED: Final = 64
+"""Plus the number of the gRPC code, as grpcurl does it."""
+
+# Hex digits of the largest message, and room for white space at the ends.
+_STDIN_LIMIT: Final = 2 * _core.MAX_MESSAGE_SIZE + 1024
+_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for every command."""
+
+    address: str
+    timeout: float
+    json: bool
+
+    def connect(self) -> sync.Client:
+        """Make the client."""
+        return sync.connect(self.address, timeout=self.timeout)
+
+
+Global = Annotated[Settings, Parameter(parse=False)]
+
+app = App(
+    name="custommsg",
+    version=lambda: version("custommsg"),
+    help="Send Lightning custom messages through a custommsg gateway.",
+)
+app.meta.group_parameters = Group("Options of every command", sort_key=100)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command with these arguments and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an alias may hold what the terminal's encoding has not
+    try:
+        status = app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        sys.stderr.write(f"error: {show.printable(str(error))}\nTry: custommsg --help\n")
+        return USAGE
+    except BrokenPipeError:  # who read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status or 0  # None after --help and --version
+
+
+def _check_address(_: object, value: str) -> None:
+    _core.target(value)
+
+
+def _check_timeout(_: object, value: float) -> None:
+    checked_timeout(value)
+
+
+def _message_type(_: object, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    if not _NUMBER.fullmatch(text) or (number := int(text, 0 if text[1:2] in "xX" else 10)) > _core.MAX_TYPE:
+        raise ValueError(f"{text!r} is no message type: give a number up to 65535, or 0xffff")
+    return number
+
+
+@app.meta.default
+def _with_settings(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    address: Annotated[
+        str, Parameter(env_var="CUSTOMMSG_ADDRESS", validator=_check_address)
+    ] = _core.DEFAULT_ADDRESS,
+    timeout: Annotated[float, Parameter(validator=_check_timeout)] = 10.0,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Read what is the same for every command, and run the one asked for.
+
+    Args:
+        tokens: The command and what belongs to it.
+        address: The gateway: host:port or unix:/path.
+        timeout: Seconds until a call is given up.
+        json: Print JSON, errors too.
+    """
+    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    settings = Settings(address, timeout, json)
+    try:
+        command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, settings))
+    except CustomMsgError as error:
+        show.error(error, as_json=json)
+        return RPC_FAILED + int(error.code.value[0])
+    return 0
+
+
+@app.command
+def send(
+    peer: str,
+    /,
+    *,
+    type: Annotated[int | None, Parameter(converter=_message_type)] = None,
+    text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    hex: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    msg: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    check: Annotated[bool, Parameter(negative="")] = False,
+    settings: Global,
+) -> None:
+    """Send one custom message to one connected peer.
+
+    Success means that the node has queued it: the Lightning protocol has no word of delivery.
+
+    Args:
+        peer: The peer's node id, 66 hex digits.
+        type: The message's type, decimal or 0x hex.
+        text: The payload as text; "-" reads it from the standard input, whatever bytes they are.
+        hex: The payload in hex; "-" reads it from the standard input.
+        msg: The whole message in hex, its type included, instead of --type; "-" reads it likewise.
+        check: Run every check, the node's own included, and send nothing.
+        settings: What is the same for every command.
+    """
+    if (type is None) == (msg is None) or sum(given is not None for given in (text, hex, msg)) > 1:
+        raise CycloptsError(
+            msg="Give the message either as --type with --text or --hex, or as --msg with all of it."
+        )
+    result: Sent | Checked
+    with settings.connect() as client:
+        call = client.check if check else client.send
+        if msg is not None:
+            result = call(peer, msg=_hex(msg))
+        elif hex is not None:
+            result = call(peer, msg=f"{type:04x}{_hex(hex)}")
+        else:
+            result = call(peer, type=type, payload=_text(text or ""))
+    show.result(result, as_json=settings.json)
+
+
+@app.command
+def peers(*, settings: Global) -> None:
+    """List the peers that the node knows now."""
+    with settings.connect() as client:
+        show.peers(client.peers(), as_json=settings.json)
+
+
+@app.command
+def info(*, settings: Global) -> None:
+    """Describe the gateway, its node, and the link between the two."""
+    with settings.connect() as client:
+        show.info(client.info(), as_json=settings.json)
+
+
+def _hex(argument: str) -> str:
+    if argument != "-":
+        return argument
+    return sys.stdin.buffer.read(_STDIN_LIMIT).strip().decode("ascii", "replace")
+
+
+def _text(argument: str) -> bytes:
+    if argument == "-":
+        return sys.stdin.buffer.read(_STDIN_LIMIT)
+    return argument.encode("utf-8", "surrogateescape")  # what is no UTF-8 stays the bytes that were given

@@ -1,0 +1,163 @@
+"""The client for asyncio.
+
+async with custommsg.aio.connect("127.0.0.1:9737") as client:
+    await client.send(peer, type=37913, payload=b"hello")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from custommsg import _core
+from custommsg._retry import Attempts, checked_timeout
+from custommsg._status import from_rpc
+from custommsg.model import Checked, Info, Peer, Sent
+from custommsg.v1 import custommsg_pb2 as pb
+from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceAsyncStub, CustomMsgServiceStub
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+def connect(
+    address: str = _core.DEFAULT_ADDRESS,
+    *,
+    timeout: float = 10.0,
+    retry: bool = True,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> Client:
+    """Make a client of the gateway at `address`, inside a running event loop.
+
+    It connects with the first call, and again by itself after the connection was lost. One client serves any
+    number of tasks at once.
+
+    Args:
+        address: "host:port", "[ipv6]:port" or "unix:/path".
+        timeout: seconds for a call that gives none of its own, all its tries together.
+        retry: try again, until the timeout, where the gateway says that nothing was sent and when to come
+            back. A call whose outcome is unknown is never tried again.
+        credentials: for TLS; None for a connection in the clear.
+
+    Raises:
+        ValueError: an address or a timeout that is none.
+    """
+    return Client(address, timeout=timeout, retry=retry, credentials=credentials)
+
+
+class Client:
+    """A client of one gateway; made by `connect`, closed by `async with` or `close`."""
+
+    def __init__(
+        self, address: str, *, timeout: float, retry: bool, credentials: grpc.ChannelCredentials | None
+    ) -> None:
+        target = _core.target(address)
+        self._timeout = checked_timeout(timeout)
+        self._retry = retry
+        options = _core.CHANNEL_OPTIONS
+        self._channel = (
+            grpc.aio.secure_channel(target, credentials, options)
+            if credentials is not None
+            else grpc.aio.insecure_channel(target, options)
+        )
+        self._stub: CustomMsgServiceAsyncStub = CustomMsgServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Calls in flight are cancelled; closing twice does no harm."""
+        await self._channel.close()
+
+    async def send(
+        self,
+        peer: bytes | str,
+        *,
+        type: int | None = None,
+        payload: bytes | None = None,
+        msg: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> Sent:
+        """Send one custom message to one connected peer.
+
+        To return means that the node has queued it, not that the peer has it. See SendCustomMsg in
+        custommsg.proto for each guarantee.
+
+        Args:
+            peer: its node id: 33 bytes, or 66 hex digits.
+            type: the message's type, 0 to 65,535; together with `payload`, instead of `msg`.
+            payload: what follows the type, up to 65,533 bytes; none by default.
+            msg: the whole message with its type, 2 to 65,535 bytes, or the same in hex.
+            timeout: seconds, all tries together; None for the client's.
+
+        Raises:
+            InvalidRequest, PeerUnknown, PeerNotConnected, NotSent, NodeError: nothing was sent.
+            OutcomeUnknown: it may have been sent.
+            CustomMsgError: refused for another reason; nothing was sent.
+        """
+        request = _core.send_request(peer, type=type, payload=payload, msg=msg, validate_only=False)
+        return _core.sent(await self._call(self._stub.SendCustomMsg, request, timeout, sends=True))
+
+    async def check(
+        self,
+        peer: bytes | str,
+        *,
+        type: int | None = None,
+        payload: bytes | None = None,
+        msg: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> Checked:
+        """Run every check that `send` would, the node's own included, and send nothing.
+
+        Arguments and errors are those of `send`, but for OutcomeUnknown: there is nothing unknown about it.
+        """
+        request = _core.send_request(peer, type=type, payload=payload, msg=msg, validate_only=True)
+        return _core.checked(await self._call(self._stub.SendCustomMsg, request, timeout, sends=False))
+
+    async def peers(self, *, timeout: float | None = None) -> list[Peer]:
+        """List the peers that the node knows now, in no particular order.
+
+        Raises:
+            NotSent: the gateway or the node could not be reached, or not in time (`timeout` in seconds).
+            CustomMsgError: any other failure.
+        """
+        return _core.peers(
+            await self._call(self._stub.ListPeers, pb.ListPeersRequest(), timeout, sends=False)
+        )
+
+    async def info(self, *, timeout: float | None = None) -> Info:
+        """Describe the gateway, its node, and the link between the two.
+
+        Raises:
+            NotSent: the gateway could not be reached, or not in time (`timeout` in seconds).
+            CustomMsgError: any other failure.
+        """
+        return _core.info(await self._call(self._stub.GetInfo, pb.GetInfoRequest(), timeout, sends=False))
+
+    async def _call(
+        self,
+        rpc: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout: float | None,
+        *,
+        sends: bool,
+    ) -> _Response:
+        attempts = Attempts(self._timeout if timeout is None else timeout, retry=self._retry)
+        while True:
+            try:
+                return await rpc(request, timeout=attempts.time_left())
+            except grpc.aio.AioRpcError as error:
+                failure = from_rpc(error, sends=sends)
+                wait = attempts.wait_after(failure)
+                if wait is None:
+                    raise failure from error
+            await asyncio.sleep(wait)

@@ -1,0 +1,75 @@
+"""What the calls return: plain values, without protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The node has queued the message for the peer. Of its delivery the Lightning protocol gives no word."""
+
+    status: str
+    """What lightningd said, for people."""
+    type: int
+    """The type of the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The message passed every check, the node's own included, and was not sent."""
+
+    status: str
+    """What was checked, for people."""
+    type: int
+    """The type of the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer of the node."""
+
+    node_id: bytes
+    """33 bytes."""
+    connected: bool
+    """Whether the node is connected to it now; messages can be sent only then."""
+    address: str
+    """Where it is connected from or to, e.g. "127.0.0.1:9735"; empty if not connected."""
+    num_channels: int
+    """How many channels the node has with it."""
+
+    @property
+    def node_id_hex(self) -> str:
+        """The node id as 66 hex digits."""
+        return self.node_id.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Lightning node, as it describes itself."""
+
+    node_id: bytes
+    """33 bytes."""
+    alias: str
+    """Chosen by its owner: any text."""
+    network: str
+    """"bitcoin", "testnet", "signet", "regtest", ..."""
+    version: str
+    """The version of Core Lightning, e.g. "v26.06.6"."""
+
+    @property
+    def node_id_hex(self) -> str:
+        """The node id as 66 hex digits."""
+        return self.node_id.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """The gateway, its node, and the link between the two."""
+
+    gateway_version: str
+    """The gateway's own version."""
+    node_link_up: bool
+    """Whether the node answers now. Sending fails with NODE_UNAVAILABLE while it does not."""
+    node: Node | None
+    """The node as it last described itself; None if it never answered since the gateway started."""
