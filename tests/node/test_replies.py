@@ -1,0 +1,81 @@
+"""lightningd's replies, as recorded, and what they become."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.keys import node_id
+
+from custommsg_server.errors import Reason, RelayError
+from custommsg_server.node import replies
+from custommsg_server.node.port import NodeInfo, Peer
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "sendcustommsg.json").read_text())
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+replies_of_any_shape = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": json_values,
+        "result": json_values
+        | st.fixed_dictionaries(
+            {},
+            optional={"status": json_values, "peers": json_values, "id": json_values, "version": json_values},
+        ),
+        "error": json_values
+        | st.fixed_dictionaries({}, optional={"code": json_values, "message": json_values}),
+    },
+)
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: str(golden["case"]))
+def test_each_recorded_reply_becomes_its_reason(golden: dict[str, Any]) -> None:
+    """The text tells the cases apart, since nearly all have one code."""
+    if golden["reason"] is None:
+        assert replies.status_of(golden["reply"]) == golden["reply"]["result"]["status"]
+        return
+    with pytest.raises(RelayError) as caught:
+        replies.status_of(golden["reply"])
+    assert caught.value.reason is Reason[golden["reason"]]
+    assert caught.value.metadata == golden.get("metadata", {})
+
+
+@pytest.mark.parametrize("read", [replies.status_of, replies.peers_of, replies.info_of])
+@given(reply=replies_of_any_shape)
+def test_a_reply_of_any_shape_is_read_or_refused(read: Any, reply: dict[str, Any]) -> None:
+    """Whatever the node answers, the caller gets a result or a reason, never another exception."""
+    try:
+        read(reply)
+    except RelayError as error:
+        assert error.reason in set(Reason)
+
+
+def test_peers_are_read_as_listpeers_prints_them() -> None:
+    """A peer that is not connected has no address."""
+    connected = {
+        "id": node_id().hex(),
+        "connected": True,
+        "num_channels": 2,
+        "netaddr": ["127.0.0.1:19738"],
+        "features": "08",
+    }
+    away = {"id": node_id(2).hex(), "connected": False, "num_channels": 1}
+    assert replies.peers_of({"result": {"peers": [connected, away]}}) == [
+        Peer(node_id(), True, "127.0.0.1:19738", 2),
+        Peer(node_id(2), False, "", 1),
+    ]
+
+
+def test_the_node_describes_itself_with_getinfo() -> None:
+    """What the gateway keeps of it."""
+    result = {"id": node_id().hex(), "alias": "A", "network": "regtest", "version": "v26.06.6", "color": "0"}
+    assert replies.info_of({"result": result}) == NodeInfo(node_id(), "A", "regtest", "v26.06.6")
