@@ -1,0 +1,29 @@
+"""The embedded node: a small real Lightning node, for trying out and for tests.
+
+It speaks BOLT 8 and BOLT 1 to any Lightning peer, and lightningd's JSON-RPC on a unix socket. It holds no
+channels and no money.
+"""
+
+from __future__ import annotations
+
+from custommsg_server.devnode.address import Address
+from custommsg_server.devnode.identity import DirectoryError
+from custommsg_server.devnode.node import DevNode, Settings
+from custommsg_server.devnode.outbox import OutboxFullError
+from custommsg_server.devnode.peer import PeerError
+from custommsg_server.devnode.received import MessagesLostError, Received
+from custommsg_server.devnode.running import WouldHaveDiedError, run, serve
+
+__all__ = [
+    "Address",
+    "DevNode",
+    "DirectoryError",
+    "MessagesLostError",
+    "OutboxFullError",
+    "PeerError",
+    "Received",
+    "Settings",
+    "WouldHaveDiedError",
+    "run",
+    "serve",
+]

@@ -1,0 +1,81 @@
+"""JSON objects out of a stream: no separator between them is needed, and they come in pieces."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+LIMIT: Final = 16 * 1024 * 1024
+"""Bytes that one object may have. lightningd has no such bound."""
+
+# A whole string is one token, so that no bracket inside of it counts. The quantifiers are possessive:
+# a string of which the end is not here yet fails at once instead of being tried in every other way.
+_TOKEN: Final = re.compile(rb'[{\[]|[}\]]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
+_WHITESPACE: Final = b" \t\r\n"
+
+
+class NotJsonError(Exception):
+    """What came in is no JSON, or is too long: there is no telling where the next object begins."""
+
+
+class JsonFrames:
+    """Cuts a stream of bytes into JSON values. It holds what is incomplete, up to a limit."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._buffer = b""
+        self._at = 0  # how far the brackets have been counted
+        self._depth = 0
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Take in what was read, and give the objects and arrays that are complete now, in order.
+
+        Raises:
+            NotJsonError: after the values before it.
+        """
+        self._buffer += data
+        start = 0
+        while (end := self._find_end(start)) is not None:
+            try:
+                yield json.loads(self._buffer[start:end])
+            except (ValueError, RecursionError) as error:
+                raise NotJsonError(str(error)) from None
+            start = end
+        self._buffer = self._buffer[start:]
+        self._at -= start
+        if len(self._buffer) > self._limit:
+            raise NotJsonError(f"it has more than {self._limit:,} bytes")
+
+    def _find_end(self, start: int) -> int | None:
+        buffer = self._buffer
+        if self._depth == 0:
+            rest = buffer[start : start + 64].lstrip(_WHITESPACE)
+            if rest[:1] not in (b"", b"{", b"["):
+                raise NotJsonError("it begins with neither { nor [")
+        for token in _TOKEN.finditer(buffer, max(self._at, start)):
+            first = buffer[token.start()]
+            if first in b"{[":
+                self._depth += 1
+            elif first in b"}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    self._at, self._depth = token.end(), 0
+                    return token.end()
+            elif token.end() - token.start() == 1:  # a string whose end is not here yet
+                self._at = token.start()
+                return None
+        self._at = len(buffer)
+        return None
+
+
+def encode(value: object, *, spaced: bool = False) -> bytes:
+    """Make the JSON of one message, with the two line feeds that lightningd ends it with.
+
+    Args:
+        value: what json.dumps takes.
+        spaced: with spaces after `,` and `:`, as lightningd does for some replies.
+    """
+    separators = None if spaced else (",", ":")
+    return json.dumps(value, ensure_ascii=False, separators=separators).encode(errors="replace") + b"\n\n"

@@ -1,0 +1,156 @@
+"""The peers that are connected: who dials, who is dialled, and that there is one connection to each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from custommsg_server.devnode.address import Address
+from custommsg_server.devnode.peer import Peer, PeerError, Terms, answer, dial
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What the rest of the node wants to hear of.
+
+    Args:
+        connected: a peer is there, before its first message.
+        message: a custom message came in; the next one of this peer waits for what it returns.
+        disconnected: a peer is gone, after its last message.
+    """
+
+    connected: Callable[[Peer], None]
+    message: Callable[[Peer, bytes], Awaitable[None] | None]
+    disconnected: Callable[[Peer], None]
+
+
+class Peers:
+    """The connected peers, and the way to more of them.
+
+    Args:
+        terms: what a peer must agree with.
+        events: who hears of them.
+    """
+
+    def __init__(self, terms: Terms, events: Events) -> None:
+        self._terms = terms
+        self._events = events
+        self._peers: dict[bytes, tuple[Peer, asyncio.Task[None]]] = {}
+        self._dialling: dict[bytes, asyncio.Task[Peer]] = {}
+        self._strangers: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+
+    async def bind(self, address: Address) -> list[Address]:
+        """Take a TCP address, without listening yet.
+
+        Returns:
+            Where peers will find us: the address with its port, once for each of the host's addresses.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        server = await asyncio.start_server(
+            self._greet, address.host, address.port, reuse_address=True, start_serving=False
+        )
+        self._servers.append(server)
+        return [Address(*sock.getsockname()[:2]) for sock in server.sockets]
+
+    async def listen(self) -> None:
+        """Let peers come in."""
+        for server in self._servers:
+            await server.start_serving()
+
+    async def connect(self, node_id: bytes, address: Address) -> Peer:
+        """Give the connection to this peer; dial it if there is none.
+
+        Raises:
+            PeerError: it cannot be reached at this address.
+        """
+        if (known := self.get(node_id)) is not None:
+            return known
+        # Two who want the same peer at the same time share one attempt, and neither ends the other's.
+        if (attempt := self._dialling.get(node_id)) is None:
+            attempt = self._dialling[node_id] = asyncio.create_task(self._dial(node_id, address))
+            attempt.add_done_callback(lambda _: self._dialling.pop(node_id, None))
+        return await asyncio.shield(attempt)
+
+    def get(self, node_id: bytes) -> Peer | None:
+        """Give the connected peer of this id."""
+        peer, _ = self._peers.get(node_id, (None, None))
+        return peer
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter([peer for peer, _ in self._peers.values()])
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    async def disconnect(self, peer: Peer) -> None:
+        """End a connection, and wait until it has ended."""
+        _, task = self._peers.get(peer.id, (None, None))
+        peer.close()
+        if task is not None:
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        """End all connections; no new ones come."""
+        await self._end(Peer.close)
+
+    async def kill(self) -> None:
+        """Cut all connections, as a crash would."""
+        await self._end(Peer.abort)
+
+    async def _end(self, how: Callable[[Peer], None]) -> None:
+        for server in self._servers:
+            server.close()
+        for peer in self:
+            how(peer)
+        tasks = {task for _, task in self._peers.values()} | self._strangers | set(self._dialling.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _dial(self, node_id: bytes, address: Address) -> Peer:
+        peer = await dial(self._terms, node_id, address)
+        await self._welcome(peer)
+        return peer
+
+    def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._answer(reader, writer))
+        self._strangers.add(task)
+        task.add_done_callback(self._strangers.discard)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._welcome(await answer(self._terms, reader, writer))
+        except PeerError as error:
+            logger.info("refused a connection: %s", error)
+
+    async def _welcome(self, peer: Peer) -> None:
+        # The newest connection wins, as in lightningd: the old one may be dead without our noticing.
+        while (known := self.get(peer.id)) is not None:
+            logger.info("peer %s reconnected: the old connection ends", peer.id.hex())
+            known.abort()
+            _, task = self._peers[peer.id]
+            task.cancel()
+            await asyncio.wait([task])
+        logger.info("peer %s connected (%s)", peer.id.hex(), "in" if peer.incoming else "out")
+        task = asyncio.create_task(self._run(peer))
+        self._peers[peer.id] = peer, task
+        self._events.connected(peer)
+
+    async def _run(self, peer: Peer) -> None:
+        try:
+            await peer.run(lambda message: self._events.message(peer, message))
+            why = "it hung up"
+        except PeerError as error:
+            why = str(error)
+        finally:
+            del self._peers[peer.id]
+            self._events.disconnected(peer)
+        logger.info("peer %s disconnected: %s", peer.id.hex(), why)
