@@ -1,0 +1,56 @@
+"""Fixtures for the tests of the client: a scripted gateway, and both clients behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import custommsg
+import pytest
+from support.client_gateway import ScriptedGateway, run
+
+
+class Either:
+    """One of the two clients, awaited: what holds for one is tested for both."""
+
+    def __init__(self, kind: str, address: str, **settings: Any) -> None:
+        self.kind = kind
+        self.client: Any = getattr(custommsg, kind).connect(address, **settings)
+
+    async def __call__(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call a method of the client."""
+        call = getattr(self.client, method)
+        if self.kind == "aio":
+            return await call(*arguments, **keywords)
+        return await asyncio.to_thread(call, *arguments, **keywords)
+
+
+Connect = Callable[..., Either]
+
+
+@pytest.fixture(params=["aio", "sync"])
+async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
+    """Make clients of either kind, closed at the end."""
+    made: list[Either] = []
+
+    def connect(address: str, **settings: Any) -> Either:
+        made.append(Either(request.param, address, **settings))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        await client("close")
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[ScriptedGateway]:
+    """Run a gateway that answers by a script."""
+    async with run() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def client(connect: Connect, gateway: ScriptedGateway) -> Either:
+    """Connect each of the clients to the scripted gateway."""
+    return connect(gateway.address)

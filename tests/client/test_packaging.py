@@ -1,0 +1,75 @@
+"""What importing the client brings in, and what it does without the extra `cli`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import custommsg
+import pytest
+
+# grpcio, protobuf and googleapis-common-protos; typing_extensions is grpcio's own requirement.
+BASE = ["custommsg", "google", "grpc", "typing_extensions"]
+
+# Imports a module where nothing but BASE and the standard library exists, and prints what came with it.
+# (Merely to look afterwards would not do: grpc itself imports grpc_health and others where it finds them.)
+IMPORT = """
+import sys
+allowed = {{*{base}, *sys.stdlib_module_names}}
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in allowed:
+            raise ModuleNotFoundError(name)
+before = set(sys.modules)
+sys.meta_path.insert(0, Nothing())
+import {module}
+names = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(names & set({base})))
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["custommsg", "custommsg.aio", "custommsg.sync", "custommsg.v1.custommsg_pb2_grpc"]
+)
+def test_the_client_needs_nothing_but_the_base_install(module: str) -> None:
+    """A service that installs the client gets three packages; the server never comes along."""
+    done = python("-c", IMPORT.format(module=module, base=BASE))
+    assert done.stderr == ""
+    assert done.stdout.split()[0] == "custommsg"
+
+
+def test_the_public_names_need_no_grpc() -> None:
+    """Exceptions and values can be imported without the weight of grpc; the clients come on first use."""
+    assert python("-c", IMPORT.format(module="custommsg", base=BASE)).stdout.split() == ["custommsg"]
+
+
+def test_every_public_name_is_there() -> None:
+    """__all__ says what can be imported, and no name beside it resolves."""
+    for name in custommsg.__all__:
+        assert getattr(custommsg, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        custommsg.nothing  # noqa: B018 - the access is the test
+
+
+def test_the_package_is_typed() -> None:
+    """Type checkers read the client's annotations."""
+    assert (Path(custommsg.__file__).parent / "py.typed").exists()
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "rich"])
+def test_the_command_without_its_extra_says_what_to_install(missing: str) -> None:
+    """The base install has the command but not what it needs: it says so, without a trace."""
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; import custommsg.cli as c; sys.exit(c.main(['peers']))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'custommsg[cli]'" in done.stderr

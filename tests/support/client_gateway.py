@@ -1,0 +1,129 @@
+"""A gateway that answers by a script: what the tests of the client talk to, over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+from custommsg.v1 import custommsg_pb2 as pb
+from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceServicer, add_CustomMsgServiceServicer_to_server
+from google.rpc import error_details_pb2, status_pb2
+
+Answer = Callable[[Any, Any], Awaitable[Any]]
+"""What one call meets: (request, context) -> response, as in a servicer."""
+
+PEER = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
+QUEUED = "Message sent to connectd for delivery"
+
+
+class ScriptedGateway(CustomMsgServiceServicer):
+    """Answers each call with the next line of its script, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.script: deque[Answer] = deque()
+        self.requests: list[Any] = []
+        self.time_left: list[float] = []
+        self.asked = asyncio.Event()
+        self.address = ""
+        self.server: Any = None
+
+    async def SendCustomMsg(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
+    async def ListPeers(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
+    async def GetInfo(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
+    async def _answer(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        self.time_left.append(context.time_remaining())
+        self.asked.set()
+        return await self.script.popleft()(request, context)
+
+
+@asynccontextmanager
+async def run(
+    address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[ScriptedGateway]:
+    """Run a scripted gateway; its `address` says where."""
+    gateway = ScriptedGateway()
+    gateway.server = grpc.aio.server()
+    add_CustomMsgServiceServicer_to_server(gateway, gateway.server)
+    port = (
+        gateway.server.add_secure_port(address, credentials)
+        if credentials is not None
+        else gateway.server.add_insecure_port(address)
+    )
+    gateway.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+    await gateway.server.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.server.stop(None)
+
+
+def reply(response: Any) -> Answer:
+    """Answer with this response."""
+
+    async def answer(request: Any, context: Any) -> Any:
+        return response
+
+    return answer
+
+
+async def queue(request: Any, context: Any) -> pb.SendCustomMsgResponse:
+    """Answer as the gateway does when the node has taken the message."""
+    return pb.SendCustomMsgResponse(status=QUEUED, type=int.from_bytes(request.msg[:2], "big"))
+
+
+async def hang(request: Any, context: Any) -> Any:
+    """Never answer."""
+    await asyncio.Event().wait()
+
+
+def refuse(code: grpc.StatusCode, message: str = "No.", raw_details: bytes | None = None) -> Answer:
+    """Fail with this code, and with these bytes as the status details."""
+
+    async def answer(request: Any, context: Any) -> Any:
+        trailing = () if raw_details is None else (("grpc-status-details-bin", raw_details),)
+        await context.abort(code, message, trailing)
+
+    return answer
+
+
+def refuse_because(code: grpc.StatusCode, reason: str, message: str = "No.", **details: Any) -> Answer:
+    """Fail as the gateway does, with a reason; `details` are those of `status_details`."""
+    return refuse(code, message, status_details(code, reason, message, **details))
+
+
+def status_details(
+    code: grpc.StatusCode,
+    reason: str,
+    message: str = "No.",
+    *,
+    domain: str = "custommsg",
+    metadata: Mapping[str, str] | None = None,
+    retry_after: float | None = None,
+    violations: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """Make the bytes of a google.rpc.Status, as design and proto describe it."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata))
+    if retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(retry_after * 1e9))
+        status.details.add().Pack(retry)
+    if violations:
+        request = error_details_pb2.BadRequest()
+        for field, description in violations:
+            request.field_violations.add(field=field, description=description)
+        status.details.add().Pack(request)
+    raw: bytes = status.SerializeToString()
+    return raw
