@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -18,7 +18,10 @@ from custommsg._retry import Attempts, checked_timeout
 from custommsg._status import from_rpc
 from custommsg.model import Checked, Info, Peer, Sent
 from custommsg.v1 import custommsg_pb2 as pb
-from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceAsyncStub, CustomMsgServiceStub
+from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceStub
+
+if TYPE_CHECKING:
+    from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceAsyncStub  # exists in the .pyi alone
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
