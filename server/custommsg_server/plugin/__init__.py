@@ -1,0 +1,1 @@
+"""The plugin channel: lightningd's hook calls in, `continue` out."""
