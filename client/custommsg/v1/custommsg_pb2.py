@@ -23,33 +23,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ustommsg/v1/custommsg.proto\x12\x0c\x63ustommsg.v1\"\xb9\x01\n\x14SendCustomMsgRequest\x12\x11\n\x07node_id\x18\x01 \x01(\x0cH\x00\x12\x15\n\x0bnode_id_hex\x18\x03 \x01(\tH\x00\x12\r\n\x03msg\x18\x02 \x01(\x0cH\x01\x12\x11\n\x07msg_hex\x18\x04 \x01(\tH\x01\x12+\n\ttyped_msg\x18\x05 \x01(\x0b\x32\x16.custommsg.v1.TypedMsgH\x01\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x42\x06\n\x04peerB\t\n\x07message\")\n\x08TypedMsg\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"5\n\x15SendCustomMsgResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\r\"\x12\n\x10ListPeersRequest\"6\n\x11ListPeersResponse\x12!\n\x05peers\x18\x01 \x03(\x0b\x32\x12.custommsg.v1.Peer\"f\n\x04Peer\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x13\n\x0bnode_id_hex\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x14\n\x0cnum_channels\x18\x05 \x01(\r\"\x10\n\x0eGetInfoRequest\"b\n\x0fGetInfoResponse\x12\x17\n\x0fgateway_version\x18\x01 \x01(\t\x12\x14\n\x0cnode_link_up\x18\x02 \x01(\x08\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x12.custommsg.v1.Node\"]\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x13\n\x0bnode_id_hex\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t2\x82\x02\n\x10\x43ustomMsgService\x12X\n\rSendCustomMsg\x12\".custommsg.v1.SendCustomMsgRequest\x1a#.custommsg.v1.SendCustomMsgResponse\x12L\n\tListPeers\x12\x1e.custommsg.v1.ListPeersRequest\x1a\x1f.custommsg.v1.ListPeersResponse\x12\x46\n\x07GetInfo\x12\x1c.custommsg.v1.GetInfoRequest\x1a\x1d.custommsg.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ustommsg/v1/custommsg.proto\x12\x0c\x63ustommsg.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x14SendCustomMsgRequest\x12\x11\n\x07node_id\x18\x01 \x01(\x0cH\x00\x12\x15\n\x0bnode_id_hex\x18\x03 \x01(\tH\x00\x12\r\n\x03msg\x18\x02 \x01(\x0cH\x01\x12\x11\n\x07msg_hex\x18\x04 \x01(\tH\x01\x12+\n\ttyped_msg\x18\x05 \x01(\x0b\x32\x16.custommsg.v1.TypedMsgH\x01\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x42\x06\n\x04peerB\t\n\x07message\")\n\x08TypedMsg\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"5\n\x15SendCustomMsgResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\r\"\xf6\x01\n\x1aSubscribeCustomMsgsRequest\x12\x10\n\x08node_ids\x18\x01 \x03(\x0c\x12\x14\n\x0cnode_ids_hex\x18\x02 \x03(\t\x12\r\n\x05types\x18\x03 \x03(\r\x12,\n\x0btype_ranges\x18\x04 \x03(\x0b\x32\x17.custommsg.v1.TypeRange\x12\x1b\n\x13include_peer_events\x18\x05 \x01(\x08\x12\x18\n\x0e\x66rom_beginning\x18\x06 \x01(\x08H\x00\x12\x0f\n\x05\x61\x66ter\x18\x07 \x01(\x04H\x00\x12\x10\n\x08\x63onsumer\x18\x08 \x01(\t\x12\x10\n\x08inbox_id\x18\t \x01(\tB\x07\n\x05start\"(\n\tTypeRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"T\n\x1bSubscribeCustomMsgsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.custommsg.v1.Event\x12\x10\n\x08position\x18\x02 \x01(\x04\"\xc4\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07node_id\x18\x03 \x01(\x0c\x12\x13\n\x0bnode_id_hex\x18\x04 \x01(\t\x12)\n\x07message\x18\x05 \x01(\x0b\x32\x16.custommsg.v1.TypedMsgH\x00\x12\x35\n\x0epeer_connected\x18\x06 \x01(\x0b\x32\x1b.custommsg.v1.PeerConnectedH\x00\x12;\n\x11peer_disconnected\x18\x07 \x01(\x0b\x32\x1e.custommsg.v1.PeerDisconnectedH\x00\x12\x32\n\x0cinterruption\x18\x08 \x01(\x0b\x32\x1a.custommsg.v1.InterruptionH\x00\x42\x06\n\x04kind\"\x0f\n\rPeerConnected\"\x12\n\x10PeerDisconnected\"\x1c\n\x0cInterruption\x12\x0c\n\x04lost\x18\x01 \x01(\x04\":\n\x14\x41\x63kCustomMsgsRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\")\n\x15\x41\x63kCustomMsgsResponse\x12\x10\n\x08position\x18\x01 \x01(\x04\"\x16\n\x14ListConsumersRequest\"B\n\x15ListConsumersResponse\x12)\n\tconsumers\x18\x01 \x03(\x0b\x32\x16.custommsg.v1.Consumer\"u\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x0b\n\x03lag\x18\x03 \x01(\x04\x12+\n\x07updated\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65xpired\x18\x05 \x01(\x08\")\n\x15\x44\x65leteConsumerRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteConsumerResponse\"\x11\n\x0fGetInboxRequest\"\xb0\x01\n\x10GetInboxResponse\x12\x10\n\x08inbox_id\x18\x01 \x01(\t\x12\x10\n\x08\x65\x61rliest\x18\x02 \x01(\x04\x12\x0e\n\x06latest\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12*\n\x06oldest\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttached\x18\x07 \x01(\x08\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"\x12\n\x10ListPeersRequest\"6\n\x11ListPeersResponse\x12!\n\x05peers\x18\x01 \x03(\x0b\x32\x12.custommsg.v1.Peer\"f\n\x04Peer\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x13\n\x0bnode_id_hex\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x14\n\x0cnum_channels\x18\x05 \x01(\r\"\x10\n\x0eGetInfoRequest\"b\n\x0fGetInfoResponse\x12\x17\n\x0fgateway_version\x18\x01 \x01(\t\x12\x14\n\x0cnode_link_up\x18\x02 \x01(\x08\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x12.custommsg.v1.Node\"]\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x13\n\x0bnode_id_hex\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t2\xcc\x05\n\x10\x43ustomMsgService\x12X\n\rSendCustomMsg\x12\".custommsg.v1.SendCustomMsgRequest\x1a#.custommsg.v1.SendCustomMsgResponse\x12l\n\x13SubscribeCustomMsgs\x12(.custommsg.v1.SubscribeCustomMsgsRequest\x1a).custommsg.v1.SubscribeCustomMsgsResponse0\x01\x12X\n\rAckCustomMsgs\x12\".custommsg.v1.AckCustomMsgsRequest\x1a#.custommsg.v1.AckCustomMsgsResponse\x12X\n\rListConsumers\x12\".custommsg.v1.ListConsumersRequest\x1a#.custommsg.v1.ListConsumersResponse\x12[\n\x0e\x44\x65leteConsumer\x12#.custommsg.v1.DeleteConsumerRequest\x1a$.custommsg.v1.DeleteConsumerResponse\x12I\n\x08GetInbox\x12\x1d.custommsg.v1.GetInboxRequest\x1a\x1e.custommsg.v1.GetInboxResponse\x12L\n\tListPeers\x12\x1e.custommsg.v1.ListPeersRequest\x1a\x1f.custommsg.v1.ListPeersResponse\x12\x46\n\x07GetInfo\x12\x1c.custommsg.v1.GetInfoRequest\x1a\x1d.custommsg.v1.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'custommsg.v1.custommsg_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENDCUSTOMMSGREQUEST']._serialized_start=47
-  _globals['_SENDCUSTOMMSGREQUEST']._serialized_end=232
-  _globals['_TYPEDMSG']._serialized_start=234
-  _globals['_TYPEDMSG']._serialized_end=275
-  _globals['_SENDCUSTOMMSGRESPONSE']._serialized_start=277
-  _globals['_SENDCUSTOMMSGRESPONSE']._serialized_end=330
-  _globals['_LISTPEERSREQUEST']._serialized_start=332
-  _globals['_LISTPEERSREQUEST']._serialized_end=350
-  _globals['_LISTPEERSRESPONSE']._serialized_start=352
-  _globals['_LISTPEERSRESPONSE']._serialized_end=406
-  _globals['_PEER']._serialized_start=408
-  _globals['_PEER']._serialized_end=510
-  _globals['_GETINFOREQUEST']._serialized_start=512
-  _globals['_GETINFOREQUEST']._serialized_end=528
-  _globals['_GETINFORESPONSE']._serialized_start=530
-  _globals['_GETINFORESPONSE']._serialized_end=628
-  _globals['_NODE']._serialized_start=630
-  _globals['_NODE']._serialized_end=723
-  _globals['_CUSTOMMSGSERVICE']._serialized_start=726
-  _globals['_CUSTOMMSGSERVICE']._serialized_end=984
+  _globals['_SENDCUSTOMMSGREQUEST']._serialized_start=80
+  _globals['_SENDCUSTOMMSGREQUEST']._serialized_end=265
+  _globals['_TYPEDMSG']._serialized_start=267
+  _globals['_TYPEDMSG']._serialized_end=308
+  _globals['_SENDCUSTOMMSGRESPONSE']._serialized_start=310
+  _globals['_SENDCUSTOMMSGRESPONSE']._serialized_end=363
+  _globals['_SUBSCRIBECUSTOMMSGSREQUEST']._serialized_start=366
+  _globals['_SUBSCRIBECUSTOMMSGSREQUEST']._serialized_end=612
+  _globals['_TYPERANGE']._serialized_start=614
+  _globals['_TYPERANGE']._serialized_end=654
+  _globals['_SUBSCRIBECUSTOMMSGSRESPONSE']._serialized_start=656
+  _globals['_SUBSCRIBECUSTOMMSGSRESPONSE']._serialized_end=740
+  _globals['_EVENT']._serialized_start=743
+  _globals['_EVENT']._serialized_end=1067
+  _globals['_PEERCONNECTED']._serialized_start=1069
+  _globals['_PEERCONNECTED']._serialized_end=1084
+  _globals['_PEERDISCONNECTED']._serialized_start=1086
+  _globals['_PEERDISCONNECTED']._serialized_end=1104
+  _globals['_INTERRUPTION']._serialized_start=1106
+  _globals['_INTERRUPTION']._serialized_end=1134
+  _globals['_ACKCUSTOMMSGSREQUEST']._serialized_start=1136
+  _globals['_ACKCUSTOMMSGSREQUEST']._serialized_end=1194
+  _globals['_ACKCUSTOMMSGSRESPONSE']._serialized_start=1196
+  _globals['_ACKCUSTOMMSGSRESPONSE']._serialized_end=1237
+  _globals['_LISTCONSUMERSREQUEST']._serialized_start=1239
+  _globals['_LISTCONSUMERSREQUEST']._serialized_end=1261
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=1263
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=1329
+  _globals['_CONSUMER']._serialized_start=1331
+  _globals['_CONSUMER']._serialized_end=1448
+  _globals['_DELETECONSUMERREQUEST']._serialized_start=1450
+  _globals['_DELETECONSUMERREQUEST']._serialized_end=1491
+  _globals['_DELETECONSUMERRESPONSE']._serialized_start=1493
+  _globals['_DELETECONSUMERRESPONSE']._serialized_end=1517
+  _globals['_GETINBOXREQUEST']._serialized_start=1519
+  _globals['_GETINBOXREQUEST']._serialized_end=1536
+  _globals['_GETINBOXRESPONSE']._serialized_start=1539
+  _globals['_GETINBOXRESPONSE']._serialized_end=1715
+  _globals['_LISTPEERSREQUEST']._serialized_start=1717
+  _globals['_LISTPEERSREQUEST']._serialized_end=1735
+  _globals['_LISTPEERSRESPONSE']._serialized_start=1737
+  _globals['_LISTPEERSRESPONSE']._serialized_end=1791
+  _globals['_PEER']._serialized_start=1793
+  _globals['_PEER']._serialized_end=1895
+  _globals['_GETINFOREQUEST']._serialized_start=1897
+  _globals['_GETINFOREQUEST']._serialized_end=1913
+  _globals['_GETINFORESPONSE']._serialized_start=1915
+  _globals['_GETINFORESPONSE']._serialized_end=2013
+  _globals['_NODE']._serialized_start=2015
+  _globals['_NODE']._serialized_end=2108
+  _globals['_CUSTOMMSGSERVICE']._serialized_start=2111
+  _globals['_CUSTOMMSGSERVICE']._serialized_end=2827
 # @@protoc_insertion_point(module_scope)

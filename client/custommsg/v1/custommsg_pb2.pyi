@@ -24,6 +24,12 @@ request is at fault, and google.rpc.RetryInfo where nothing was sent and a retry
   NOT_SENT               DEADLINE_EXCEEDED    the deadline passed before the request was written
   NODE_ERROR             INTERNAL             the node answered something else; metadata: code
   OVERLOADED             RESOURCE_EXHAUSTED   too much in flight; nothing was sent; RetryInfo
+  POSITION_EXPIRED       OUT_OF_RANGE         the position is not in the inbox; metadata: earliest, latest
+  INBOX_UNAVAILABLE      UNAVAILABLE          the inbox cannot be read or written now; RetryInfo
+  INVALID_CONSUMER       INVALID_ARGUMENT     the name of a consumer is not 1 to 100 of A-Z a-z 0-9 . _ -
+  CONSUMER_UNKNOWN       NOT_FOUND            there is no consumer of that name
+  INVALID_FILTER         INVALID_ARGUMENT     a filter names a range of types that is none
+  GATEWAY_STOPPING       UNAVAILABLE          the gateway is stopping and ends its streams; RetryInfo
 
 The gateway never sends a message twice: where it cannot know whether the node took a message, it says
 OUTCOME_UNKNOWN and leaves the decision to the caller.
@@ -34,6 +40,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import sys
 import typing
 
@@ -136,6 +143,418 @@ class SendCustomMsgResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["status", b"status", "type", b"type"]) -> None: ...
 
 Global___SendCustomMsgResponse: typing_extensions.TypeAlias = SendCustomMsgResponse
+
+@typing.final
+class SubscribeCustomMsgsRequest(google.protobuf.message.Message):
+    """Which events to send, and from where on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_IDS_FIELD_NUMBER: builtins.int
+    NODE_IDS_HEX_FIELD_NUMBER: builtins.int
+    TYPES_FIELD_NUMBER: builtins.int
+    TYPE_RANGES_FIELD_NUMBER: builtins.int
+    INCLUDE_PEER_EVENTS_FIELD_NUMBER: builtins.int
+    FROM_BEGINNING_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    CONSUMER_FIELD_NUMBER: builtins.int
+    INBOX_ID_FIELD_NUMBER: builtins.int
+    include_peer_events: builtins.bool
+    """Send also when peers connect and disconnect."""
+    from_beginning: builtins.bool
+    """With the oldest event that is kept."""
+    after: builtins.int
+    """After the event of this sequence number: where the last subscription stopped."""
+    consumer: builtins.str
+    """A name under which the gateway keeps the position of this subscriber. The first subscription of a name
+    starts where `start` says; a later one resumes after what was acknowledged, and `start` is ignored.
+    """
+    inbox_id: builtins.str
+    """Expect this inbox: the `custommsg-inbox-id` of an earlier subscription. If the gateway has another inbox
+    now, the position means nothing there, and the call fails with POSITION_EXPIRED.
+    """
+    @property
+    def node_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Only events of these peers (33 bytes each); empty: of all."""
+
+    @property
+    def node_ids_hex(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The same, as hex text; both lists count."""
+
+    @property
+    def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Only messages of these types; empty: of all. Peers' coming and going is not filtered by type."""
+
+    @property
+    def type_ranges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TypeRange]:
+        """The same, as ranges; both lists count."""
+
+    def __init__(
+        self,
+        *,
+        node_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+        node_ids_hex: collections.abc.Iterable[builtins.str] | None = ...,
+        types: collections.abc.Iterable[builtins.int] | None = ...,
+        type_ranges: collections.abc.Iterable[Global___TypeRange] | None = ...,
+        include_peer_events: builtins.bool = ...,
+        from_beginning: builtins.bool = ...,
+        after: builtins.int = ...,
+        consumer: builtins.str = ...,
+        inbox_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["after", b"after", "from_beginning", b"from_beginning", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "consumer", b"consumer", "from_beginning", b"from_beginning", "inbox_id", b"inbox_id", "include_peer_events", b"include_peer_events", "node_ids", b"node_ids", "node_ids_hex", b"node_ids_hex", "start", b"start", "type_ranges", b"type_ranges", "types", b"types"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["start", b"start"]) -> typing.Literal["from_beginning", "after"] | None: ...
+
+Global___SubscribeCustomMsgsRequest: typing_extensions.TypeAlias = SubscribeCustomMsgsRequest
+
+@typing.final
+class TypeRange(google.protobuf.message.Message):
+    """A range of message types, both ends included."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: builtins.int
+    LAST_FIELD_NUMBER: builtins.int
+    first: builtins.int
+    """The first type, 0 to 65,535."""
+    last: builtins.int
+    """The last type, `first` to 65,535."""
+    def __init__(
+        self,
+        *,
+        first: builtins.int = ...,
+        last: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first", b"first", "last", b"last"]) -> None: ...
+
+Global___TypeRange: typing_extensions.TypeAlias = TypeRange
+
+@typing.final
+class SubscribeCustomMsgsResponse(google.protobuf.message.Message):
+    """Some events, or none: then it is a heartbeat."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    position: builtins.int
+    """Everything up to this sequence number was sent or did not pass the filters: a subscriber that stores it
+    resumes after it.
+    """
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """What happened, in order."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[Global___Event] | None = ...,
+        position: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "position", b"position"]) -> None: ...
+
+Global___SubscribeCustomMsgsResponse: typing_extensions.TypeAlias = SubscribeCustomMsgsResponse
+
+@typing.final
+class Event(google.protobuf.message.Message):
+    """Something that happened between the node and its peers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    NODE_ID_HEX_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    PEER_CONNECTED_FIELD_NUMBER: builtins.int
+    PEER_DISCONNECTED_FIELD_NUMBER: builtins.int
+    INTERRUPTION_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """Its place in the inbox: counts up from 1 and is never used again."""
+    node_id: builtins.bytes
+    """The peer, 33 bytes; empty for an interruption."""
+    node_id_hex: builtins.str
+    """The same as hex digits."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it reached the gateway."""
+
+    @property
+    def message(self) -> Global___TypedMsg:
+        """The peer sent a message."""
+
+    @property
+    def peer_connected(self) -> Global___PeerConnected:
+        """The peer connected to the node, or the node to it."""
+
+    @property
+    def peer_disconnected(self) -> Global___PeerDisconnected:
+        """The peer is gone."""
+
+    @property
+    def interruption(self) -> Global___Interruption:
+        """Messages from before this point may be missing."""
+
+    def __init__(
+        self,
+        *,
+        sequence: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        node_id: builtins.bytes = ...,
+        node_id_hex: builtins.str = ...,
+        message: Global___TypedMsg | None = ...,
+        peer_connected: Global___PeerConnected | None = ...,
+        peer_disconnected: Global___PeerDisconnected | None = ...,
+        interruption: Global___Interruption | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["interruption", b"interruption", "kind", b"kind", "message", b"message", "peer_connected", b"peer_connected", "peer_disconnected", b"peer_disconnected", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["interruption", b"interruption", "kind", b"kind", "message", b"message", "node_id", b"node_id", "node_id_hex", b"node_id_hex", "peer_connected", b"peer_connected", "peer_disconnected", b"peer_disconnected", "sequence", b"sequence", "time", b"time"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["message", "peer_connected", "peer_disconnected", "interruption"] | None: ...
+
+Global___Event: typing_extensions.TypeAlias = Event
+
+@typing.final
+class PeerConnected(google.protobuf.message.Message):
+    """A peer connected to the node, or the node to it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___PeerConnected: typing_extensions.TypeAlias = PeerConnected
+
+@typing.final
+class PeerDisconnected(google.protobuf.message.Message):
+    """A peer is gone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___PeerDisconnected: typing_extensions.TypeAlias = PeerDisconnected
+
+@typing.final
+class Interruption(google.protobuf.message.Message):
+    """Messages from before this point may be missing: the gateway was away, or could not store."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOST_FIELD_NUMBER: builtins.int
+    lost: builtins.int
+    """How many messages are known to be lost; 0 if that is not known."""
+    def __init__(
+        self,
+        *,
+        lost: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lost", b"lost"]) -> None: ...
+
+Global___Interruption: typing_extensions.TypeAlias = Interruption
+
+@typing.final
+class AckCustomMsgsRequest(google.protobuf.message.Message):
+    """How far a consumer has come."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    consumer: builtins.str
+    """The name that its subscription gave. Required."""
+    sequence: builtins.int
+    """The sequence number up to which everything is dealt with: of an event, or a `position`."""
+    def __init__(
+        self,
+        *,
+        consumer: builtins.str = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer", b"consumer", "sequence", b"sequence"]) -> None: ...
+
+Global___AckCustomMsgsRequest: typing_extensions.TypeAlias = AckCustomMsgsRequest
+
+@typing.final
+class AckCustomMsgsResponse(google.protobuf.message.Message):
+    """The position is stored."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: builtins.int
+    position: builtins.int
+    """Where the consumer is now: what was acknowledged, or what was before if that was further."""
+    def __init__(
+        self,
+        *,
+        position: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["position", b"position"]) -> None: ...
+
+Global___AckCustomMsgsResponse: typing_extensions.TypeAlias = AckCustomMsgsResponse
+
+@typing.final
+class ListConsumersRequest(google.protobuf.message.Message):
+    """Nothing to ask yet."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListConsumersRequest: typing_extensions.TypeAlias = ListConsumersRequest
+
+@typing.final
+class ListConsumersResponse(google.protobuf.message.Message):
+    """The named consumers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMERS_FIELD_NUMBER: builtins.int
+    @property
+    def consumers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Consumer]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        consumers: collections.abc.Iterable[Global___Consumer] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumers", b"consumers"]) -> None: ...
+
+Global___ListConsumersResponse: typing_extensions.TypeAlias = ListConsumersResponse
+
+@typing.final
+class Consumer(google.protobuf.message.Message):
+    """A named consumer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    LAG_FIELD_NUMBER: builtins.int
+    UPDATED_FIELD_NUMBER: builtins.int
+    EXPIRED_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its name."""
+    position: builtins.int
+    """The sequence number up to which it has dealt with everything."""
+    lag: builtins.int
+    """How many events have been stored since."""
+    expired: builtins.bool
+    """Whether events after its position are no longer kept: its next subscription fails with POSITION_EXPIRED."""
+    @property
+    def updated(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it last acknowledged something."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        position: builtins.int = ...,
+        lag: builtins.int = ...,
+        updated: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expired: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["updated", b"updated"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expired", b"expired", "lag", b"lag", "name", b"name", "position", b"position", "updated", b"updated"]) -> None: ...
+
+Global___Consumer: typing_extensions.TypeAlias = Consumer
+
+@typing.final
+class DeleteConsumerRequest(google.protobuf.message.Message):
+    """Which consumer to forget."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: builtins.int
+    consumer: builtins.str
+    """Its name. Required."""
+    def __init__(
+        self,
+        *,
+        consumer: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consumer", b"consumer"]) -> None: ...
+
+Global___DeleteConsumerRequest: typing_extensions.TypeAlias = DeleteConsumerRequest
+
+@typing.final
+class DeleteConsumerResponse(google.protobuf.message.Message):
+    """It is forgotten."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DeleteConsumerResponse: typing_extensions.TypeAlias = DeleteConsumerResponse
+
+@typing.final
+class GetInboxRequest(google.protobuf.message.Message):
+    """Nothing to ask yet."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetInboxRequest: typing_extensions.TypeAlias = GetInboxRequest
+
+@typing.final
+class GetInboxResponse(google.protobuf.message.Message):
+    """What the inbox holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INBOX_ID_FIELD_NUMBER: builtins.int
+    EARLIEST_FIELD_NUMBER: builtins.int
+    LATEST_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    OLDEST_FIELD_NUMBER: builtins.int
+    ATTACHED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    inbox_id: builtins.str
+    """A random name, made with the inbox: positions of another one mean nothing here."""
+    earliest: builtins.int
+    """The sequence number of the oldest event that is kept; `latest + 1` if none is."""
+    latest: builtins.int
+    """The sequence number of the newest event; 0 if there never was one."""
+    count: builtins.int
+    """How many events are kept."""
+    size: builtins.int
+    """Bytes that they take on the disk."""
+    attached: builtins.bool
+    """Whether lightningd hands messages over now."""
+    error: builtins.str
+    """What is wrong with the inbox now; empty if nothing is."""
+    @property
+    def oldest(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the oldest of them arrived; unset if none is kept."""
+
+    def __init__(
+        self,
+        *,
+        inbox_id: builtins.str = ...,
+        earliest: builtins.int = ...,
+        latest: builtins.int = ...,
+        count: builtins.int = ...,
+        size: builtins.int = ...,
+        oldest: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        attached: builtins.bool = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["oldest", b"oldest"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attached", b"attached", "count", b"count", "earliest", b"earliest", "error", b"error", "inbox_id", b"inbox_id", "latest", b"latest", "oldest", b"oldest", "size", b"size"]) -> None: ...
+
+Global___GetInboxResponse: typing_extensions.TypeAlias = GetInboxResponse
 
 @typing.final
 class ListPeersRequest(google.protobuf.message.Message):

@@ -41,6 +41,31 @@ class CustomMsgServiceStub(object):
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgRequest.SerializeToString,
                 response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgResponse.FromString,
                 _registered_method=True)
+        self.SubscribeCustomMsgs = channel.unary_stream(
+                '/custommsg.v1.CustomMsgService/SubscribeCustomMsgs',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsResponse.FromString,
+                _registered_method=True)
+        self.AckCustomMsgs = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/AckCustomMsgs',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.AckCustomMsgsRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.AckCustomMsgsResponse.FromString,
+                _registered_method=True)
+        self.ListConsumers = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/ListConsumers',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListConsumersRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.ListConsumersResponse.FromString,
+                _registered_method=True)
+        self.DeleteConsumer = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/DeleteConsumer',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.DeleteConsumerRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.DeleteConsumerResponse.FromString,
+                _registered_method=True)
+        self.GetInbox = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/GetInbox',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.GetInboxRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.GetInboxResponse.FromString,
+                _registered_method=True)
         self.ListPeers = channel.unary_unary(
                 '/custommsg.v1.CustomMsgService/ListPeers',
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListPeersRequest.SerializeToString,
@@ -76,6 +101,55 @@ class CustomMsgServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubscribeCustomMsgs(self, request, context):
+        """Subscribes to what peers send to the node, and to their coming and going.
+
+        Guaranteed: every event that the inbox took and that passes the filters, in the order of its sequence
+        numbers, each once, without a gap between what was kept and what is new; an event is sent only after it
+        was committed to the disk. The stream never skips: a subscriber that is too slow for the retention gets
+        POSITION_EXPIRED. Initial metadata is sent once the subscription is registered: whatever arrives after it
+        will be delivered. It carries `custommsg-inbox-id` and `custommsg-position`, the sequence number after
+        which the stream starts.
+
+        Not guaranteed: that the inbox took everything that peers sent. lightningd hands a message over once, so
+        what arrives while the gateway is away is lost, as is what was being handed over when it died. An event of
+        kind `interruption` stands at each place where that may have happened.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AckCustomMsgs(self, request, context):
+        """Stores how far a named consumer has come, so that its next subscription resumes there.
+
+        At least once: a message that was delivered and not yet acknowledged is delivered again after a
+        reconnect. A position never moves back; to start over, delete the consumer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConsumers(self, request, context):
+        """Lists the named consumers and how far each has come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteConsumer(self, request, context):
+        """Forgets a named consumer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInbox(self, request, context):
+        """Says what the inbox holds now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPeers(self, request, context):
         """Lists the peers that the node knows now.
 
@@ -102,6 +176,31 @@ def add_CustomMsgServiceServicer_to_server(servicer, server):
                     servicer.SendCustomMsg,
                     request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgRequest.FromString,
                     response_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgResponse.SerializeToString,
+            ),
+            'SubscribeCustomMsgs': grpc.unary_stream_rpc_method_handler(
+                    servicer.SubscribeCustomMsgs,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsResponse.SerializeToString,
+            ),
+            'AckCustomMsgs': grpc.unary_unary_rpc_method_handler(
+                    servicer.AckCustomMsgs,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.AckCustomMsgsRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.AckCustomMsgsResponse.SerializeToString,
+            ),
+            'ListConsumers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConsumers,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.ListConsumersRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListConsumersResponse.SerializeToString,
+            ),
+            'DeleteConsumer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteConsumer,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.DeleteConsumerRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.DeleteConsumerResponse.SerializeToString,
+            ),
+            'GetInbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInbox,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.GetInboxRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.GetInboxResponse.SerializeToString,
             ),
             'ListPeers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPeers,
@@ -142,6 +241,141 @@ class CustomMsgService(object):
             '/custommsg.v1.CustomMsgService/SendCustomMsg',
             custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgRequest.SerializeToString,
             custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubscribeCustomMsgs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/SubscribeCustomMsgs',
+            custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AckCustomMsgs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/AckCustomMsgs',
+            custommsg_dot_v1_dot_custommsg__pb2.AckCustomMsgsRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.AckCustomMsgsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConsumers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/ListConsumers',
+            custommsg_dot_v1_dot_custommsg__pb2.ListConsumersRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.ListConsumersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteConsumer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/DeleteConsumer',
+            custommsg_dot_v1_dot_custommsg__pb2.DeleteConsumerRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.DeleteConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/GetInbox',
+            custommsg_dot_v1_dot_custommsg__pb2.GetInboxRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.GetInboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

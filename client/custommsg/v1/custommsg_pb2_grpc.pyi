@@ -24,6 +24,12 @@ request is at fault, and google.rpc.RetryInfo where nothing was sent and a retry
   NOT_SENT               DEADLINE_EXCEEDED    the deadline passed before the request was written
   NODE_ERROR             INTERNAL             the node answered something else; metadata: code
   OVERLOADED             RESOURCE_EXHAUSTED   too much in flight; nothing was sent; RetryInfo
+  POSITION_EXPIRED       OUT_OF_RANGE         the position is not in the inbox; metadata: earliest, latest
+  INBOX_UNAVAILABLE      UNAVAILABLE          the inbox cannot be read or written now; RetryInfo
+  INVALID_CONSUMER       INVALID_ARGUMENT     the name of a consumer is not 1 to 100 of A-Z a-z 0-9 . _ -
+  CONSUMER_UNKNOWN       NOT_FOUND            there is no consumer of that name
+  INVALID_FILTER         INVALID_ARGUMENT     a filter names a range of types that is none
+  GATEWAY_STOPPING       UNAVAILABLE          the gateway is stopping and ends its streams; RetryInfo
 
 The gateway never sends a message twice: where it cannot know whether the node took a message, it says
 OUTCOME_UNKNOWN and leaves the decision to the caller.
@@ -67,6 +73,86 @@ _CustomMsgServiceSendCustomMsgType = typing_extensions.TypeVar(
     ],
 )
 
+_CustomMsgServiceSubscribeCustomMsgsType = typing_extensions.TypeVar(
+    '_CustomMsgServiceSubscribeCustomMsgsType',
+    grpc.UnaryStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse,
+    ],
+)
+
+_CustomMsgServiceAckCustomMsgsType = typing_extensions.TypeVar(
+    '_CustomMsgServiceAckCustomMsgsType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.AckCustomMsgsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.AckCustomMsgsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.AckCustomMsgsResponse,
+    ],
+)
+
+_CustomMsgServiceListConsumersType = typing_extensions.TypeVar(
+    '_CustomMsgServiceListConsumersType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListConsumersRequest,
+        custommsg.v1.custommsg_pb2.ListConsumersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListConsumersRequest,
+        custommsg.v1.custommsg_pb2.ListConsumersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListConsumersRequest,
+        custommsg.v1.custommsg_pb2.ListConsumersResponse,
+    ],
+)
+
+_CustomMsgServiceDeleteConsumerType = typing_extensions.TypeVar(
+    '_CustomMsgServiceDeleteConsumerType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+        custommsg.v1.custommsg_pb2.DeleteConsumerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+        custommsg.v1.custommsg_pb2.DeleteConsumerResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+        custommsg.v1.custommsg_pb2.DeleteConsumerResponse,
+    ],
+)
+
+_CustomMsgServiceGetInboxType = typing_extensions.TypeVar(
+    '_CustomMsgServiceGetInboxType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetInboxRequest,
+        custommsg.v1.custommsg_pb2.GetInboxResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetInboxRequest,
+        custommsg.v1.custommsg_pb2.GetInboxResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetInboxRequest,
+        custommsg.v1.custommsg_pb2.GetInboxResponse,
+    ],
+)
+
 _CustomMsgServiceListPeersType = typing_extensions.TypeVar(
     '_CustomMsgServiceListPeersType',
     grpc.UnaryUnaryMultiCallable[
@@ -99,7 +185,7 @@ _CustomMsgServiceGetInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _CustomMsgServiceListPeersType, _CustomMsgServiceGetInfoType]):
+class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _CustomMsgServiceSubscribeCustomMsgsType, _CustomMsgServiceAckCustomMsgsType, _CustomMsgServiceListConsumersType, _CustomMsgServiceDeleteConsumerType, _CustomMsgServiceGetInboxType, _CustomMsgServiceListPeersType, _CustomMsgServiceGetInfoType]):
     """Relays custom messages between gRPC callers and the peers of one Lightning node."""
 
     @typing.overload
@@ -107,6 +193,26 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
         grpc.UnaryUnaryMultiCallable[
             custommsg.v1.custommsg_pb2.SendCustomMsgRequest,
             custommsg.v1.custommsg_pb2.SendCustomMsgResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+            custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+            custommsg.v1.custommsg_pb2.AckCustomMsgsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.ListConsumersRequest,
+            custommsg.v1.custommsg_pb2.ListConsumersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+            custommsg.v1.custommsg_pb2.DeleteConsumerResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.GetInboxRequest,
+            custommsg.v1.custommsg_pb2.GetInboxResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             custommsg.v1.custommsg_pb2.ListPeersRequest,
@@ -123,6 +229,26 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
         grpc.aio.UnaryUnaryMultiCallable[
             custommsg.v1.custommsg_pb2.SendCustomMsgRequest,
             custommsg.v1.custommsg_pb2.SendCustomMsgResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+            custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+            custommsg.v1.custommsg_pb2.AckCustomMsgsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.ListConsumersRequest,
+            custommsg.v1.custommsg_pb2.ListConsumersResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+            custommsg.v1.custommsg_pb2.DeleteConsumerResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.GetInboxRequest,
+            custommsg.v1.custommsg_pb2.GetInboxResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             custommsg.v1.custommsg_pb2.ListPeersRequest,
@@ -150,6 +276,37 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
     commands `createonion` and `sendonion`.
     """
 
+    SubscribeCustomMsgs: _CustomMsgServiceSubscribeCustomMsgsType
+    """Subscribes to what peers send to the node, and to their coming and going.
+
+    Guaranteed: every event that the inbox took and that passes the filters, in the order of its sequence
+    numbers, each once, without a gap between what was kept and what is new; an event is sent only after it
+    was committed to the disk. The stream never skips: a subscriber that is too slow for the retention gets
+    POSITION_EXPIRED. Initial metadata is sent once the subscription is registered: whatever arrives after it
+    will be delivered. It carries `custommsg-inbox-id` and `custommsg-position`, the sequence number after
+    which the stream starts.
+
+    Not guaranteed: that the inbox took everything that peers sent. lightningd hands a message over once, so
+    what arrives while the gateway is away is lost, as is what was being handed over when it died. An event of
+    kind `interruption` stands at each place where that may have happened.
+    """
+
+    AckCustomMsgs: _CustomMsgServiceAckCustomMsgsType
+    """Stores how far a named consumer has come, so that its next subscription resumes there.
+
+    At least once: a message that was delivered and not yet acknowledged is delivered again after a
+    reconnect. A position never moves back; to start over, delete the consumer.
+    """
+
+    ListConsumers: _CustomMsgServiceListConsumersType
+    """Lists the named consumers and how far each has come."""
+
+    DeleteConsumer: _CustomMsgServiceDeleteConsumerType
+    """Forgets a named consumer."""
+
+    GetInbox: _CustomMsgServiceGetInboxType
+    """Says what the inbox holds now."""
+
     ListPeers: _CustomMsgServiceListPeersType
     """Lists the peers that the node knows now.
 
@@ -167,6 +324,26 @@ CustomMsgServiceAsyncStub: typing_extensions.TypeAlias = CustomMsgServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         custommsg.v1.custommsg_pb2.SendCustomMsgRequest,
         custommsg.v1.custommsg_pb2.SendCustomMsgResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+        custommsg.v1.custommsg_pb2.AckCustomMsgsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListConsumersRequest,
+        custommsg.v1.custommsg_pb2.ListConsumersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+        custommsg.v1.custommsg_pb2.DeleteConsumerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetInboxRequest,
+        custommsg.v1.custommsg_pb2.GetInboxResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         custommsg.v1.custommsg_pb2.ListPeersRequest,
@@ -201,6 +378,62 @@ class CustomMsgServiceServicer(metaclass=abc.ABCMeta):
         A custom message travels one hop, to a direct peer. To reach a node further away, see Core Lightning's
         commands `createonion` and `sendonion`.
         """
+
+    @abc.abstractmethod
+    def SubscribeCustomMsgs(
+        self,
+        request: custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse], collections.abc.AsyncIterator[custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse]]:
+        """Subscribes to what peers send to the node, and to their coming and going.
+
+        Guaranteed: every event that the inbox took and that passes the filters, in the order of its sequence
+        numbers, each once, without a gap between what was kept and what is new; an event is sent only after it
+        was committed to the disk. The stream never skips: a subscriber that is too slow for the retention gets
+        POSITION_EXPIRED. Initial metadata is sent once the subscription is registered: whatever arrives after it
+        will be delivered. It carries `custommsg-inbox-id` and `custommsg-position`, the sequence number after
+        which the stream starts.
+
+        Not guaranteed: that the inbox took everything that peers sent. lightningd hands a message over once, so
+        what arrives while the gateway is away is lost, as is what was being handed over when it died. An event of
+        kind `interruption` stands at each place where that may have happened.
+        """
+
+    @abc.abstractmethod
+    def AckCustomMsgs(
+        self,
+        request: custommsg.v1.custommsg_pb2.AckCustomMsgsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.AckCustomMsgsResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.AckCustomMsgsResponse]]:
+        """Stores how far a named consumer has come, so that its next subscription resumes there.
+
+        At least once: a message that was delivered and not yet acknowledged is delivered again after a
+        reconnect. A position never moves back; to start over, delete the consumer.
+        """
+
+    @abc.abstractmethod
+    def ListConsumers(
+        self,
+        request: custommsg.v1.custommsg_pb2.ListConsumersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.ListConsumersResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.ListConsumersResponse]]:
+        """Lists the named consumers and how far each has come."""
+
+    @abc.abstractmethod
+    def DeleteConsumer(
+        self,
+        request: custommsg.v1.custommsg_pb2.DeleteConsumerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.DeleteConsumerResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.DeleteConsumerResponse]]:
+        """Forgets a named consumer."""
+
+    @abc.abstractmethod
+    def GetInbox(
+        self,
+        request: custommsg.v1.custommsg_pb2.GetInboxRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.GetInboxResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.GetInboxResponse]]:
+        """Says what the inbox holds now."""
 
     @abc.abstractmethod
     def ListPeers(
