@@ -1,4 +1,4 @@
-"""The commands of the node's JSON-RPC: a table of small functions.
+"""The commands of the node's JSON-RPC: small functions in a table.
 
 Texts, codes and the order of the checks are lightningd's: its doc/schemas, lightningd/connect_control.c and
 lightningd/peer_control.c.
@@ -7,10 +7,8 @@ lightningd/peer_control.c.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from custommsg_server import wire
 from custommsg_server.devnode import params as p
@@ -19,6 +17,7 @@ from custommsg_server.devnode.bolt1 import FEATURES
 from custommsg_server.devnode.outbox import OutboxFullError
 from custommsg_server.devnode.params import INVALID_PARAMS, INVALID_REQUEST, Param, RpcError, optional
 from custommsg_server.devnode.peer import Peer, PeerError
+from custommsg_server.devnode.table import Call, Json, command
 
 if TYPE_CHECKING:
     from custommsg_server.devnode.node import DevNode
@@ -32,66 +31,6 @@ WOULD_HAVE_DIED: Final = -41000
 """Not lightningd's: it would have crashed where this node only says so."""
 PEER_DOES_NOT_READ: Final = -41001
 """Not lightningd's: it would have kept the message in memory, as it does with any number of them."""
-
-Json = dict[str, Any]
-
-
-class CheckedError(Exception):
-    """The command was only to be checked, and all checks have passed: not a failure at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a command.
-
-    Args:
-        node: whose command it is.
-        check: run the checks and do nothing.
-        request_id: as given in the request, for ids that the node makes from it.
-    """
-
-    node: DevNode
-    check: bool = False
-    request_id: object = None
-
-    def checked(self) -> None:
-        """Say that all checks have passed; does not return when that was all that was asked for."""
-        if self.check:
-            raise CheckedError
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command.
-
-    Args:
-        name: as called.
-        params: what it takes; by these names they become keyword arguments.
-        run: does it, now or in a task; raises RpcError.
-        spaced: its reply has spaces, as some of lightningd's have.
-    """
-
-    name: str
-    params: tuple[Param, ...]
-    run: Callable[..., Json | Awaitable[Json]]
-    spaced: bool = False
-
-
-COMMANDS: Final[dict[str, Command]] = {}
-"""By name. Who adds a command writes one function."""
-
-
-_Run = TypeVar("_Run", bound=Callable[..., Json | Awaitable[Json]])
-
-
-def command(*params: Param, spaced: bool = False) -> Callable[[_Run], _Run]:
-    """Add a function to the table, under its own name."""
-
-    def add(run: _Run) -> _Run:
-        COMMANDS[run.__name__] = Command(run.__name__, params, run, spaced)
-        return run
-
-    return add
 
 
 @command(spaced=True)

@@ -10,10 +10,12 @@ from typing import Any, Final
 LIMIT: Final = 16 * 1024 * 1024
 """Bytes that one object may have. lightningd has no such bound."""
 
-# A whole string is one token, so that no bracket inside of it counts. The quantifiers are possessive:
-# a string of which the end is not here yet fails at once instead of being tried in every other way.
-_TOKEN: Final = re.compile(rb'[{\[]|[}\]]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
+# Everything up to the next bracket; a whole string counts as one, so that no bracket inside of it is found.
+# The quantifiers are possessive: a string whose end is not here yet fails at once, instead of being tried in
+# every other way.
+_TO_NEXT: Final = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _WHITESPACE: Final = b" \t\r\n"
+_QUOTE: Final = ord('"')
 
 
 class NotJsonError(Exception):
@@ -54,20 +56,19 @@ class JsonFrames:
             rest = buffer[start : start + 64].lstrip(_WHITESPACE)
             if rest[:1] not in (b"", b"{", b"["):
                 raise NotJsonError("it begins with neither { nor [")
-        for token in _TOKEN.finditer(buffer, max(self._at, start)):
-            first = buffer[token.start()]
-            if first in b"{[":
-                self._depth += 1
-            elif first in b"}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    self._at, self._depth = token.end(), 0
-                    return token.end()
-            elif token.end() - token.start() == 1:  # a string whose end is not here yet
-                self._at = token.start()
+        at = max(self._at, start)
+        while True:
+            match = _TO_NEXT.match(buffer, at)
+            assert match is not None
+            at = match.end()
+            if at == len(buffer) or buffer[at] == _QUOTE:  # a string whose end is not here yet
+                self._at = at
                 return None
-        self._at = len(buffer)
-        return None
+            self._depth += 1 if buffer[at] in b"{[" else -1
+            at += 1
+            if self._depth <= 0:
+                self._at, self._depth = at, 0
+                return at
 
 
 def encode(value: object, *, spaced: bool = False) -> bytes:

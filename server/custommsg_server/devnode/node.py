@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from custommsg_server import wire
+from custommsg_server.devnode import commands, plugin_commands  # noqa: F401 (they fill the table)
 from custommsg_server.devnode.address import Address
-from custommsg_server.devnode.commands import Command
 from custommsg_server.devnode.identity import Lock, load_key
 from custommsg_server.devnode.networks import NETWORKS
 from custommsg_server.devnode.peer import HANDSHAKE_TIMEOUT, Peer, PeerError, Terms
 from custommsg_server.devnode.peers import Events, Peers
+from custommsg_server.devnode.plugin_commands import forwarded
+from custommsg_server.devnode.plugins import Host, Plugins
 from custommsg_server.devnode.received import Received, ReceivedMessages
 from custommsg_server.devnode.rpc import RpcServer
+from custommsg_server.devnode.table import Command
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Settings:
         alias: what getinfo calls the node.
         even_types: custom messages of these even types are accepted; those of plugins' manifests come on top.
         on_message: called with each custom message that comes in; the next one of the same peer waits for it.
+        plugins: executables that start with the node.
+        options: values for the plugins' options, by name.
         handshake_timeout: seconds that a peer may take to introduce itself.
     """
 
@@ -49,6 +54,8 @@ class Settings:
     alias: str = ALIAS
     even_types: Collection[int] = field(default=())
     on_message: OnMessage | None = None
+    plugins: Sequence[Path] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
     handshake_timeout: float = HANDSHAKE_TIMEOUT
 
 
@@ -84,6 +91,9 @@ class DevNode:
         self.id = bytes(key.public_key().serializeCompressed())
         terms = Terms(key, self.network, self._accepts, settings.handshake_timeout)
         self.peers = Peers(terms, Events(self._connected, self._message, self._disconnected))
+        self.plugins = Plugins(
+            Host(self.network_dir, self.network.name, VERSION, settings.options, self.record_death)
+        )
         self._rpc = RpcServer(self)
         self._winding_down: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -94,13 +104,15 @@ class DevNode:
         return self.binding[0]
 
     async def start(self) -> None:
-        """Open the RPC, then listen for peers.
+        """Open the RPC, start the plugins, which may call it, then listen for peers.
 
         Raises:
             OSError: an address cannot be had.
+            NoSuchPluginError: a plugin is no executable.
         """
         self.binding = await self.peers.bind(Address.parse(self._settings.listen, self.network.port))
         await self._rpc.listen(self.rpc_file)
+        await self.plugins.start_all(self._settings.plugins)
         await self.peers.listen()
         logger.info(
             "devnode %s listens on %s (%s); it holds no channels and no money",
@@ -168,7 +180,8 @@ class DevNode:
 
     def plugin_command(self, name: str) -> Command | None:
         """Give the command that a plugin has registered under this name."""
-        return None
+        plugin = self.plugins.find_method(name)
+        return None if plugin is None else forwarded(plugin, name)
 
     def record_death(self, what: str) -> None:
         """Say as loudly as possible that real lightningd would not have survived this."""
@@ -201,6 +214,7 @@ class DevNode:
         return peer
 
     async def _wind_down(self) -> None:
+        await self.plugins.stop_all()
         await self.peers.close()
 
     async def _close(self) -> None:
@@ -213,21 +227,33 @@ class DevNode:
     async def _cut(self) -> None:
         await self._rpc.kill()
         await self.peers.kill()
+        await self.plugins.kill_all()
         self._lock.release()
         self.stopped.set()
 
     def _accepts(self, number: int) -> bool:
-        return number in self._settings.even_types
+        return number in self._settings.even_types or self.plugins.accepts(number)
 
     def _connected(self, peer: Peer) -> None:
-        pass
+        direction = "in" if peer.incoming else "out"
+        self.plugins.notify(
+            "connect", {"id": peer.id.hex(), "direction": direction, "address": peer.address.to_json()}
+        )
 
     def _disconnected(self, peer: Peer) -> None:
-        pass
+        self.plugins.notify("disconnect", {"id": peer.id.hex()})
 
     def _message(self, peer: Peer, message: bytes) -> Awaitable[None] | None:
         received = Received(peer.id, message)
         self.received.put(received)
-        if self._settings.on_message is None:
-            return None
-        return self._settings.on_message(self, received)
+        waits = [self.plugins.message(peer.id, message)]
+        if self._settings.on_message is not None:
+            waits.append(self._settings.on_message(self, received))
+        waits = [wait for wait in waits if wait is not None]
+        return _all(waits) if waits else None
+
+
+async def _all(waits: list[Awaitable[None] | None]) -> None:
+    for wait in waits:
+        assert wait is not None
+        await wait

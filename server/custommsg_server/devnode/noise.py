@@ -124,15 +124,19 @@ class _Key:
     __slots__ = ("_chaining_key", "_key", "_used", "aead")
 
     def __init__(self, key: bytes, chaining_key: bytes) -> None:
-        self._chaining_key, self._key, self._used = chaining_key, key, 0
-        self.aead = ChaCha20Poly1305(key)
+        self._replace(key, chaining_key)
 
     def nonce(self) -> bytes:
         """Give the nonce of this use, and turn to a new key when this one is worn."""
         if self._used == _ROTATION:
-            self.__init__(*reversed(hkdf_two_keys(salt=self._chaining_key, ikm=self._key)))  # type: ignore[misc]
+            chaining_key, key = hkdf_two_keys(salt=self._chaining_key, ikm=self._key)
+            self._replace(key, chaining_key)
         self._used += 1
         return struct.pack("<IQ", 0, self._used - 1)
+
+    def _replace(self, key: bytes, chaining_key: bytes) -> None:
+        self._chaining_key, self._key, self._used = chaining_key, key, 0
+        self.aead = ChaCha20Poly1305(key)
 
 
 class Encryptor:

@@ -113,7 +113,7 @@ class Peer:
             while data := await self._reader.read(_READ_SIZE):
                 self._silent = False
                 await self._handle_all(self._decryptor.feed(data), handle)
-        except (OSError, noise.TransportError) as error:
+        except (OSError, noise.TransportError, OutboxFullError) as error:
             raise PeerError(str(error)) from None
         finally:
             self._keepalive.cancel()

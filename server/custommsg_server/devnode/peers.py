@@ -150,6 +150,9 @@ class Peers:
             why = "it hung up"
         except PeerError as error:
             why = str(error)
+        except Exception:
+            logger.exception("peer %s: what handles its messages has failed", peer.id.hex())
+            why = "we failed"
         finally:
             del self._peers[peer.id]
             self._events.disconnected(peer)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from custommsg_server.devnode import params as p
-from custommsg_server.devnode.commands import COMMANDS, Call, CheckedError, Command, Json
 from custommsg_server.devnode.jsonframes import JsonFrames, NotJsonError, encode
 from custommsg_server.devnode.outbox import Outbox
 from custommsg_server.devnode.params import INVALID_REQUEST, METHOD_NOT_FOUND, Param, RpcError
+from custommsg_server.devnode.table import COMMANDS, Call, CheckedError, Command, Json
 
 if TYPE_CHECKING:
     from custommsg_server.devnode.node import DevNode
@@ -100,9 +100,10 @@ class RpcServer:
             logger.warning("RPC: closed a connection that sent no JSON: %s", error)
         except OSError as error:
             logger.debug("RPC: %s", error)
-        outbox.flush()
-        writer.close()
-        self._writers.discard(writer)
+        finally:
+            outbox.flush()
+            writer.close()
+            self._writers.discard(writer)
 
     def _handle(self, request: object, outbox: Outbox) -> None:
         try:
@@ -149,7 +150,7 @@ class RpcServer:
         command = COMMANDS.get(method) or self._node.plugin_command(method)
         if command is None:
             raise RpcError(METHOD_NOT_FOUND, f"Unknown command '{method}'")
-        arguments = p.bind(command.params, given)
+        arguments = {"given": given} if command.params is None else p.bind(command.params, given)
         return command, command.run(Call(self._node, check, request_id), **arguments)
 
 
@@ -157,8 +158,8 @@ def _bind(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    # A unix address holds about 100 bytes: through a link to the directory any path is short. There is another
-    # use in it: asyncio removes a socket whose path it knows, but lightningd leaves its own behind.
+    # A unix address holds about 100 bytes: through a link to the directory any path is short. There is
+    # another use in it: asyncio removes a socket whose path it knows, but lightningd leaves its own behind.
     with tempfile.TemporaryDirectory() as short:
         link = Path(short) / "d"
         link.symlink_to(path.parent.absolute())

@@ -46,7 +46,14 @@ async def run(
         OSError: an address cannot be had.
     """
     settings = Settings(
-        Path(directory), network, listen, alias=alias, even_types=even_types, on_message=on_message
+        Path(directory),
+        network,
+        listen,
+        alias=alias,
+        even_types=even_types,
+        on_message=on_message,
+        plugins=[Path(plugin) for plugin in plugins],
+        options=options or {},
     )
     node = DevNode(settings)
     try:
