@@ -30,6 +30,18 @@ class Reason(Enum):
     """The node answered with an error that the gateway does not know. Metadata: code."""
     OVERLOADED = "OVERLOADED"
     """Too much is in flight, or a limit was reached; nothing was written."""
+    POSITION_EXPIRED = "POSITION_EXPIRED"
+    """The asked-for position is not in the inbox (any more). Metadata: earliest, latest."""
+    INBOX_UNAVAILABLE = "INBOX_UNAVAILABLE"
+    """The inbox cannot be read or written now."""
+    INVALID_FILTER = "INVALID_FILTER"
+    """A filter of a subscription names a range of types that is none."""
+    INVALID_CONSUMER = "INVALID_CONSUMER"
+    """The name of a consumer is none."""
+    CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
+    """There is no consumer of that name."""
+    GATEWAY_STOPPING = "GATEWAY_STOPPING"
+    """The gateway is stopping and ends its streams."""
 
 
 class RelayError(Exception):

@@ -83,7 +83,8 @@ def parse_message(raw: bytes) -> Message:
     """
     if not MIN_MESSAGE_SIZE <= len(raw) <= MAX_MESSAGE_SIZE:
         raise bad_message(
-            f"it has {len(raw)} bytes, its 2-byte type included; {MIN_MESSAGE_SIZE} to {MAX_MESSAGE_SIZE:,} are allowed"
+            f"it has {len(raw)} bytes, its 2-byte type included;"
+            f" {MIN_MESSAGE_SIZE} to {MAX_MESSAGE_SIZE:,} are allowed"
         )
     number = message_type(raw)
     if number in INTERNAL_TYPES:

@@ -70,6 +70,8 @@ class GrpcServer:
             async with asyncio.timeout(seconds):
                 await self._calls.idle()
         except TimeoutError:
-            log.warning("calls were still in flight at the end of the drain time", calls=self._calls.in_flight)
+            log.warning(
+                "calls were still in flight at the end of the drain time", calls=self._calls.in_flight
+            )
         await self._server.stop(None)
         await stopping

@@ -29,6 +29,12 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.NOT_SENT: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.NODE_ERROR: grpc.StatusCode.INTERNAL,
     Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.POSITION_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.INBOX_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.INVALID_FILTER: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_CONSUMER: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.CONSUMER_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+    Reason.GATEWAY_STOPPING: grpc.StatusCode.UNAVAILABLE,
 }
 
 

@@ -1,0 +1,97 @@
+"""Who we are to lightningd: the manifest, the options and `init`, through pyln-client's Plugin.
+
+pyln-client knows this part of the protocol. Its hook dispatch is not used: for each call it inspects the
+handler's signature and formats a stack trace, which is more than the rest of the way costs together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyln.client import Plugin
+
+HOOK = "custommsg"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of lightningd that sets one of our settings."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginOptions:
+    """What the manifest says beside the hook."""
+
+    even_types: Sequence[int] = ()
+    """Even types to accept: without this lightningd drops a peer that sends one."""
+    filters: Sequence[int] = ()
+    """The types to call the hook for; empty: all. Only where the node knows hook filters (v25.12)."""
+    options: Sequence[Option] = ()
+    """Options that lightningd takes for us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """What lightningd said in `init`."""
+
+    rpc_file: Path
+    network: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Manifest:
+    """Answers `getmanifest` and `init`.
+
+    Args:
+        options: what the manifest says.
+    """
+
+    def __init__(self, options: PluginOptions) -> None:
+        self._written = bytearray()
+        self.init: Init | None = None
+        before = list(logging.getLogger().handlers)
+        self._plugin = Plugin(autopatch=False, dynamic=True, custom_msgs=list(options.even_types))
+        # It sends every log record of the process to lightningd; ours go to stderr.
+        logging.getLogger().handlers[:] = before
+        self._plugin.stdout = _Out(self._written)
+        self._plugin.add_hook(HOOK, _never_called, filters=list(options.filters))
+        self._plugin.add_subscription("connect", _never_called)
+        self._plugin.add_subscription("disconnect", _never_called)
+        for option in options.options:
+            self._plugin.add_option(option.name, None, option.description)
+        self._plugin.init()(self._take_init)
+
+    def answer(self, frame: bytes) -> bytes:
+        """Return what to write in answer to a request that is no hook call."""
+        self._written.clear()
+        self._plugin._multi_dispatch([frame, b""])  # what its run() does with each message
+        return bytes(self._written)
+
+    def _take_init(self, options: dict[str, Any], configuration: dict[str, Any], **_: Any) -> None:
+        self.init = Init(
+            rpc_file=Path(configuration["lightning-dir"]) / configuration["rpc-file"],
+            network=str(configuration.get("network", "")),
+            options={name: value for name, value in options.items() if value is not None},
+        )
+
+
+class _Out:
+    """What pyln-client takes for stdout."""
+
+    def __init__(self, written: bytearray) -> None:
+        self.buffer = self
+        self.write: Callable[[bytes], None] = written.extend
+
+    def flush(self) -> None:
+        """Nothing to do: what was written is taken at once."""
+
+
+def _never_called(**_: Any) -> None:
+    raise AssertionError("the channel answers hook calls and notifications itself")

@@ -1,0 +1,32 @@
+"""Joins stdin and stdout to a unix socket: `python pipe.py SOCKET`. What socat does, where there is no socat.
+
+lightningd runs it as its plugin, perhaps on a machine that has nothing of ours but this file: so it needs the
+standard library only, and it does not look at what passes through.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+
+
+def main(path: str) -> None:
+    """Copy both ways until one side ends."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+
+    def inwards() -> None:
+        while data := os.read(0, 1 << 16):
+            sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+
+    threading.Thread(target=inwards, daemon=True).start()
+    while data := sock.recv(1 << 16):
+        while data:
+            data = data[os.write(1, data) :]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
