@@ -132,11 +132,29 @@ class DevNode:
 
         Raises:
             PeerError: it cannot be reached.
+            TimeoutError: it was reached, but does not know of it.
         """
         text = other if isinstance(other, str) else f"{other.id.hex()}@{other.address}"
         node_id, _, host = text.partition("@")
         peer = await self.peers.connect(bytes.fromhex(node_id), Address.parse(host, self.network.port))
+        if not isinstance(other, str):
+            # Our side is ready first: the other one has yet to read our init.
+            await other.until_connected(self.id)
         return peer.id
+
+    async def until_connected(self, peer_id: bytes, connected: bool = True, timeout: float = 10.0) -> None:
+        """Wait until a peer is there, or is gone.
+
+        Args:
+            peer_id: 33 bytes.
+            connected: which of them.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it did not come to that.
+        """
+        async with asyncio.timeout(timeout):
+            await self.peers.until(peer_id, connected=connected)
 
     async def send(self, peer_id: bytes, message: bytes) -> None:
         """Send a custom message, and wait until there is room for more.

@@ -43,6 +43,7 @@ class Peers:
         self._dialling: dict[bytes, asyncio.Task[Peer]] = {}
         self._strangers: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
+        self._changed = asyncio.Event()
 
     async def bind(self, address: Address) -> list[Address]:
         """Take a TCP address, without listening yet.
@@ -82,6 +83,12 @@ class Peers:
         """Give the connected peer of this id."""
         peer, _ = self._peers.get(node_id, (None, None))
         return peer
+
+    async def until(self, node_id: bytes, *, connected: bool) -> None:
+        """Wait until this peer is connected, or is not."""
+        while (self.get(node_id) is not None) is not connected:
+            changed = self._changed
+            await changed.wait()
 
     def __iter__(self) -> Iterator[Peer]:
         return iter([peer for peer, _ in self._peers.values()])
@@ -143,6 +150,11 @@ class Peers:
         task = asyncio.create_task(self._run(peer))
         self._peers[peer.id] = peer, task
         self._events.connected(peer)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _run(self, peer: Peer) -> None:
         try:
@@ -156,4 +168,5 @@ class Peers:
         finally:
             del self._peers[peer.id]
             self._events.disconnected(peer)
+            self._announce()
         logger.info("peer %s disconnected: %s", peer.id.hex(), why)

@@ -26,7 +26,7 @@ _LEVELS: Final = {
 }
 
 _EXIT_TIME: Final = 0.2
-"""Seconds from a closed stdout to the end of the process: to kill what is ending confuses asyncio's watcher."""
+"""Seconds from a closed stdout to the end: to kill a process that is ending confuses asyncio's watcher."""
 
 Response = Mapping[str, Any]
 """The whole JSON-RPC response, with its `result` or its `error`."""
@@ -233,12 +233,8 @@ class Plugin(asyncio.SubprocessProtocol):
         elif message["method"] == "log":
             self._log(params)
         elif message["method"] not in ("message", "progress"):
-            topic = message["method"]
-            self._say(
-                logging.WARNING,
-                f'Plugin attempted to send a notification to topic "{topic}" it hasn\'t declared in its manifest,'
-                " not forwarding to subscribers.",
-            )
+            # lightningd passes on the notifications that a manifest declares; here nobody would hear them.
+            self._say(logging.WARNING, f"dropped a notification of topic {message['method']!r}")
 
     def _log(self, params: Any) -> None:
         text = params.get("message") if isinstance(params, dict) else None
