@@ -41,8 +41,7 @@ format: setup ## rewrite the code in the project's format
 lint: setup ## format and lint, changing nothing
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
-	@$(BIN)/buf lint proto
-	@$(BIN)/buf format --exit-code --diff proto >/dev/null || { echo "The protos are not formatted. Run: buf format -w proto"; exit 1; }
+	@$(BIN)/python tools/lint_protos.py
 
 types: setup ## mypy --strict
 	@$(BIN)/mypy

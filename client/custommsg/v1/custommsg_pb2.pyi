@@ -41,6 +41,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import google.rpc.status_pb2
 import sys
 import typing
 
@@ -143,6 +144,121 @@ class SendCustomMsgResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["status", b"status", "type", b"type"]) -> None: ...
 
 Global___SendCustomMsgResponse: typing_extensions.TypeAlias = SendCustomMsgResponse
+
+@typing.final
+class SendCustomMsgStreamRequest(google.protobuf.message.Message):
+    """Some messages to send, in order. Batches of some 64 messages are as fast as larger ones."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: builtins.int
+    @property
+    def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutboundMsg]:
+        """The messages."""
+
+    def __init__(
+        self,
+        *,
+        messages: collections.abc.Iterable[Global___OutboundMsg] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["messages", b"messages"]) -> None: ...
+
+Global___SendCustomMsgStreamRequest: typing_extensions.TypeAlias = SendCustomMsgStreamRequest
+
+@typing.final
+class OutboundMsg(google.protobuf.message.Message):
+    """A message to send, the peer to send it to, and a number for its result."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    NODE_ID_HEX_FIELD_NUMBER: builtins.int
+    MSG_FIELD_NUMBER: builtins.int
+    MSG_HEX_FIELD_NUMBER: builtins.int
+    TYPED_MSG_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Chosen by the caller: the result carries it."""
+    node_id: builtins.bytes
+    """Its node id, 33 bytes."""
+    node_id_hex: builtins.str
+    """The same as 66 hex digits."""
+    msg: builtins.bytes
+    """2-byte big-endian type, then the payload: 2 to 65,535 bytes."""
+    msg_hex: builtins.str
+    """The same as hex digits."""
+    @property
+    def typed_msg(self) -> Global___TypedMsg:
+        """The same, with the type apart from the payload."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        node_id: builtins.bytes = ...,
+        node_id_hex: builtins.str = ...,
+        msg: builtins.bytes = ...,
+        msg_hex: builtins.str = ...,
+        typed_msg: Global___TypedMsg | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["message", b"message", "msg", b"msg", "msg_hex", b"msg_hex", "node_id", b"node_id", "node_id_hex", b"node_id_hex", "peer", b"peer", "typed_msg", b"typed_msg"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "msg", b"msg", "msg_hex", b"msg_hex", "node_id", b"node_id", "node_id_hex", b"node_id_hex", "number", b"number", "peer", b"peer", "typed_msg", b"typed_msg"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["msg", "msg_hex", "typed_msg"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["peer", b"peer"]) -> typing.Literal["node_id", "node_id_hex"] | None: ...
+
+Global___OutboundMsg: typing_extensions.TypeAlias = OutboundMsg
+
+@typing.final
+class SendCustomMsgStreamResponse(google.protobuf.message.Message):
+    """Some results."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SendResult]:
+        """In the order of the messages of one request."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___SendResult] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+Global___SendCustomMsgStreamResponse: typing_extensions.TypeAlias = SendCustomMsgStreamResponse
+
+@typing.final
+class SendResult(google.protobuf.message.Message):
+    """What became of one message."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """The number that the caller gave the message."""
+    status: builtins.str
+    """The node has queued it: what lightningd said."""
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """It was not sent, or nobody knows: the code and the details that a call for this message would have had."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        status: builtins.str = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "outcome", b"outcome", "status", b"status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "number", b"number", "outcome", b"outcome", "status", b"status"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["status", "error"] | None: ...
+
+Global___SendResult: typing_extensions.TypeAlias = SendResult
 
 @typing.final
 class SubscribeCustomMsgsRequest(google.protobuf.message.Message):

@@ -41,6 +41,11 @@ class CustomMsgServiceStub(object):
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgRequest.SerializeToString,
                 response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgResponse.FromString,
                 _registered_method=True)
+        self.SendCustomMsgStream = channel.stream_stream(
+                '/custommsg.v1.CustomMsgService/SendCustomMsgStream',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamResponse.FromString,
+                _registered_method=True)
         self.SubscribeCustomMsgs = channel.unary_stream(
                 '/custommsg.v1.CustomMsgService/SubscribeCustomMsgs',
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.SerializeToString,
@@ -96,6 +101,21 @@ class CustomMsgServiceServicer(object):
 
         A custom message travels one hop, to a direct peer. To reach a node further away, see Core Lightning's
         commands `createonion` and `sendonion`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendCustomMsgStream(self, request_iterator, context):
+        """Sends many messages on one stream: for a sender to which a call for each message is too slow.
+
+        Guaranteed: each message that the gateway reads from the stream gets exactly one result, with the number
+        that the caller gave it; a message that fails fails alone, and the stream goes on; messages to one peer are
+        queued with the node in the order of the stream. The results of different requests may come in another
+        order. What the caller sends faster than the node or the limits allow is held back by gRPC's flow control.
+        When the caller has closed its side, the gateway answers what it has read, then ends the stream with OK.
+
+        A stream that breaks leaves messages without a result: those may have been sent or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +197,11 @@ def add_CustomMsgServiceServicer_to_server(servicer, server):
                     request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgRequest.FromString,
                     response_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgResponse.SerializeToString,
             ),
+            'SendCustomMsgStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SendCustomMsgStream,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamResponse.SerializeToString,
+            ),
             'SubscribeCustomMsgs': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeCustomMsgs,
                     request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.FromString,
@@ -241,6 +266,33 @@ class CustomMsgService(object):
             '/custommsg.v1.CustomMsgService/SendCustomMsg',
             custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgRequest.SerializeToString,
             custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendCustomMsgStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/custommsg.v1.CustomMsgService/SendCustomMsgStream',
+            custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,22 @@ _CustomMsgServiceSendCustomMsgType = typing_extensions.TypeVar(
     ],
 )
 
+_CustomMsgServiceSendCustomMsgStreamType = typing_extensions.TypeVar(
+    '_CustomMsgServiceSendCustomMsgStreamType',
+    grpc.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+    ],
+)
+
 _CustomMsgServiceSubscribeCustomMsgsType = typing_extensions.TypeVar(
     '_CustomMsgServiceSubscribeCustomMsgsType',
     grpc.UnaryStreamMultiCallable[
@@ -185,7 +201,7 @@ _CustomMsgServiceGetInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _CustomMsgServiceSubscribeCustomMsgsType, _CustomMsgServiceAckCustomMsgsType, _CustomMsgServiceListConsumersType, _CustomMsgServiceDeleteConsumerType, _CustomMsgServiceGetInboxType, _CustomMsgServiceListPeersType, _CustomMsgServiceGetInfoType]):
+class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _CustomMsgServiceSendCustomMsgStreamType, _CustomMsgServiceSubscribeCustomMsgsType, _CustomMsgServiceAckCustomMsgsType, _CustomMsgServiceListConsumersType, _CustomMsgServiceDeleteConsumerType, _CustomMsgServiceGetInboxType, _CustomMsgServiceListPeersType, _CustomMsgServiceGetInfoType]):
     """Relays custom messages between gRPC callers and the peers of one Lightning node."""
 
     @typing.overload
@@ -193,6 +209,10 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
         grpc.UnaryUnaryMultiCallable[
             custommsg.v1.custommsg_pb2.SendCustomMsgRequest,
             custommsg.v1.custommsg_pb2.SendCustomMsgResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
+            custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
         ],
         grpc.UnaryStreamMultiCallable[
             custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
@@ -229,6 +249,10 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
         grpc.aio.UnaryUnaryMultiCallable[
             custommsg.v1.custommsg_pb2.SendCustomMsgRequest,
             custommsg.v1.custommsg_pb2.SendCustomMsgResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
+            custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
         ],
         grpc.aio.UnaryStreamMultiCallable[
             custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
@@ -274,6 +298,18 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
 
     A custom message travels one hop, to a direct peer. To reach a node further away, see Core Lightning's
     commands `createonion` and `sendonion`.
+    """
+
+    SendCustomMsgStream: _CustomMsgServiceSendCustomMsgStreamType
+    """Sends many messages on one stream: for a sender to which a call for each message is too slow.
+
+    Guaranteed: each message that the gateway reads from the stream gets exactly one result, with the number
+    that the caller gave it; a message that fails fails alone, and the stream goes on; messages to one peer are
+    queued with the node in the order of the stream. The results of different requests may come in another
+    order. What the caller sends faster than the node or the limits allow is held back by gRPC's flow control.
+    When the caller has closed its side, the gateway answers what it has read, then ends the stream with OK.
+
+    A stream that breaks leaves messages without a result: those may have been sent or not.
     """
 
     SubscribeCustomMsgs: _CustomMsgServiceSubscribeCustomMsgsType
@@ -324,6 +360,10 @@ CustomMsgServiceAsyncStub: typing_extensions.TypeAlias = CustomMsgServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         custommsg.v1.custommsg_pb2.SendCustomMsgRequest,
         custommsg.v1.custommsg_pb2.SendCustomMsgResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
@@ -377,6 +417,23 @@ class CustomMsgServiceServicer(metaclass=abc.ABCMeta):
 
         A custom message travels one hop, to a direct peer. To reach a node further away, see Core Lightning's
         commands `createonion` and `sendonion`.
+        """
+
+    @abc.abstractmethod
+    def SendCustomMsgStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse], collections.abc.AsyncIterator[custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse]]:
+        """Sends many messages on one stream: for a sender to which a call for each message is too slow.
+
+        Guaranteed: each message that the gateway reads from the stream gets exactly one result, with the number
+        that the caller gave it; a message that fails fails alone, and the stream goes on; messages to one peer are
+        queued with the node in the order of the stream. The results of different requests may come in another
+        order. What the caller sends faster than the node or the limits allow is held back by gRPC's flow control.
+        When the caller has closed its side, the gateway answers what it has read, then ends the stream with OK.
+
+        A stream that breaks leaves messages without a result: those may have been sent or not.
         """
 
     @abc.abstractmethod
