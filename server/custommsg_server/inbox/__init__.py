@@ -1,0 +1,1 @@
+"""What peers sent, kept until its retention ends, and fed to subscribers."""

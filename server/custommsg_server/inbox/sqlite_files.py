@@ -1,0 +1,161 @@
+"""Opening the file of the SQLite store: once for writing, and a pool of connections that only read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import apsw
+
+from custommsg_server.inbox.port import StoreError
+
+BUSY_MS = 500
+"""How long a lock that somebody else holds is waited for, in milliseconds."""
+
+_WAL_CHECKPOINT = 1000
+"""Pages in the write-ahead log after which it is copied to the file while others go on reading."""
+_WAL_RESTART = 8 * _WAL_CHECKPOINT
+"""Pages after which readers are waited for: else a log that is always being read would grow for ever."""
+_WAL_KEEP = _WAL_CHECKPOINT * 4096
+"""Bytes of the log that stay allocated: with these, pruning can make room even when the disk is full."""
+
+
+class FileLock:
+    """Says that this process uses the inbox at `path`.
+
+    Two gateways on one inbox would each miss what the other stores. It is a file of its own, since closing
+    any other handle of the database file would drop SQLite's own locks. The kernel lets go of it when the
+    process ends, however that happens.
+
+    Raises:
+        StoreError: another process uses it.
+        OSError: the lock's file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise StoreError(
+                f"inbox {path}: another gateway uses it; end that one, or give this one a file of its own"
+            ) from None
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def release(self) -> None:
+        """Let others use the inbox."""
+        os.close(self._file)
+
+
+def open_writer(path: Path) -> apsw.Connection:
+    """Open the file for writing; make it, for its owner only, if there is none.
+
+    Raises:
+        apsw.Error, OSError: it cannot be opened.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        _guard(connection)
+        if connection.pragma("journal_mode", "wal") != "wal":
+            raise apsw.CantOpenError("its file system has no shared memory, which a write-ahead log needs")
+        connection.pragma("synchronous", "full")
+        connection.pragma("journal_size_limit", _WAL_KEEP)
+        connection.set_wal_hook(_keep_log_short)
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+class Readers:
+    """A pool of connections that only read, as many as threads read at once.
+
+    Args:
+        path: the file.
+        is_immutable: nobody can write the file, so that it is read without locks and without shared memory.
+    """
+
+    def __init__(self, path: Path, *, is_immutable: bool = False) -> None:
+        # `%`, `?` and `#` have a meaning in such an address.
+        self._address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_immutable else ''}"
+        self._idle: deque[apsw.Connection] = deque()
+
+    @contextmanager
+    def borrow(self) -> Iterator[apsw.Connection]:
+        """Lend a connection.
+
+        Raises:
+            apsw.Error: none can be opened.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the connections that nobody has borrowed."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close(True)
+
+    def _open(self) -> apsw.Connection:
+        connection = apsw.Connection(self._address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        try:
+            _guard(connection)
+        except BaseException:
+            connection.close(True)
+            raise
+        return connection
+
+
+def open_read_only(path: Path) -> Readers:
+    """Open a file that cannot be written now.
+
+    Raises:
+        apsw.Error: it cannot be read either.
+    """
+    readers = Readers(path)
+    try:
+        _try(readers)
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.FullError):
+        # Reading a write-ahead log needs shared memory, which cannot be made here. Without a log, the file
+        # alone holds everything.
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        readers = Readers(path, is_immutable=True)
+        _try(readers)
+    return readers
+
+
+def _try(readers: Readers) -> None:
+    with readers.borrow() as connection:
+        connection.pragma("schema_version")
+
+
+def _guard(connection: apsw.Connection) -> None:
+    """Let nothing in a damaged or a forged file surprise us."""
+    connection.set_busy_timeout(BUSY_MS)
+    connection.pragma("trusted_schema", False)
+    connection.pragma("cell_size_check", True)
+
+
+def _keep_log_short(connection: apsw.Connection, name: str, pages: int) -> int:
+    if pages >= _WAL_CHECKPOINT:
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if pages >= _WAL_RESTART else apsw.SQLITE_CHECKPOINT_PASSIVE
+        # What is committed is committed: a checkpoint that fails now is tried again after the next commit.
+        with suppress(apsw.Error):
+            connection.wal_checkpoint(name, mode)
+    return int(apsw.SQLITE_OK)
