@@ -10,6 +10,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import asyncio
 import inspect
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -17,7 +20,7 @@ from typing import Annotated, Any, Optional
 from cyclopts import App, Parameter
 
 from custommsg_server import app as gateway
-from custommsg_server import logs
+from custommsg_server import devnode, logs, tryout
 from custommsg_server.config import Settings, SettingsError, load
 from custommsg_server.rpc.listen import ListenError
 
@@ -36,7 +39,75 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
     """
     settings = load({name: value for name, value in flags.items() if value is not None}, config)
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(gateway.serve(settings))
+    asyncio.run(_until_signal(lambda stop: gateway.serve(settings, stop)))
+    return 0
+
+
+@cli.command(name="plugin")
+def run_as_plugin() -> int:
+    """Run the gateway as a plugin that lightningd has started: its settings are lightningd's options."""
+    base = load({})
+    logs.configure(base.log_level, "json")
+    asyncio.run(_until_signal(lambda stop: gateway.serve_as_plugin(base, stop)))
+    return 0
+
+
+async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run something until SIGTERM or Ctrl-C."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run(stop)
+
+
+@cli.command(name="try")
+def try_out(
+    *,
+    listen: Annotated[str, Parameter(help="Where the gateway listens.")] = "127.0.0.1:9737",
+    json: Annotated[bool, Parameter(help="Print one JSON object a line, for a program.")] = False,
+) -> int:
+    """Run a gateway on an embedded node with a peer, to try it out."""
+    logs.configure("warning", "auto")
+    asyncio.run(_until_signal(lambda stop: tryout.try_out(listen, json, stop)))
+    return 0
+
+
+@cli.command(name="devnode")
+def run_devnode(
+    *,
+    lightning_dir: Annotated[Path, Parameter(help="Its directory; it keeps its key there.")],
+    network: Annotated[str, Parameter(help="Its network, as lightningd names it.")] = "regtest",
+    listen: Annotated[str, Parameter(help="Where peers find it; port 0 takes a free one.")] = "127.0.0.1:0",
+    connect: Annotated[tuple[str, ...], Parameter(help="Peers to connect to: ID@HOST:PORT.")] = (),
+    plugin: Annotated[tuple[Path, ...], Parameter(help="Plugins to start with it.")] = (),
+    even_type: Annotated[tuple[int, ...], Parameter(help="Even types of custom messages to accept.")] = (),
+) -> int:
+    """Run the embedded node: a small real Lightning node, without channels and without money."""
+    logs.configure("info", "auto")
+
+    async def run(stop: asyncio.Event) -> None:
+        node = asyncio.ensure_future(
+            devnode.serve(
+                lightning_dir,
+                network,
+                listen,
+                connect=connect,
+                plugins=plugin,
+                even_types=even_type,
+                ready=_say,
+            )
+        )
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({node, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (node, stopping):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await node
+
+    def _say(node: devnode.DevNode) -> None:
+        print(f"{node.id.hex()}@{node.address}  rpc-file {node.rpc_file}", flush=True)  # noqa: T201
+
+    asyncio.run(_until_signal(run))
     return 0
 
 
@@ -69,7 +140,7 @@ def main() -> None:
     """Run the command line; end with its exit status."""
     try:
         sys.exit(cli())
-    except (SettingsError, ListenError) as error:
+    except (SettingsError, ListenError, devnode.DirectoryError, devnode.PeerError) as error:
         print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- said to the person at the terminal
         sys.exit(2)
 

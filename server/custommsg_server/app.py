@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
 
-from custommsg_server.config import Settings
+from custommsg_server import plugin_settings
+from custommsg_server.config import Settings, SettingsError
+from custommsg_server.inbox.inbox import Inbox, InboxOptions
+from custommsg_server.inbox.port import Retention
+from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.intake import Intake
+from custommsg_server.limits import Limits, PeerLimits
+from custommsg_server.mailbox import Mailbox
 from custommsg_server.node.lightningd import Lightningd
 from custommsg_server.node.link import LinkOptions
+from custommsg_server.plugin.attach import Attachment, Paths
+from custommsg_server.plugin.channel import Channel, DeclinedError
+from custommsg_server.plugin.manifest import Init, Manifest
+from custommsg_server.plugin.stdio import open_stdio
 from custommsg_server.relay import Relay
 from custommsg_server.rpc.deadline import Deadlines
-from custommsg_server.rpc.listen import Address
+from custommsg_server.rpc.listen import Address, ListenError
 from custommsg_server.rpc.server import GrpcServer
 from custommsg_server.rpc.service import CustomMsgService
 
@@ -29,16 +40,97 @@ class Gateway:
 
     addresses: list[Address]
     """Where it listens."""
+    node: Lightningd
+    intake: Intake
+    """Takes what peers send."""
+    attachment: Attachment | None
+    """Has lightningd hand it over; None if lightningd has started the gateway itself."""
+
+    async def ready(self) -> None:
+        """Wait until the node answers and, if we see to that, is attached."""
+        up = asyncio.Event()
+        self.node.watch(lambda is_up: up.set() if is_up else None)
+        await up.wait()
+        if self.attachment is not None:
+            await self.attachment.attached()
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Gateway]:
+async def running(settings: Settings, started_by_node: bool = False) -> AsyncIterator[Gateway]:
     """Run a gateway for as long as the context lasts, then drain it.
+
+    Args:
+        settings: how.
+        started_by_node: lightningd has started us as its plugin, so we need not ask it to.
 
     Raises:
         ListenError: an address cannot be had.
     """
-    node = Lightningd(
+    async with AsyncExitStack() as stack:
+        node = _node(settings)
+        inbox = await stack.enter_async_context(_inbox(settings))
+        intake = Intake(inbox, settings.received_types)
+        attachment = None if started_by_node or not settings.receive else _attachment(settings, node, intake)
+        mailbox = Mailbox(
+            inbox, lambda: started_by_node or (attachment is not None and attachment.is_attached)
+        )
+        service = CustomMsgService(
+            Relay(node, _limits(settings)), mailbox, Deadlines(settings.call_timeout), version("custommsg")
+        )
+        server = GrpcServer(service)
+        node.watch(server.health.node_changed)
+        addresses = await server.start(settings.addresses)
+        tasks = [asyncio.create_task(node.run())]
+        if attachment is not None:
+            node.watch(attachment.node_changed)
+            tasks.append(asyncio.create_task(attachment.run()))
+        log.info(
+            "gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path)
+        )
+        try:
+            yield Gateway(addresses, node, intake, attachment)
+        finally:
+            log.info("gateway draining", seconds=settings.drain_time)
+            await server.drain(settings.drain_time)
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            log.info("gateway stopped")
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run a gateway until `stop`."""
+    async with running(settings):
+        await stop.wait()
+
+
+async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
+    """Run a gateway that lightningd has started, until `stop` or until lightningd lets go of it.
+
+    Args:
+        base: the settings from the environment and the file; lightningd's options come on top.
+        stop: when to end.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def start(channel: Channel, init: Init) -> Intake:
+            try:
+                settings = plugin_settings.load(init)
+                gateway = await stack.enter_async_context(running(settings, started_by_node=True))
+            except (SettingsError, ListenError) as error:
+                stop.set()
+                raise DeclinedError(str(error)) from None
+            return gateway.intake
+
+        # lightningd says its version to the plugins that it starts itself.
+        manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
+        await open_stdio(lambda: Channel(Manifest(manifest), start, lambda channel: stop.set()))
+        await stop.wait()
+
+
+def _node(settings: Settings) -> Lightningd:
+    return Lightningd(
         settings.socket_path,
         LinkOptions(
             window=settings.node_window,
@@ -47,27 +139,24 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             reply_timeout=settings.node_reply_timeout,
         ),
     )
-    service = CustomMsgService(Relay(node), Deadlines(settings.call_timeout), version("custommsg"))
-    server = GrpcServer(service)
-    node.watch(server.health.node_changed)
-    addresses = await server.start(settings.addresses)
-    link = asyncio.create_task(node.run())
-    log.info("gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path))
-    try:
-        yield Gateway(addresses)
-    finally:
-        log.info("gateway draining", seconds=settings.drain_time)
-        await server.drain(settings.drain_time)
-        link.cancel()
-        with suppress(asyncio.CancelledError):
-            await link
-        log.info("gateway stopped")
 
 
-async def serve(settings: Settings) -> None:
-    """Run a gateway until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(settings):
-        await stop.wait()
+def _limits(settings: Settings) -> PeerLimits:
+    return PeerLimits(Limits(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst))
+
+
+def _inbox(settings: Settings) -> Inbox:
+    retention = Retention(settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000)
+    options = InboxOptions(heartbeat=settings.heartbeat)
+    return Inbox(lambda: SqliteStore(settings.inbox_path), retention, options)
+
+
+def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:
+    return Attachment(
+        Paths.within(settings.plugin_path, settings.plugin_dir_for_node),
+        intake,
+        lambda: plugin_settings.manifest(
+            settings, node.info.version if node.info else "", with_options=False
+        ),
+        node.start_plugin,
+    )

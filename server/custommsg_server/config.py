@@ -19,12 +19,16 @@ from pydantic_settings import (
 )
 
 from custommsg_server.rpc.listen import Address
+from custommsg_server.types import NODES_OWN, parse_set
 
 PREFIX: Final = "CUSTOMMSG_"
 CLIENT_VARIABLES: Final = {"CUSTOMMSG_ADDRESS"}
 """Variables of the client, which may well be set in the same shell."""
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
 """What Kubernetes sets for each pod when a Service is called custommsg."""
+
+
+Types = Annotated[tuple[str, ...], NoDecode]
 
 
 class SettingsError(Exception):
@@ -74,6 +78,50 @@ class Settings(BaseSettings):
         description="Seconds that lightningd may leave a request unanswered before the"
         " connection to it is given up.",
     )
+    peer_messages_per_s: float = Field(
+        10_000.0, ge=0, description="Messages a second that one peer may be sent; 0 is no limit."
+    )
+    peer_bytes_per_s: float = Field(
+        1_000_000.0,
+        ge=0,
+        description="Bytes a second that one peer may be sent, framing included; 0 is no limit. A Core Lightning"
+        " peer reads no faster than the default, and the rest would fill the node's memory.",
+    )
+    peer_burst: float = Field(
+        1.0, ge=0, le=3600, description="Seconds' worth of these that may be sent at once after a pause."
+    )
+    receive: bool = Field(True, description="Have lightningd hand over what peers send.")
+    receive_types: Types = Field(
+        ("0-65535",), description="The types of messages to keep: 37913, 0x9419 or 32768-65535, with commas."
+    )
+    ignore_types: Types = Field(
+        NODES_OWN,
+        description="The types not to keep. The default is the node's own traffic: peer storage, and commando,"
+        " whose payloads are credentials.",
+    )
+    accept_even_types: Types = Field(
+        (),
+        description="Even types that lightningd is to accept; it drops a peer that sends any other. Written like"
+        " receive_types.",
+    )
+    data_dir: Path | None = Field(
+        None, description="Where the inbox is kept. Default: custommsg, beside lightningd's JSON-RPC socket."
+    )
+    plugin_dir: Path | None = Field(
+        None,
+        description="Where lightningd finds the script that attaches it, and its socket. Default: DATA_DIR.",
+    )
+    plugin_dir_for_node: str | None = Field(
+        None,
+        description="The same folder as lightningd sees it, if that is another path: two containers, say.",
+    )
+    inbox_max_days: float = Field(30.0, gt=0, description="Days for which the inbox keeps what it took.")
+    inbox_max_mb: int = Field(
+        1024, ge=1, description="Megabytes that the inbox may hold; beyond them the oldest goes first."
+    )
+    heartbeat: float = Field(
+        10.0, gt=0, le=3600, description="Seconds after which a subscription with nothing to say says so."
+    )
     drain_time: float = Field(
         20.0, ge=0, le=3600, description="Seconds that calls in flight may take after SIGTERM."
     )
@@ -82,10 +130,14 @@ class Settings(BaseSettings):
         "auto", description="How it is logged; auto is console on a terminal and json elsewhere."
     )
 
-    @field_validator("listen", mode="before")
+    @field_validator("listen", "receive_types", "ignore_types", "accept_even_types", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("listen")
     @classmethod
@@ -94,7 +146,20 @@ class Settings(BaseSettings):
             Address.parse(text)
         return value
 
-    @field_validator("rpc_file", "lightning_dir")
+    @field_validator("receive_types", "ignore_types", "accept_even_types")
+    @classmethod
+    def _types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_set(value)
+        return value
+
+    @field_validator("accept_even_types")
+    @classmethod
+    def _even(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if odd := [number for number in parse_set(value) if number % 2]:
+            raise ValueError(f"{min(odd)} is odd; lightningd accepts odd types anyway")
+        return value
+
+    @field_validator("rpc_file", "lightning_dir", "data_dir", "plugin_dir")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else None
@@ -113,6 +178,31 @@ class Settings(BaseSettings):
     def addresses(self) -> list[Address]:
         """Where to listen."""
         return [Address.parse(text) for text in self.listen]
+
+    @property
+    def received_types(self) -> frozenset[int]:
+        """The types of messages to keep."""
+        return parse_set(self.receive_types) - parse_set(self.ignore_types)
+
+    @property
+    def even_types(self) -> frozenset[int]:
+        """The even types that lightningd is to accept."""
+        return parse_set(self.accept_even_types)
+
+    @property
+    def data_path(self) -> Path:
+        """Where the inbox is kept."""
+        return self.data_dir or self.socket_path.parent / "custommsg"
+
+    @property
+    def inbox_path(self) -> Path:
+        """The inbox's file."""
+        return self.data_path / "inbox.sqlite3"
+
+    @property
+    def plugin_path(self) -> Path:
+        """Where lightningd finds the script that attaches it, and its socket."""
+        return self.plugin_dir or self.data_path
 
     @property
     def socket_path(self) -> Path:

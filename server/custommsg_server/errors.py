@@ -73,3 +73,14 @@ class RelayError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
         self.expired = expired
+
+
+def not_sent() -> RelayError:
+    """Make the error for a deadline that passed before anything was written."""
+    return RelayError(
+        Reason.NOT_SENT,
+        "The deadline passed before the message was written to the node. Nothing was sent: try again, with more"
+        " time.",
+        expired=True,
+        retry_after=0.0,
+    )

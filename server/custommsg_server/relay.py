@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from custommsg_server.errors import RelayError
+import asyncio
+from collections.abc import Sequence
+
+from custommsg_server.errors import RelayError, not_sent
+from custommsg_server.limits import PeerLimits
 from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer
 
 CHECKED = "Checked, not sent"
@@ -14,10 +18,12 @@ class Relay:
 
     Args:
         node: the node.
+        limits: what each peer may be sent.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, limits: PeerLimits) -> None:
         self._node = node
+        self._limits = limits
 
     async def send(self, outbound: Outbound, deadline: float) -> str:
         """Queue a message with the node.
@@ -32,10 +38,29 @@ class Relay:
         Raises:
             RelayError: any reason of the error table that sending has.
         """
+        self._limits.take_now(outbound.node_id, len(outbound.message))
         [outcome] = await self._node.send([outbound], deadline)
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
+
+    async def admit(self, batch: Sequence[Outbound], deadline: float) -> None:
+        """Wait until the limits allow a batch: for a sender that can be held back.
+
+        Raises:
+            RelayError: NOT_SENT, because the deadline would pass first.
+        """
+        wait = self._limits.reserve(batch)
+        if not wait:
+            return
+        if asyncio.get_running_loop().time() + wait > deadline:
+            self._limits.give_back(batch)
+            raise not_sent()
+        await asyncio.sleep(wait)
+
+    async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+        """Queue messages with the node, in order, once they are admitted; answer each, never raise."""
+        return await self._node.send(batch, deadline)
 
     async def check(self, outbound: Outbound, deadline: float) -> str:
         """Run every check on a message, the node's own included, and send nothing.

@@ -136,7 +136,7 @@ async def test_lightningd_is_told_who_we_are() -> None:
     _, pipe = await opened(Intake(), options=PluginOptions(even_types=[30584], filters=[30585]))
     manifest, init = (reply["result"] for reply in pipe.replies())
     assert manifest["hooks"] == [{"name": "custommsg", "before": [], "after": [], "filters": [30585]}]
-    assert set(manifest["subscriptions"]) == {"connect", "disconnect"}
+    assert set(manifest["subscriptions"]) == {"connect", "disconnect", "shutdown"}
     assert manifest["custommessages"] == [30584]
     assert manifest["dynamic"] is True
     assert manifest["rpcmethods"] == []

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from pyln.client.lightning import UnixDomainSocketRpc
 
-from custommsg_server.errors import Reason, RelayError
+from custommsg_server.errors import Reason, RelayError, not_sent
 
 log = structlog.get_logger()
 
@@ -257,13 +257,7 @@ class Connection(asyncio.Protocol):
                 " Ask the peer in your own protocol before you send it again.",
                 expired=True,
             ),
-            unwritten=RelayError(
-                Reason.NOT_SENT,
-                "The deadline passed before the message was written to the node. Nothing was sent: try again,"
-                " with more time.",
-                expired=True,
-                retry_after=0.0,
-            ),
+            unwritten=not_sent(),
         )
 
     def _forget(self, batch: Batch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,6 +62,15 @@ class Lightningd:
     async def list_peers(self, deadline: float) -> list[Peer]:
         """Ask `listpeers`."""
         return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline))
+
+    async def start_plugin(self, path: str) -> None:
+        """Ask lightningd to run a plugin: `plugin start`. It returns when the plugin is initialised.
+
+        Raises:
+            RelayError: lightningd did not.
+        """
+        params = json.dumps({"subcommand": "start", "plugin": path})
+        await self._call(Request("plugin", params), asyncio.get_running_loop().time() + self._reply_timeout)
 
     async def _call(self, request: Request, deadline: float) -> Reply:
         [answer] = await self._link.connection().call([request], deadline)

@@ -24,6 +24,9 @@ from custommsg_server.plugin.manifest import Init, Manifest, PluginOptions
 
 log = structlog.get_logger()
 
+RETRY = 5.0
+"""Seconds until it is tried again to make the socket and the script."""
+
 SCRIPT = """\
 #!/bin/sh
 # Written by custommsg-server: joins lightningd's plugin channel to the gateway's socket.
@@ -40,6 +43,18 @@ class Paths:
     script: Path
     socket_for_node: str
     script_for_node: str
+
+    @classmethod
+    def within(cls, folder: Path, folder_for_node: str | None) -> Paths:
+        """Put them into one folder.
+
+        Args:
+            folder: as we see it.
+            folder_for_node: as lightningd sees it, if that is another path.
+        """
+        for_node = folder_for_node or str(folder)
+        socket, script = "plugin.sock", "custommsg-attach"
+        return cls(folder / socket, folder / script, f"{for_node}/{socket}", f"{for_node}/{script}")
 
 
 class Attachment:
@@ -67,11 +82,16 @@ class Attachment:
         self._wake = asyncio.Event()
         self._channels: set[Channel] = set()
         self._attached: Channel | None = None
+        self._is_attached = asyncio.Event()
 
     @property
     def is_attached(self) -> bool:
         """Whether lightningd hands messages over now."""
         return self._attached is not None
+
+    async def attached(self) -> None:
+        """Wait until lightningd hands messages over."""
+        await self._is_attached.wait()
 
     def node_changed(self, is_up: bool) -> None:
         """Take the state of the link to the node."""
@@ -79,11 +99,20 @@ class Attachment:
         self._wake.set()
 
     async def run(self) -> None:
-        """Listen, and have lightningd start the script whenever it is not running, until cancelled.
+        """Listen, and have lightningd start the script whenever it is not running, until cancelled."""
+        said = ""
+        while True:
+            try:
+                await self._listen_and_attach()
+            except OSError as error:
+                if str(error) != said:
+                    log.error(
+                        "cannot attach lightningd: nothing is received", why=str(error), hint=self._hint()
+                    )
+                said = str(error)
+                await asyncio.sleep(RETRY)
 
-        Raises:
-            OSError: the socket or the script cannot be made; the message names it.
-        """
+    async def _listen_and_attach(self) -> None:
         server = await self._listen()
         try:
             self._write_script()
@@ -149,6 +178,7 @@ class Attachment:
         previous, self._attached = self._attached, channel
         if previous is not None:
             previous.close()  # of a lightningd that is gone, or messages would come twice
+        self._is_attached.set()
         log.info("lightningd is attached", lightning_dir=str(init.rpc_file.parent))
         self._wake.set()
         return self._intake
@@ -157,6 +187,7 @@ class Attachment:
         self._channels.discard(channel)
         if self._attached is channel:
             self._attached = None
+            self._is_attached.clear()
             log.warning("lightningd is detached; what peers send now is not received")
             self._wake.set()
 

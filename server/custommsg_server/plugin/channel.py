@@ -125,6 +125,8 @@ class Channel(asyncio.Protocol):
                 arrival = message_of(params, time.time_ns())
                 if self._intake is not None and self._intake.takes(message_type(arrival.message)):
                     arrivals.append(arrival)
+            elif method == "shutdown":
+                self.close()  # lightningd waits for its plugins to leave
             elif request_id is None:
                 if event := peer_event_of(str(method), params, time.time_ns()):
                     arrivals.append(event)

@@ -64,6 +64,7 @@ class Manifest:
         self._plugin.add_hook(HOOK, _never_called, filters=list(options.filters))
         self._plugin.add_subscription("connect", _never_called)
         self._plugin.add_subscription("disconnect", _never_called)
+        self._plugin.add_subscription("shutdown", _never_called)
         for option in options.options:
             self._plugin.add_option(option.name, None, option.description)
         self._plugin.init()(self._take_init)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from custommsg.v1 import custommsg_pb2 as pb
-
 from custommsg_server import wire
 from custommsg_server.errors import Reason, RelayError
 from custommsg_server.node.port import NodeInfo, Outbound, Peer
 from custommsg_server.wire import Message, NodeId
 
+Addressed = pb.SendCustomMsgRequest | pb.OutboundMsg
+"""What names a peer and a message: both kinds have the same fields."""
 
-def outbound_from_proto(request: pb.SendCustomMsgRequest) -> Outbound:
+
+def outbound_from_proto(request: Addressed) -> Outbound:
     """Read the peer and the message, whichever way they were given.
 
     Raises:
@@ -19,7 +21,7 @@ def outbound_from_proto(request: pb.SendCustomMsgRequest) -> Outbound:
     return Outbound(_node_id(request), _message(request))
 
 
-def _node_id(request: pb.SendCustomMsgRequest) -> NodeId:
+def _node_id(request: Addressed) -> NodeId:
     given = request.WhichOneof("peer")
     try:
         match given:
@@ -36,7 +38,7 @@ def _node_id(request: pb.SendCustomMsgRequest) -> NodeId:
         raise
 
 
-def _message(request: pb.SendCustomMsgRequest) -> Message:
+def _message(request: Addressed) -> Message:
     given = request.WhichOneof("message")
     try:
         match given:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 import structlog
 
 from custommsg_server.errors import RelayError
+from custommsg_server.rpc.drain import drain, is_drain, stopping
 from custommsg_server.rpc.status import abort
 
 log = structlog.get_logger()
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
+    Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+NOT_OURS: Final = ("/grpc.",)
+"""Health watches and reflection: streams that never end by themselves, and that no drain needs to wait for."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -27,12 +35,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._is_draining = False
         self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def idle(self) -> None:
-        """Wait until no call is in flight."""
+    async def drain(self) -> None:
+        """Have all streams end, and wait until no call is in flight."""
+        self._is_draining = True
+        for task in self._streams:
+            drain(task)
         await self._idle.wait()
 
     async def intercept_service(
@@ -46,35 +59,66 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if wrapped is not None:
             return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            # Unknown methods are a caller's choice, so remembering them would fill the memory; health watches
-            # and reflection are streams that no drain needs to wait for.
+        if handler is None or method.startswith(NOT_OURS):
+            # Unknown methods are a caller's choice: remembering them would fill the memory.
             return handler
         return self._wrapped.setdefault(method, self._wrap(handler, method))
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
-        inner = cast("Callable[[Any, Context], Awaitable[Any]]", handler.unary_unary)
+        """Wrap a handler; the streams of this server are coroutines that write, not generators."""
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        if handler.stream_stream is not None:
+            inner = cast("Behaviour", handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(self._stream(inner, method), *serializers)
+        if handler.unary_stream is not None:
+            inner = cast("Behaviour", handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(self._stream(inner, method), *serializers)
+        inner = cast("Behaviour", handler.unary_unary)
+        return grpc.unary_unary_rpc_method_handler(self._unary(inner, method), *serializers)
 
+    def _unary(self, inner: Behaviour, method: str) -> Behaviour:
         async def unary(request: Any, context: Context) -> Any:
-            self.in_flight += 1
-            self._idle.clear()
-            try:
+            async with self._call(method, context):
                 return await inner(request, context)
-            except RelayError as error:
-                await abort(context, error)
-            except grpc.aio.AbortError:
-                raise
-            except Exception:
-                log.exception("a call failed for a reason of our own", method=method)
-                await context.abort(
-                    grpc.StatusCode.INTERNAL,
-                    "The gateway failed; its log says why. Whether anything was sent is not known.",
-                )
-            finally:
-                self.in_flight -= 1
-                if not self.in_flight:
-                    self._idle.set()
 
-        return grpc.unary_unary_rpc_method_handler(
-            unary, handler.request_deserializer, handler.response_serializer
-        )
+        return unary
+
+    def _stream(self, inner: Behaviour, method: str) -> Behaviour:
+        async def stream(request: Any, context: Context) -> None:
+            async with self._call(method, context):
+                task = asyncio.current_task()
+                assert task is not None
+                self._streams.add(task)
+                try:
+                    if self._is_draining:
+                        raise stopping()
+                    await inner(request, context)
+                except asyncio.CancelledError as error:
+                    if is_drain(error):
+                        raise stopping() from None
+                    raise
+                finally:
+                    self._streams.discard(task)
+
+        return stream
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        except RelayError as error:
+            await abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("a call failed for a reason of our own", method=method)
+            await context.abort(
+                grpc.StatusCode.INTERNAL,
+                "The gateway failed; its log says why. Whether anything was sent is not known.",
+            )
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()

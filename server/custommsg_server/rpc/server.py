@@ -8,8 +8,8 @@ from typing import Final
 
 import grpc
 import structlog
-from custommsg.v1 import custommsg_pb2, custommsg_pb2_grpc
 
+from custommsg.v1 import custommsg_pb2, custommsg_pb2_grpc
 from custommsg_server.rpc import health as health_module
 from custommsg_server.rpc.health import Health
 from custommsg_server.rpc.interceptor import CallInterceptor
@@ -68,7 +68,7 @@ class GrpcServer:
         stopping = asyncio.create_task(self._server.stop(seconds + 1))
         try:
             async with asyncio.timeout(seconds):
-                await self._calls.idle()
+                await self._calls.drain()
         except TimeoutError:
             log.warning(
                 "calls were still in flight at the end of the drain time", calls=self._calls.in_flight

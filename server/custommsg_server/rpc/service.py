@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
+
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-
+from custommsg_server.mailbox import Mailbox
 from custommsg_server.relay import Relay
-from custommsg_server.rpc import convert
+from custommsg_server.rpc import convert, subscriptions
 from custommsg_server.rpc.deadline import Deadlines
+from custommsg_server.rpc.stream import SendStream
 from custommsg_server.wire import message_type
 
 if TYPE_CHECKING:
@@ -21,13 +23,15 @@ class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
     """Serves the contract over the core.
 
     Args:
-        relay: the core.
+        relay: the core's sending half.
+        mailbox: its receiving half.
         deadlines: says how long a call may take.
         version: the gateway's own version.
     """
 
-    def __init__(self, relay: Relay, deadlines: Deadlines, version: str) -> None:
+    def __init__(self, relay: Relay, mailbox: Mailbox, deadlines: Deadlines, version: str) -> None:
         self._relay = relay
+        self._mailbox = mailbox
         self._deadlines = deadlines
         self._version = version
 
@@ -39,6 +43,53 @@ class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
         act = self._relay.check if request.validate_only else self._relay.send
         status = await act(outbound, self._deadlines.of(context))
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
+
+    # Streams are coroutines that write, so that all of a call happens within its interceptor; grpc.aio takes
+    # both, the generated types know generators alone.
+    async def SendCustomMsgStream(  # type: ignore[override]
+        self, request_iterator: Any, context: Context
+    ) -> None:
+        """Send many messages on one stream."""
+        await SendStream(self._relay, context, self._deadlines.of_stream(context)).run()
+
+    async def SubscribeCustomMsgs(  # type: ignore[override]
+        self, request: pb.SubscribeCustomMsgsRequest, context: Context
+    ) -> None:
+        """Subscribe to what peers send to the node."""
+        subscription = await self._mailbox.subscribe(subscriptions.wish_from_proto(request))
+        await context.send_initial_metadata(
+            (
+                ("custommsg-inbox-id", self._mailbox.inbox_id),
+                ("custommsg-position", str(subscription.position)),
+            )
+        )
+        async for batch in self._mailbox.batches(subscription):
+            await context.write(subscriptions.batch_to_proto(batch))
+
+    async def AckCustomMsgs(
+        self, request: pb.AckCustomMsgsRequest, context: Context
+    ) -> pb.AckCustomMsgsResponse:
+        """Store how far a named consumer has come."""
+        name = subscriptions.consumer_from_proto(request.consumer)
+        return pb.AckCustomMsgsResponse(position=await self._mailbox.acknowledge(name, request.sequence))
+
+    async def ListConsumers(
+        self, request: pb.ListConsumersRequest, context: Context
+    ) -> pb.ListConsumersResponse:
+        """List the named consumers and how far each has come."""
+        states = await self._mailbox.consumers()
+        return pb.ListConsumersResponse(consumers=map(subscriptions.consumer_to_proto, states))
+
+    async def DeleteConsumer(
+        self, request: pb.DeleteConsumerRequest, context: Context
+    ) -> pb.DeleteConsumerResponse:
+        """Forget a named consumer."""
+        await self._mailbox.forget(subscriptions.consumer_from_proto(request.consumer))
+        return pb.DeleteConsumerResponse()
+
+    async def GetInbox(self, request: pb.GetInboxRequest, context: Context) -> pb.GetInboxResponse:
+        """Say what the inbox holds now."""
+        return subscriptions.inbox_to_proto(await self._mailbox.state())
 
     async def ListPeers(self, request: pb.ListPeersRequest, context: Context) -> pb.ListPeersResponse:
         """List the peers that the node knows now."""

@@ -1,0 +1,134 @@
+"""One SendCustomMsgStream: batches in, results out, a bounded number in flight between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from custommsg.v1 import custommsg_pb2 as pb
+from custommsg_server.errors import RelayError
+from custommsg_server.node.port import Outbound
+from custommsg_server.relay import Relay
+from custommsg_server.rpc import convert
+from custommsg_server.rpc.drain import is_drain, stopping
+from custommsg_server.rpc.status import status_of
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_MESSAGES: Final = 2048
+"""Messages of one stream that may be in flight; then nothing more is read, and the caller is held back."""
+MAX_BYTES: Final = 4 << 20
+"""Bytes of them."""
+
+
+class SendStream:
+    """Serves one stream.
+
+    Args:
+        relay: the core.
+        context: the call.
+        deadline: of the whole stream, in seconds of the loop's clock; may be infinite.
+    """
+
+    def __init__(self, relay: Relay, context: Context, deadline: float) -> None:
+        self._relay = relay
+        self._context = context
+        self._deadline = deadline
+        self._messages = 0
+        self._bytes = 0
+        self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Read until the caller has finished, and answer each message that was read.
+
+        Raises:
+            RelayError: GATEWAY_STOPPING, after all that was read is answered.
+        """
+        try:
+            await self._read()
+            await self._finish()
+        except asyncio.CancelledError as error:
+            if not is_drain(error):
+                raise
+            await self._finish()
+            raise stopping() from None
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    async def _read(self) -> None:
+        while (request := await self._context.read()) is not grpc.aio.EOF:
+            results: list[pb.SendResult | None] = []
+            batch: list[Outbound] = []
+            for message in request.messages:
+                try:
+                    batch.append(convert.outbound_from_proto(message))
+                    results.append(None)
+                except RelayError as error:
+                    results.append(_failure(message.number, error))
+            numbers = [message.number for message in request.messages]
+            size = request.ByteSize()
+            self._messages += len(numbers)
+            self._bytes += size
+            await self._start(numbers, results, batch, size)
+            while self._messages >= MAX_MESSAGES or self._bytes >= MAX_BYTES:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _start(
+        self, numbers: list[int], results: list[pb.SendResult | None], batch: list[Outbound], size: int
+    ) -> None:
+        # What the limits hold back holds back all that follows: else the order to a peer would be lost.
+        try:
+            await self._relay.admit(batch, self._deadline)
+        except RelayError as error:
+            outcomes: Sequence[str | RelayError] | None = [error] * len(batch)
+        else:
+            outcomes = None
+        task = asyncio.get_running_loop().create_task(self._send(numbers, results, batch, size, outcomes))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(
+        self,
+        numbers: list[int],
+        results: list[pb.SendResult | None],
+        batch: list[Outbound],
+        size: int,
+        outcomes: Sequence[str | RelayError] | None,
+    ) -> None:
+        if outcomes is None:
+            outcomes = await self._relay.send_batch(batch, self._deadline)
+        left = iter(outcomes)
+        response = pb.SendCustomMsgStreamResponse(
+            results=[
+                _result(number, next(left)) if result is None else result
+                for number, result in zip(numbers, results, strict=True)
+            ]
+        )
+        async with self._writing:
+            await self._context.write(response)
+        self._messages -= len(numbers)
+        self._bytes -= size
+        self._changed.set()
+
+    async def _finish(self) -> None:
+        """Wait until each message that was read has been answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _result(number: int, outcome: str | RelayError) -> pb.SendResult:
+    if isinstance(outcome, RelayError):
+        return _failure(number, outcome)
+    return pb.SendResult(number=number, status=outcome)
+
+
+def _failure(number: int, error: RelayError) -> pb.SendResult:
+    return pb.SendResult(number=number, error=status_of(error))
