@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
 from custommsg_server import plugin_settings
 from custommsg_server.config import Settings, SettingsError
 from custommsg_server.inbox.inbox import Inbox, InboxOptions
-from custommsg_server.inbox.port import Retention
+from custommsg_server.inbox.port import Retention, StoreError
 from custommsg_server.inbox.sqlite import SqliteStore
 from custommsg_server.intake import Intake
 from custommsg_server.limits import Limits, PeerLimits
@@ -148,7 +149,15 @@ def _limits(settings: Settings) -> PeerLimits:
 def _inbox(settings: Settings) -> Inbox:
     retention = Retention(settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000)
     options = InboxOptions(heartbeat=settings.heartbeat)
-    return Inbox(lambda: SqliteStore(settings.inbox_path), retention, options)
+    return Inbox(lambda: _store(settings.inbox_path), retention, options)
+
+
+def _store(path: Path) -> SqliteStore:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(f"cannot make {path.parent} for the inbox ({error.strerror}); set data_dir") from None
+    return SqliteStore(path)
 
 
 def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:
