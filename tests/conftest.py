@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,16 @@ hypothesis_settings.load_profile("suite")
 
 
 @pytest.fixture
-def rpc_file(tmp_path: Path) -> Path:
+def short_path() -> Iterator[Path]:
+    """Return a directory whose path is short: a unix socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="cm-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def rpc_file(short_path: Path) -> Path:
     """Return where a node's socket will be."""
-    return tmp_path / "lightning-rpc"
+    return short_path / "lightning-rpc"
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
 
         # lightningd says its version to the plugins that it starts itself.
         manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
-        await open_stdio(lambda: Channel(Manifest(manifest), start, lambda channel: stop.set()))
+        await open_stdio(Channel(Manifest(manifest), start, lambda channel: stop.set()))
         await stop.wait()
 
 

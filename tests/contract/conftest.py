@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support import nodes
 from support.gateways import gateway
 
+from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.rpc.server import SERVICE
 
@@ -34,19 +37,67 @@ def node_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+@pytest.fixture(params=["sidecar", "plugin"])
+def attached_as(request: pytest.FixtureRequest) -> str:
+    """Return the way in which lightningd and the gateway come together."""
+    way: str = request.param
+    return way
+
+
 @pytest.fixture
-async def stage(node_kind: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    """Run a node of that kind with a peer, and a gateway on it that is ready."""
-    run = nodes.embedded if node_kind == "embedded" else nodes.lightningd
-    async with run(tmp_path) as node, gateway(node.rpc_file) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
-            await ready(channel)
-            yield Stage(node, address, custommsg_pb2_grpc.CustomMsgServiceStub(channel))
+async def stage(node_kind: str, short_path: Path) -> AsyncIterator[Stage]:
+    """Run a node of that kind with a peer, and a gateway beside it that is ready."""
+    async with (
+        run_node(node_kind, short_path) as node,
+        gateway(node.rpc_file) as address,
+        called(node, address) as stage,
+    ):
+        yield stage
+
+
+@pytest.fixture
+async def receiving_stage(node_kind: str, attached_as: str, short_path: Path) -> AsyncIterator[Stage]:
+    """The same, for both ways to attach."""
+    async with run_node(node_kind, short_path) as node:
+        if attached_as == "sidecar":
+            async with gateway(node.rpc_file) as address, called(node, address) as stage:
+                yield stage
+        else:
+            address = await start_as_plugin(node, short_path)
+            async with called(node, address) as stage:
+                yield stage
+            await node.call("plugin", subcommand="stop", plugin="custommsg-plugin")
+
+
+def run_node(kind: str, directory: Path) -> nodes.RunningNode:
+    """Run a node of a kind, with a peer."""
+    return nodes.embedded(directory) if kind == "embedded" else nodes.lightningd(directory)
+
+
+async def start_as_plugin(node: nodes.Node, directory: Path) -> str:
+    """Have the node start the gateway as its plugin; return the gateway's address."""
+    script = directory / "custommsg-plugin"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -m custommsg_server plugin\n")
+    script.chmod(0o755)
+    address = f"unix:{directory}/gateway.sock"
+    await node.call("plugin", subcommand="start", plugin=str(script), **{"custommsg-listen": address})
+    return address
+
+
+@asynccontextmanager
+async def called(node: nodes.Node, address: str) -> AsyncIterator[Stage]:
+    """Open a channel to a gateway, and wait until it is ready to send and to receive."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+        await ready(channel)
+        while not (await stub.GetInbox(pb.GetInboxRequest())).attached:
+            pass
+        yield Stage(node, address, stub)
 
 
 async def ready(channel: grpc.aio.Channel) -> None:
     """Wait until the gateway reports the node."""
     stub = health_pb2_grpc.HealthStub(channel)
-    async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE)):
+    async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), wait_for_ready=True):
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             return

@@ -18,6 +18,7 @@ def settings(rpc_file: Path, **more: Any) -> Settings:
         "rpc_file": rpc_file,
         "drain_time": 5.0,
         "node_probe_interval": 1.0,
+        "heartbeat": 0.5,
     }
     return load(quick | more, environ={})
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ class Node:
     async def call(self, method: str, **params: Any) -> Any:
         """Make a JSON-RPC call with pyln-client, which blocks, in a thread."""
         return await asyncio.to_thread(self.rpc().call, method, params)
+
+
+RunningNode = AbstractAsyncContextManager[Node]
 
 
 def find_lightningd() -> str | None:

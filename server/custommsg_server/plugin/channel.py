@@ -84,7 +84,7 @@ class Channel(asyncio.Protocol):
         """Take the transport."""
         assert isinstance(transport, asyncio.ReadTransport)
         self._reader = transport
-        if isinstance(transport, asyncio.WriteTransport):
+        if self._writer is None and isinstance(transport, asyncio.WriteTransport):
             self._writer = transport
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 
 from custommsg_server.plugin.channel import Channel
 
 
-async def open_stdio(make_channel: Callable[[], Channel]) -> Channel:
+async def open_stdio(channel: Channel) -> None:
     """Speak the plugin protocol on stdin and stdout, and keep everything else off them.
 
     Whatever else in this process prints to stdout reaches stderr from now on: a stray line on the channel
@@ -20,7 +19,6 @@ async def open_stdio(make_channel: Callable[[], Channel]) -> Channel:
     sys.stdout.flush()
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    _, channel = await loop.connect_read_pipe(make_channel, os.fdopen(os.dup(0), "rb", buffering=0))
     writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, out)
-    channel.write_to(writer)
-    return channel
+    channel.write_to(writer)  # before anything is read, since what is read is answered
+    await loop.connect_read_pipe(lambda: channel, os.fdopen(os.dup(0), "rb", buffering=0))
