@@ -49,6 +49,7 @@ class Feed:
 
     def __init__(self, read: Read, recent_size: int, heartbeat: float) -> None:
         self._read = read
+        self._recent_size = recent_size
         self._room = recent_size
         self._heartbeat = heartbeat
         self._recent: dict[int, Event] = {}
@@ -83,6 +84,9 @@ class Feed:
         """Give out events that have just been committed."""
         if not events:
             return
+        if events[0].sequence != self._latest + 1:  # a commit that failed, it seemed, has succeeded after all
+            self._recent.clear()
+            self._room, self._first_recent = self._recent_size, events[0].sequence
         for event in events:
             self._recent[event.sequence] = event
             self._room -= len(event.arrival.message) + EVENT_OVERHEAD

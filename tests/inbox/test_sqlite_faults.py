@@ -1,0 +1,276 @@
+"""What can be wrong with a file and its disk: always a StoreError that says what to do, and no loss."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from custommsg_server.inbox.port import Retention, StoreError
+from custommsg_server.inbox.sqlite import SqliteStore
+from support.inboxes import FOREVER, arrival, fast_directory, numbers
+
+NOBODY = 65534
+
+
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Let permissions hold, which they do not for root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Make a directory that an ordinary user owns, below none that keeps it out."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
+        Path(name).chmod(0o700)
+
+
+@pytest.fixture
+def path(directory: Path) -> Path:
+    return directory / "inbox.db"
+
+
+def fill(path: Path, count: int = 3) -> None:
+    store = SqliteStore(path)
+    store.append([arrival(number, size=1000) for number in range(count)])
+    store.close()
+
+
+def append_until_it_fails(store: SqliteStore) -> tuple[str, int]:
+    """Store numbered messages; return the error that ended it, and how many were stored."""
+    stored = 0
+    try:
+        while True:
+            store.append([arrival(stored + number, size=1000) for number in range(10)])
+            stored += 10
+    except StoreError as error:
+        return str(error), stored
+
+
+def test_a_missing_directory_is_named(path: Path) -> None:
+    """The message holds the path and says what to do about it."""
+    with pytest.raises(StoreError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; make it"):
+        SqliteStore(path.parent / "no" / "inbox.db")
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is a text", b"x" * 10_000, b"SQLite format 3\x00" + b"\xff" * 5000]
+)
+def test_what_is_no_inbox_is_left_alone(path: Path, content: bytes) -> None:
+    """A file of another kind is refused, not changed, and says what to do."""
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="move the file away"):
+        SqliteStore(path)
+    assert path.read_bytes() == content
+
+
+def test_a_directory_is_no_inbox(path: Path) -> None:
+    """A path that names a directory is refused."""
+    path.mkdir()
+    with pytest.raises(StoreError, match=r"inbox\.db: .*directory"):
+        SqliteStore(path)
+
+
+def test_another_program_s_database_is_refused(path: Path) -> None:
+    """Tables that are not ours are a StoreError."""
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE events (x); PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(StoreError, match="no such table: meta"):
+        SqliteStore(path)
+
+
+def test_a_second_gateway_is_kept_away(path: Path) -> None:
+    """Two on one inbox would each miss what the other stores; the second may go on when the first has ended."""
+    first = SqliteStore(path)
+    with pytest.raises(StoreError, match="another gateway uses it"):
+        SqliteStore(path)
+    first.close()
+    SqliteStore(path).close()
+
+
+def test_a_removed_file_is_noticed(path: Path) -> None:
+    """What is written to a removed file would be gone with the process: that is no storing."""
+    store = SqliteStore(path)
+    store.append([arrival(1)])
+    path.unlink()
+    with pytest.raises(StoreError, match="removed while in use"):
+        store.append([arrival(2)])
+    assert numbers(store.read(0, 10, 1000)) == [1]
+    store.close()
+
+
+def test_a_new_inbox_needs_a_directory_that_can_be_written(path: Path) -> None:
+    """Where nothing can be made, the message says that access is denied."""
+    path.parent.chmod(0o500)
+    with as_ordinary_user(), pytest.raises(StoreError, match="access is denied; check its permissions"):
+        SqliteStore(path)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600], ids=["read-only file", "file that may be written"])
+def test_a_read_only_inbox_is_read_and_written_later(path: Path, mode: int) -> None:
+    """In a directory without write permission the inbox can be read; with it, the same store writes again."""
+    with as_ordinary_user():
+        fill(path)
+        Path(f"{path}-lock").unlink()
+        path.chmod(mode)
+        path.parent.chmod(0o500)
+        store = SqliteStore(path)
+        for _ in range(2):
+            assert numbers(store.read(0, 10, 10_000)) == [0, 1, 2]
+            assert store.range().latest == 3
+            assert store.consumers() == []
+            for refused in (
+                lambda: store.append([]),
+                lambda: store.append([arrival()]),
+                lambda: store.advance("a", 1, 1),
+                lambda: store.prune(FOREVER, 1, 1),
+            ):
+                with pytest.raises(StoreError, match=r"inbox /.*inbox\.db: .*check its permissions"):
+                    refused()
+        path.parent.chmod(0o700)
+        path.chmod(0o600)
+        assert store.append([arrival(3)])[0].sequence == 4
+        assert numbers(store.read(0, 10, 10_000)) == [0, 1, 2, 3]
+        store.close()
+
+
+def test_a_full_disk_loses_nothing_and_is_written_when_it_has_room(path: Path) -> None:
+    """An append that does not fit stores nothing; what is held is read; forgetting makes room again."""
+    store = SqliteStore(path)
+    writer = store._writer
+    assert writer is not None
+    writer.pragma("max_page_count", 100)
+    error, stored = append_until_it_fails(store)
+    assert "the disk is full; free some space" in error
+    assert numbers(store.read(0, 1000, 1 << 20)) == list(range(stored))
+    assert store.prune(Retention(1e9, 200_000), 1, 1000) > 0
+    assert store.append([arrival(stored, size=1000)])[0].sequence == stored + 1
+    store.close()
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """Let writes fail that would make a file longer than `size` bytes."""
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+
+
+def test_a_write_that_fails_loses_nothing(path: Path) -> None:
+    """When the system refuses to write, the same holds, and the store goes on as soon as it can write."""
+    store = SqliteStore(path)
+    with no_file_beyond(500_000):
+        error, stored = append_until_it_fails(store)
+    assert "the disk" in error
+    assert stored > 0
+    assert numbers(store.read(0, 1000, 1 << 20)) == list(range(stored))
+    assert store.append([arrival(stored)])[0].sequence == stored + 1
+    store.close()
+    store = SqliteStore(path)
+    assert numbers(store.read(0, 1000, 1 << 20)) == list(range(stored + 1))
+    store.close()
+
+
+def test_an_inbox_is_read_where_nothing_can_be_written_any_more(path: Path) -> None:
+    """With no space even for the shared memory at the start, what is held is still read."""
+    fill(path)
+    with no_file_beyond(0):
+        store = SqliteStore(path)
+        assert numbers(store.read(0, 10, 10_000)) == [0, 1, 2]
+        with pytest.raises(StoreError):
+            store.append([arrival(3)])
+    assert store.append([arrival(3)])[0].sequence == 4
+    store.close()
+
+
+def recorded(*, is_closed: bool) -> tuple[bytes, bytes]:
+    """Return the bytes of an inbox and of its log; of one that is in use, the log holds most of it."""
+    with fast_directory() as directory:
+        path, log = directory / "inbox.db", directory / "inbox.db-wal"
+        store = SqliteStore(path)
+        for size in (10, 3000, 60_000, 10):
+            store.append([arrival(number, size=size) for number in range(8)])
+        store.prune(Retention(0, 1 << 40), 10, 5)
+        store.advance("somebody", 7, 1)
+        if not is_closed:
+            return path.read_bytes(), log.read_bytes() + _closed(store)
+        store.close()
+        return path.read_bytes(), b""
+
+
+def _closed(store: SqliteStore) -> bytes:
+    store.close()
+    return b""
+
+
+CLOSED, IN_USE = recorded(is_closed=True), recorded(is_closed=False)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """Damage an inbox or its log: bytes changed, a piece missing, a piece of zeros."""
+    files = list(draw(st.sampled_from([CLOSED, IN_USE])))
+    index = draw(st.integers(0, 1)) if files[1] else 0
+    content = bytearray(files[index])
+    # Most of what steers SQLite is at the start of a page.
+    place = st.integers(0, len(content) - 1) | st.integers(0, len(content) // 4096 - 1).map(
+        lambda page: page * 4096
+    )
+    for _ in range(draw(st.integers(1, 20))):
+        at = draw(place) + draw(st.integers(0, 40))
+        content[at : at + 1] = draw(st.binary(min_size=1, max_size=4))
+    if draw(st.booleans()):
+        at = draw(place)
+        content[at : at + draw(st.integers(1, 10_000))] = bytes(draw(st.sampled_from([0, 0, 4096])))
+    files[index] = bytes(content)
+    return files[0], files[1]
+
+
+@given(damaged())
+def test_a_damaged_file_raises_nothing_but_store_errors(files: tuple[bytes, bytes]) -> None:
+    """Whatever is in the file, every method returns or raises StoreError."""
+    with fast_directory() as directory:
+        path = directory / "inbox.db"
+        path.write_bytes(files[0])
+        (directory / "inbox.db-wal").write_bytes(files[1])
+        try:
+            store = SqliteStore(path)
+        except StoreError:
+            return
+        for use in (
+            lambda: store.range(),
+            lambda: store.read(0, 100, 1 << 20),
+            lambda: store.read(20, 100, 1 << 20),
+            lambda: store.consumers(),
+            lambda: store.advance("somebody", 9, 1),
+            lambda: store.append([arrival(size=100)] * 20),
+            lambda: store.prune(Retention(0, 0), 10, 10),
+            lambda: store.forget("somebody"),
+            lambda: store.read(0, 100, 1 << 20),
+        ):
+            with suppress(StoreError):
+                use()
+        store.close()
