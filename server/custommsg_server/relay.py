@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from custommsg_server.errors import RelayError, not_sent
 from custommsg_server.limits import PeerLimits
-from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer
+from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
 
 CHECKED = "Checked, not sent"
 """The status of a message that was to be validated only."""
@@ -78,6 +78,22 @@ class Relay:
             RelayError: the node could not be asked.
         """
         return await self._node.list_peers(deadline)
+
+    async def describe_node(self, deadline: float) -> NodeInfo:
+        """Ask the node to describe itself now.
+
+        Raises:
+            RelayError: the node could not be asked.
+        """
+        return await self._node.describe(deadline)
+
+    async def connect(self, address: PeerAddress, deadline: float) -> None:
+        """Have the node connect to a peer; a peer that is connected already stays so.
+
+        Raises:
+            RelayError: PEER_NOT_CONNECTED, or the node could not be asked.
+        """
+        await self._node.connect(address, deadline)
 
     @property
     def node_is_up(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from support.standin import Connection, Request, StandIn
 from custommsg_server.errors import Reason, RelayError
 from custommsg_server.node.lightningd import Lightningd
 from custommsg_server.node.link import LinkOptions
-from custommsg_server.node.port import Outbound
+from custommsg_server.node.port import Outbound, PeerAddress
 from custommsg_server.wire import join_message
 
 QUICK = LinkOptions(probe_interval=0.3, backoff_min=0.01, backoff_max=0.05, reply_timeout=5)
@@ -328,3 +329,31 @@ async def test_a_socket_path_longer_than_the_kernel_takes_is_reached(tmp_path: P
             assert await send(link) == STATUS
     finally:
         os.chdir(before)
+
+
+async def test_a_connect_that_takes_long_leaves_the_link_alone(node: StandIn) -> None:
+    """The link gives up a connection that waits too long for an answer, so a `connect` has its own."""
+
+    async def leave_unanswered(connection: Connection, request: Request) -> None:
+        pass
+
+    node.on_connect = leave_unanswered
+    address = PeerAddress(node_id(), "192.0.2.1", 9735)
+    loop = asyncio.get_running_loop()
+    async with lightningd(node.rpc_file, replace(QUICK, reply_timeout=0.1, probe_interval=0.1)) as link:
+        await until_up(link)
+        downs: list[bool] = []
+        with pytest.raises(RelayError, match="could not connect") as caught:
+            link.watch(downs.append)
+            await link.connect(address, loop.time() + 0.5)
+        assert (caught.value.reason, downs) == (Reason.PEER_NOT_CONNECTED, [True])
+        assert await send(link) == STATUS
+
+
+async def test_a_peer_is_connected_to_where_it_was_said_to_be(node: StandIn) -> None:
+    """Id, host and port reach the node as they are."""
+    async with lightningd(node.rpc_file) as link:
+        await until_up(link)
+        await link.connect(PeerAddress(node_id(), "::1", 9735), asyncio.get_running_loop().time() + 5)
+    [request] = [request for request in node.requests if request["method"] == "connect"]
+    assert request["params"] == {"id": node_id().hex(), "host": "::1", "port": 9735}

@@ -49,7 +49,9 @@ def test_each_recorded_reply_becomes_its_reason(golden: dict[str, Any]) -> None:
     assert caught.value.metadata == golden.get("metadata", {})
 
 
-@pytest.mark.parametrize("read", [replies.status_of, replies.peers_of, replies.info_of])
+@pytest.mark.parametrize(
+    "read", [replies.status_of, replies.peers_of, replies.info_of, replies.result_of_connect]
+)
 @given(reply=replies_of_any_shape)
 def test_a_reply_of_any_shape_is_read_or_refused(read: Any, reply: dict[str, Any]) -> None:
     """Whatever the node answers, the caller gets a result or a reason, never another exception."""
@@ -77,5 +79,37 @@ def test_peers_are_read_as_listpeers_prints_them() -> None:
 
 def test_the_node_describes_itself_with_getinfo() -> None:
     """What the gateway keeps of it."""
-    result = {"id": node_id().hex(), "alias": "A", "network": "regtest", "version": "v26.06.6", "color": "0"}
-    assert replies.info_of({"result": result}) == NodeInfo(node_id(), "A", "regtest", "v26.06.6")
+    result = {"id": node_id().hex(), "alias": "A", "network": "regtest", "version": "v26.06.6"}
+    identity = (node_id(), "A", "regtest", "v26.06.6")
+    assert replies.info_of({"result": result}) == NodeInfo(*identity, is_synced=True)
+    result |= {"color": "02bf81", "blockheight": 7, "num_active_channels": 1, "num_pending_channels": 2}
+    result |= {
+        "num_inactive_channels": 3,
+        "warning_lightningd_sync": "Still loading latest blocks from bitcoind.",
+    }
+    assert replies.info_of({"result": result}) == NodeInfo(*identity, "02bf81", 7, False, 1, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (400, "Unable to connect, no address known for peer"),
+        (401, "All addresses failed: 127.0.0.1:1: Connection establishment: Connection refused. "),
+        (402, "disconnected during connection"),
+        (-1, "Host nosuch:9735 not valid: Unable to resolve"),
+    ],
+)
+def test_a_connect_that_fails_says_why(code: int, message: str) -> None:
+    """The node's own words are what helps."""
+    with pytest.raises(RelayError, match="could not connect") as caught:
+        replies.result_of_connect({"error": {"code": code, "message": message}})
+    assert caught.value.reason is Reason.PEER_NOT_CONNECTED
+    assert message in caught.value.message
+
+
+def test_a_connect_that_succeeds_or_fails_otherwise_is_read_as_any_reply() -> None:
+    """What is no failure to connect is an error of the node."""
+    assert replies.result_of_connect({"result": {"id": "02"}}) == {"id": "02"}
+    with pytest.raises(RelayError) as caught:
+        replies.result_of_connect({"error": {"code": -32602, "message": "port: should be a 16-bit integer"}})
+    assert caught.value.reason is Reason.NODE_ERROR

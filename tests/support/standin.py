@@ -57,6 +57,8 @@ async def answer(connection: Connection, request: Request) -> None:
             connection.reply(request, SENT)
         case "check":
             connection.reply(request, {"command_to_check": request["params"]["command_to_check"]})
+        case "connect":
+            connection.reply(request, {"id": request["params"]["id"], "features": "", "direction": "out"})
         case "listpeers":
             connection.reply(request, {"peers": []})
         case method:
@@ -70,6 +72,7 @@ class StandIn:
     rpc_file: Path
     on_send: Behaviour = answer
     on_getinfo: Behaviour = answer
+    on_connect: Behaviour = answer
     requests: list[Request] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -107,7 +110,7 @@ class StandIn:
         async with self.changed:
             self.requests.append(request)
             self.changed.notify_all()
-        behaviours = {"sendcustommsg": self.on_send, "getinfo": self.on_getinfo}
+        behaviours = {"sendcustommsg": self.on_send, "getinfo": self.on_getinfo, "connect": self.on_connect}
         await behaviours.get(request["method"], answer)(connection, request)
 
 

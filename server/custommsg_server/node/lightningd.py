@@ -11,7 +11,7 @@ from custommsg_server.errors import RelayError
 from custommsg_server.node import replies
 from custommsg_server.node.connection import Connection, Reply, Request
 from custommsg_server.node.link import Link, LinkOptions
-from custommsg_server.node.port import NodeInfo, Outbound, Peer
+from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
 
@@ -62,6 +62,23 @@ class Lightningd:
     async def list_peers(self, deadline: float) -> list[Peer]:
         """Ask `listpeers`."""
         return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline))
+
+    async def describe(self, deadline: float) -> NodeInfo:
+        """Ask `getinfo`."""
+        return replies.info_of(await self._call(Request("getinfo", "{}"), deadline))
+
+    async def connect(self, address: PeerAddress, deadline: float) -> None:
+        """Make a `connect`, on a connection of its own.
+
+        lightningd takes up to a minute to find out that nobody is there, and the link gives a connection up
+        on which it waits that long.
+        """
+        params = json.dumps({"id": address.node_id.hex(), "host": address.host, "port": address.port})
+        async with self._link.aside() as connection:
+            [answer] = await connection.call([Request("connect", params)], deadline)
+        if isinstance(answer, RelayError):
+            raise replies.unreachable("it did not answer in time") if answer.expired else answer
+        replies.result_of_connect(answer)
 
     async def start_plugin(self, path: str) -> None:
         """Ask lightningd to run a plugin: `plugin start`. It returns when the plugin is initialised.

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 from pyln.client.lightning import UnixSocket
 
 from custommsg_server.errors import RelayError
-from custommsg_server.node.connection import Connection, unavailable
+from custommsg_server.node.connection import Connection, overloaded, unavailable
 
 log = structlog.get_logger()
+
+MAX_ASIDE: Final = 32
+"""Connections beside the link's own; each takes a file descriptor of lightningd's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Link:
         self._why = "the gateway has just started"
         self._is_up = False
         self._watchers: list[Callable[[bool], None]] = []
+        self._aside = 0
 
     @property
     def is_up(self) -> bool:
@@ -74,6 +80,28 @@ class Link:
             raise unavailable(self._why)
         return self._connection
 
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[Connection]:
+        """Open a connection for one request that the node may take long to answer, and close it.
+
+        Raises:
+            RelayError: NODE_UNAVAILABLE or OVERLOADED.
+        """
+        self.connection()
+        if self._aside >= MAX_ASIDE:
+            raise overloaded()
+        self._aside += 1
+        try:
+            connection = await self._open(lambda: None)
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except OSError as error:
+            raise unavailable(error.strerror or str(error)) from None
+        finally:
+            self._aside -= 1
+
     async def run(self) -> None:
         """Keep the link until cancelled."""
         delay = self._options.backoff_min
@@ -92,11 +120,7 @@ class Link:
 
     async def _connect_and_watch(self) -> bool:
         lost = asyncio.Event()
-        sock = await asyncio.to_thread(_open_socket, self._rpc_file)
-        _, connection = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Connection(self._options.window, self._options.max_waiting, lost.set), sock=sock
-        )
-        self._connection = connection
+        connection = self._connection = await self._open(lost.set)
         was_up = False
         try:
             while not lost.is_set():
@@ -108,6 +132,13 @@ class Link:
             connection.close()
             self._set_down("the connection to it was lost")
         return was_up
+
+    async def _open(self, on_lost: Callable[[], None]) -> Connection:
+        sock = await asyncio.to_thread(_open_socket, self._rpc_file)
+        _, connection = await asyncio.get_running_loop().create_unix_connection(
+            lambda: Connection(self._options.window, self._options.max_waiting, on_lost), sock=sock
+        )
+        return connection
 
     async def _probe(self, connection: Connection) -> bool:
         """Ask the node who it is; give the connection up when it leaves requests unanswered for too long."""

@@ -29,6 +29,19 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """A peer, and where to find it."""
+
+    node_id: NodeId
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.node_id.hex()}@{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """The node, as it describes itself."""
 
@@ -36,6 +49,14 @@ class NodeInfo:
     alias: str
     network: str
     version: str
+    color: str = ""
+    """Three bytes as hex digits; empty if it does not say."""
+    block_height: int = 0
+    is_synced: bool = False
+    """Whether it is not still catching up with the chain."""
+    active_channels: int = 0
+    inactive_channels: int = 0
+    pending_channels: int = 0
 
 
 class Node(Protocol):
@@ -57,3 +78,9 @@ class Node(Protocol):
 
     async def list_peers(self, deadline: float) -> list[Peer]:
         """List the peers that the node knows now. Raises RelayError."""
+
+    async def describe(self, deadline: float) -> NodeInfo:
+        """Ask the node to describe itself now. Raises RelayError."""
+
+    async def connect(self, address: PeerAddress, deadline: float) -> None:
+        """Have the node connect to a peer; a peer that is connected already stays so. Raises RelayError."""

@@ -18,6 +18,10 @@ T = TypeVar("T")
 
 INVALID_PARAMS: Final = -32602
 
+LIGHTNINGD: Final = -1
+CONNECT_FAILED: Final = (400, 401, 402)
+"""No address known, all addresses failed, disconnected during (common/jsonrpc_errors.h)."""
+
 _INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
 
 
@@ -70,6 +74,35 @@ def info_of(reply: Mapping[str, Any]) -> NodeInfo:
         alias=str(result.get("alias", "")),
         network=_field(result, "network", str),
         version=_field(result, "version", str),
+        color=str(result.get("color", "")),
+        block_height=_count(result, "blockheight"),
+        is_synced=not any(f"warning_{daemon}_sync" in result for daemon in ("bitcoind", "lightningd")),
+        active_channels=_count(result, "num_active_channels"),
+        inactive_channels=_count(result, "num_inactive_channels"),
+        pending_channels=_count(result, "num_pending_channels"),
+    )
+
+
+def result_of_connect(reply: Mapping[str, Any]) -> Any:
+    """Return what connect answered.
+
+    Raises:
+        RelayError: it answered with an error.
+    """
+    error = reply.get("error")
+    if isinstance(error, Mapping):
+        code, message = error.get("code"), str(error.get("message", ""))
+        if code in CONNECT_FAILED or (code == LIGHTNINGD and message.startswith("Host ")):
+            raise unreachable(message)
+    return result_of(reply)
+
+
+def unreachable(why: str) -> RelayError:
+    """Make the error for a peer that the node cannot connect to."""
+    return RelayError(
+        Reason.PEER_NOT_CONNECTED,
+        f"The node could not connect to this peer: {why[:200]}",
+        field="node_id",
     )
 
 
@@ -112,6 +145,11 @@ def _field(obj: object, name: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise _node_error("?", f"a reply without {name}")
     return value
+
+
+def _count(obj: Mapping[str, Any], name: str) -> int:
+    value = obj.get(name)
+    return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
 
 
 def _node_id(obj: object) -> bytes:
