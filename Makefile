@@ -11,12 +11,12 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
-# One stamp: the environment is made anew when what it installs from has changed.
-$(VENV)/.ready: requirements/dev.txt pyproject.toml
+# One stamp: what is installed is brought up to date when the lock has changed.
+$(VENV)/.ready: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
 		f"custommsg needs Python 3.11 or newer; this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
 	@echo "Setting up $(VENV) (once; about a minute) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -55,14 +55,16 @@ $(CODEGEN)/.ready: requirements/codegen.txt
 	@$(CODEGEN)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/codegen.txt
 	@touch $@
 
-proto: $(CODEGEN)/.ready ## generate client/custommsg/v1 from proto/
-	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py client
+DIALECTS := custommsg_server/rpc/dialects/protos
+proto: $(CODEGEN)/.ready ## generate the stubs: our contract's from proto/, the dialects' beside their protos
+	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py client server
 
 proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
 	@rm -rf $(CODEGEN)/out && mkdir $(CODEGEN)/out
-	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py $(CODEGEN)/out
+	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py $(CODEGEN)/out $(CODEGEN)/out
 	@diff -r -x __pycache__ -x py.typed $(CODEGEN)/out/custommsg/v1 client/custommsg/v1 \
-		|| { echo "client/custommsg/v1 is not what proto/ says. Run: make proto"; exit 1; }
+		&& diff -r -x __pycache__ -x '*.proto' $(CODEGEN)/out/$(DIALECTS) server/$(DIALECTS) \
+		|| { echo "The stubs are not what the protos say. Run: make proto"; exit 1; }
 
 lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
