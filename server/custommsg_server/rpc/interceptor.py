@@ -1,9 +1,9 @@
-"""What every call passes through: it is counted, and its errors become statuses."""
+"""What every call passes through: it is observed, and its errors become statuses."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -11,8 +11,9 @@ import grpc
 import structlog
 
 from custommsg_server.errors import RelayError
+from custommsg_server.rpc.call import Call, Observer
 from custommsg_server.rpc.drain import drain, is_drain, stopping
-from custommsg_server.rpc.status import abort
+from custommsg_server.rpc.status import abort, code_of
 
 log = structlog.get_logger()
 
@@ -31,9 +32,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Counts the calls in flight and turns a handler's RelayError into its status.
 
     Any other exception is a bug of ours: it is logged, and the caller sees no trace of it.
+
+    Args:
+        observers: are told of each call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+        self._observers = observers
         self._wrapped: dict[str, Handler] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._is_draining = False
@@ -78,14 +83,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Behaviour, method: str) -> Behaviour:
         async def unary(request: Any, context: Context) -> Any:
-            async with self._call(method, context):
+            async with self._call(method, False, context):
                 return await inner(request, context)
 
         return unary
 
     def _stream(self, inner: Behaviour, method: str) -> Behaviour:
         async def stream(request: Any, context: Context) -> None:
-            async with self._call(method, context):
+            async with self._call(method, True, context):
                 task = asyncio.current_task()
                 assert task is not None
                 self._streams.add(task)
@@ -103,22 +108,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def _call(self, method: str, is_stream: bool, context: Context) -> AsyncIterator[None]:
+        call = Call(method[1:], is_stream, context, self._observers)
         self.in_flight += 1
         self._idle.clear()
         try:
             yield
         except RelayError as error:
+            call.failed(code_of(error).name, error)
             await abort(context, error)
         except grpc.aio.AbortError:
+            call.failed(_code_name(context))
+            raise
+        except asyncio.CancelledError:
+            call.failed("CANCELLED")  # the caller has gone, or its deadline has passed
             raise
         except Exception:
+            call.failed("INTERNAL")
             log.exception("a call failed for a reason of our own", method=method)
             await context.abort(
                 grpc.StatusCode.INTERNAL,
                 "The gateway failed; its log says why. Whether anything was sent is not known.",
             )
         finally:
+            call.end()
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+
+
+_CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def _code_name(context: Context) -> str:
+    code: Any = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES.get(code, "UNKNOWN")

@@ -11,6 +11,7 @@ import structlog
 
 from custommsg.v1 import custommsg_pb2, custommsg_pb2_grpc
 from custommsg_server.rpc import health as health_module
+from custommsg_server.rpc.call import Observer
 from custommsg_server.rpc.health import Health
 from custommsg_server.rpc.interceptor import CallInterceptor
 from custommsg_server.rpc.listen import Address, bind
@@ -36,10 +37,11 @@ class GrpcServer:
 
     Args:
         service: the servicer of the contract.
+        observers: are told of each call.
     """
 
-    def __init__(self, service: CustomMsgService) -> None:
-        self._calls = CallInterceptor()
+    def __init__(self, service: CustomMsgService, observers: Sequence[Observer] = ()) -> None:
+        self._calls = CallInterceptor(observers)
         self._server = grpc.aio.server(interceptors=[self._calls], options=OPTIONS)
         self.health = Health([SERVICE])
         custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(service, self._server)

@@ -11,6 +11,7 @@ from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.mailbox import Mailbox
 from custommsg_server.relay import Relay
 from custommsg_server.rpc import convert, subscriptions
+from custommsg_server.rpc.call import DELIVERED, current, stage
 from custommsg_server.rpc.deadline import Deadlines
 from custommsg_server.rpc.stream import SendStream
 from custommsg_server.wire import message_type
@@ -39,9 +40,14 @@ class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
         self, request: pb.SendCustomMsgRequest, context: Context
     ) -> pb.SendCustomMsgResponse:
         """Send one custom message to one connected peer."""
-        outbound = convert.outbound_from_proto(request)
+        call = current()
+        call.is_send = not request.validate_only
+        with stage("validate"):
+            outbound = convert.outbound_from_proto(request)
+            call.names(outbound)
         act = self._relay.check if request.validate_only else self._relay.send
-        status = await act(outbound, self._deadlines.of(context))
+        with stage("node"):
+            status = await act(outbound, self._deadlines.of(context))
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
     # Streams are coroutines that write, so that all of a call happens within its interceptor; grpc.aio takes
@@ -63,8 +69,11 @@ class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
                 ("custommsg-position", str(subscription.position)),
             )
         )
+        call = current()
         async for batch in self._mailbox.batches(subscription):
             await context.write(subscriptions.batch_to_proto(batch))
+            if batch.events:
+                call.count(DELIVERED, len(batch.events))
 
     async def AckCustomMsgs(
         self, request: pb.AckCustomMsgsRequest, context: Context

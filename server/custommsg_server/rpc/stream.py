@@ -13,6 +13,7 @@ from custommsg_server.errors import RelayError
 from custommsg_server.node.port import Outbound
 from custommsg_server.relay import Relay
 from custommsg_server.rpc import convert
+from custommsg_server.rpc.call import current
 from custommsg_server.rpc.drain import is_drain, stopping
 from custommsg_server.rpc.status import status_of
 
@@ -38,6 +39,7 @@ class SendStream:
         self._relay = relay
         self._context = context
         self._deadline = deadline
+        self._call = current()
         self._messages = 0
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -72,8 +74,10 @@ class SendStream:
                     results.append(None)
                 except RelayError as error:
                     results.append(_failure(message.number, error))
+                    self._call.count(error.reason.name)
             numbers = [message.number for message in request.messages]
             size = request.ByteSize()
+            self._call.size += size
             self._messages += len(numbers)
             self._bytes += size
             await self._start(numbers, results, batch, size)
@@ -105,6 +109,7 @@ class SendStream:
     ) -> None:
         if outcomes is None:
             outcomes = await self._relay.send_batch(batch, self._deadline)
+        self._call.count_outcomes(outcomes)
         left = iter(outcomes)
         response = pb.SendCustomMsgStreamResponse(
             results=[
