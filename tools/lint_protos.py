@@ -15,10 +15,19 @@ import google.rpc
 ROOT = Path(__file__).resolve().parent.parent
 BUF = Path(sys.executable).with_name("buf")
 GOOGLE_RPC = Path(next(iter(google.rpc.__path__)))
+DIALECTS = ROOT / "server/custommsg_server/rpc/dialects/protos"
 CONFIG = """\
 version: v2
 modules:
   - path: proto
+  - path: server
+    lint:
+      # The dialects: their names are those that Core Lightning, Greenlight and LND have given, and that is the point.
+      # Their files lie where no client has files of those names.
+      use: [STANDARD]
+      except: [
+        PACKAGE_DIRECTORY_MATCH, PACKAGE_SAME_DIRECTORY, PACKAGE_VERSION_SUFFIX, DIRECTORY_SAME_PACKAGE,
+        SERVICE_SUFFIX, RPC_REQUEST_RESPONSE_UNIQUE, RPC_REQUEST_STANDARD_NAME, RPC_RESPONSE_STANDARD_NAME]
   - path: googleapis
     lint: {ignore: [googleapis]}
 lint: {use: [STANDARD]}
@@ -27,8 +36,9 @@ breaking: {use: [FILE]}
 
 
 def workspace(folder: Path, protos: Path) -> Path:
-    """Make a workspace of our protos and those that they import."""
+    """Make a workspace of our protos, the dialects', and those that they import."""
     shutil.copytree(protos, folder / "proto")
+    shutil.copytree(DIALECTS, folder / DIALECTS.relative_to(ROOT), ignore=shutil.ignore_patterns("*.py*"))
     (folder / "googleapis/google/rpc").mkdir(parents=True)
     shutil.copy(GOOGLE_RPC / "status.proto", folder / "googleapis/google/rpc")
     (folder / "buf.yaml").write_text(CONFIG)
@@ -44,10 +54,11 @@ def main(arguments: list[str]) -> int:
     """Lint, check the format, and compare with an older version if one is given."""
     with tempfile.TemporaryDirectory() as temporary:
         now = workspace(Path(temporary) / "now", ROOT / "proto")
-        if status := buf(now, "lint", "proto"):
-            return status
-        if status := buf(now, "format", "--diff", "--exit-code", "proto"):
-            return status
+        for module in ("proto", "server"):
+            if status := buf(now, "lint", module):
+                return status
+            if status := buf(now, "format", "--diff", "--exit-code", module):
+                return status
         if arguments[:1] == ["--against"]:
             before = workspace(Path(temporary) / "before", Path(arguments[1]))
             return buf(now, "breaking", "proto", "--against", str(before / "proto"))
