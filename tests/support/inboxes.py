@@ -15,7 +15,7 @@ from custommsg_server.inbox.sqlite import SqliteStore
 
 ALICE = b"\x02" + b"a" * 32
 BOB = b"\x03" + b"b" * 32
-FOREVER = Retention(max_age=1e9, max_size=1 << 40)
+FOREVER = Retention(max_age=1e11, max_size=1 << 40)  # arrivals here may be of 1970
 
 
 def arrival(
@@ -76,8 +76,8 @@ class Unruly(Store):
         self.may_append.set()
         self.is_appending = threading.Event()
         self.appended: list[int] = []
-        self.prunes_to_recover = 0
-        """If not 0: how often to prune until `fails` is over."""
+        self.is_helped_by_pruning = False
+        """Whether `fails` is over when something was forgotten."""
 
     @property
     def inbox_id(self) -> str:
@@ -98,12 +98,10 @@ class Unruly(Store):
         return self.store.range()
 
     def prune(self, retention: Retention, now_ns: int, limit: int) -> int:
-        if self.prunes_to_recover:
-            self.prunes_to_recover -= 1
-            if not self.prunes_to_recover:
-                self.fails = None
-            return 1
-        return self.store.prune(retention, now_ns, limit)
+        pruned = self.store.prune(retention, now_ns, limit)
+        if pruned and self.is_helped_by_pruning:
+            self.fails = None
+        return pruned
 
     def consumers(self) -> list[Consumer]:
         return self.store.consumers()

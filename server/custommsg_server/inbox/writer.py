@@ -99,6 +99,7 @@ class Writer:
         self._delay = options.backoff_min
         self._prune_at = 0.0
         self._unpruned = 0
+        self._has_pruned = False
         self._lost = 0
         self._is_interrupted = False
         self._thread = threading.Thread(target=self._run, name="inbox-writer", daemon=True)
@@ -186,7 +187,7 @@ class Writer:
             # What is no longer kept may be just the room that is missing.
             if not self._store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
                 raise
-            self._prune_at = 0
+            self._has_pruned, self._prune_at = True, 0.0
             return self._store.append(arrivals)
 
     def _lose(self, report: Report, arrivals: list[Arrival]) -> None:
@@ -201,26 +202,27 @@ class Writer:
         if self._store is None or (now < self._prune_at and self._unpruned <= enough):
             return
         try:
-            pruned = self._prune_some(self._store)
-            if pruned:
+            self._prune_some(self._store)
+            if self._has_pruned:
                 report.held = self._store.range()
+                self._has_pruned = False
         except Exception as error:
             self._prune_error = _reason(error)
             self._prune_at = now + self._options.prune_interval
         else:
             self._prune_error = None
 
-    def _prune_some(self, store: Store) -> bool:
-        """Forget what is no longer kept, or some of it while arrivals wait; return whether something was."""
+    def _prune_some(self, store: Store) -> None:
+        """Forget what is no longer kept, or some of it while arrivals wait."""
         turns = 0
         while store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
+            self._has_pruned = True
             turns += 1
             if self._is_stopping or (self._waiting and turns >= _PRUNE_TURNS):
-                self._prune_at = 0  # there is more to do
-                return True
+                self._prune_at = 0.0  # there is more to do
+                return
         self._prune_at = time.monotonic() + self._options.prune_interval
         self._unpruned = 0
-        return turns > 0
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,63 @@
+"""What a subscriber that stops reading costs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.inbox import Inbox
+from custommsg_server.inbox.sqlite import SqliteStore
+from support.inboxes import FOREVER, arrival, fast_directory, numbers, sequences
+
+COUNT = 100_000
+MEGABYTE = 1 << 20
+
+
+def memory_now() -> int:
+    """Return how many bytes of memory this process takes; the peak begins anew with that."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def memory_peak() -> int:
+    """Return how many it took at most since then."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+async def test_subscribers_that_stop_reading_cost_a_bounded_amount_of_memory() -> None:
+    """While 100,000 messages of 1 kB arrive, one sees them all; ten that stopped cost little, and go on."""
+    with fast_directory() as directory:
+        async with Inbox(lambda: SqliteStore(directory / "inbox.db"), FOREVER) as inbox:
+            slow, quick = [inbox.subscribe(Filter()) for _ in range(10)], inbox.subscribe(Filter())
+
+            async def read_all() -> None:
+                async for batch in quick:
+                    if batch.position == COUNT:
+                        return
+
+            reading = asyncio.create_task(read_all())
+            idle = memory_now()
+            await inbox.append([arrival(0, size=1000)])
+            held = await asyncio.gather(*map(anext, slow))  # each has a batch in its hands, and stops
+            for number in range(1, COUNT, 100):
+                await inbox.has_room()
+                inbox.append([arrival(n, size=1000) for n in range(number, min(number + 100, COUNT))])
+            await reading
+            assert memory_peak() - idle < 64 * MEGABYTE
+            assert [sequences(batch.events) for batch in held] == [[1]] * 10
+            expected = 1
+            async for batch in slow[0]:
+                assert numbers(batch.events) == list(range(expected, expected + len(batch.events)))
+                expected += len(batch.events)
+                if expected == COUNT:
+                    break
