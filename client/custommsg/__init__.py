@@ -4,6 +4,8 @@
 
     async with custommsg.aio.connect("127.0.0.1:9737") as client:
         await client.send(peer, type=37913, payload=b"hello")
+        async for message in client.subscribe(types=[37913]):
+            print(message.node_id_hex, message.payload)
 
 The stubs made from the proto are in `custommsg.v1`, for those who want nothing on top of them.
 """
@@ -15,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from custommsg.errors import (
+    ConsumerUnknown,
     CustomMsgError,
     FieldViolation,
     InvalidRequest,
@@ -23,26 +26,37 @@ from custommsg.errors import (
     OutcomeUnknown,
     PeerNotConnected,
     PeerUnknown,
+    PositionExpired,
     Reason,
 )
-from custommsg.model import Checked, Info, Node, Peer, Sent
+from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
+from custommsg.model import Checked, Consumer, Inbox, Info, Node, Peer, Sent
 
 if TYPE_CHECKING:
     from custommsg import aio, sync
 
 __all__ = [
     "Checked",
+    "Consumer",
+    "ConsumerUnknown",
     "CustomMsgError",
+    "Event",
     "FieldViolation",
+    "Inbox",
     "Info",
+    "Interruption",
     "InvalidRequest",
+    "Message",
     "Node",
     "NodeError",
     "NotSent",
     "OutcomeUnknown",
     "Peer",
+    "PeerConnected",
+    "PeerDisconnected",
     "PeerNotConnected",
     "PeerUnknown",
+    "PositionExpired",
     "Reason",
     "Sent",
     "aio",

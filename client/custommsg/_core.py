@@ -6,12 +6,13 @@ import binascii
 import operator
 import re
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Final
 
 import grpc
 
 from custommsg.errors import FieldViolation, InvalidRequest, Reason
-from custommsg.model import Checked, Info, Node, Peer, Sent
+from custommsg.model import Checked, Consumer, Inbox, Info, Node, Peer, Sent
 from custommsg.v1 import custommsg_pb2 as pb
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:9737"
@@ -29,6 +30,14 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.service_config_disable_resolution", 1),
     # The gateway stands beside its callers: an http_proxy of the environment is not meant for it.
     ("grpc.enable_http_proxy", 0),
+    # A gateway that is back is found soon, and not after gRPC's own waits, which grow to 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A subscriber sends nothing, so nothing else would tell it that the other end is gone without a word:
+    # it asks while a call is open. The gateway's heartbeats keep the gateway from finding that too often.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 # sun_path holds 108 bytes with the closing zero (unix(7)).
@@ -80,7 +89,7 @@ def send_request(
         message = _message(msg)
     else:
         raise TypeError("give the message either as type= and payload=, or as msg=")
-    return pb.SendCustomMsgRequest(node_id=_node_id(peer), msg=message, validate_only=validate_only)
+    return pb.SendCustomMsgRequest(node_id=node_id(peer), msg=message, validate_only=validate_only)
 
 
 def sent(response: pb.SendCustomMsgResponse) -> Sent:
@@ -118,7 +127,40 @@ def info(response: pb.GetInfoResponse) -> Info:
     )
 
 
-def _node_id(peer: bytes | str) -> bytes:
+def consumers(response: pb.ListConsumersResponse) -> list[Consumer]:
+    """Read the answer to `consumers`."""
+    return [
+        Consumer(
+            name=consumer.name,
+            position=consumer.position,
+            lag=consumer.lag,
+            updated=consumer.updated.ToDatetime(tzinfo=UTC),
+            expired=consumer.expired,
+        )
+        for consumer in response.consumers
+    ]
+
+
+def inbox(response: pb.GetInboxResponse) -> Inbox:
+    """Read the answer to `inbox`."""
+    return Inbox(
+        inbox_id=response.inbox_id,
+        earliest=response.earliest,
+        latest=response.latest,
+        count=response.count,
+        size=response.size,
+        oldest=response.oldest.ToDatetime(tzinfo=UTC) if response.HasField("oldest") else None,
+        attached=response.attached,
+        error=response.error,
+    )
+
+
+def node_id(peer: bytes | str) -> bytes:
+    """Read a node id: 33 bytes, or 66 hex digits.
+
+    Raises:
+        InvalidRequest: INVALID_NODE_ID.
+    """
     try:
         raw = _bytes(peer)
     except ValueError as error:
@@ -163,14 +205,14 @@ def _bytes(value: bytes | str) -> bytes:
 
 def _invalid_node_id(what: str) -> InvalidRequest:
     message = f"This is no node id: {what}. Copy it from `custommsg peers` or `lightning-cli listpeers`."
-    return _invalid(Reason.INVALID_NODE_ID, "node_id", message)
+    return invalid(Reason.INVALID_NODE_ID, "node_id", message)
 
 
 def _invalid_message(what: str) -> InvalidRequest:
-    return _invalid(Reason.INVALID_MESSAGE, "msg", f"This is no message: {what}.")
+    return invalid(Reason.INVALID_MESSAGE, "msg", f"This is no message: {what}.")
 
 
-def _invalid(reason: Reason, field: str, message: str) -> InvalidRequest:
-    # The same as the gateway would answer.
+def invalid(reason: Reason, field: str, message: str) -> InvalidRequest:
+    """Make the error that the gateway would answer with."""
     code = grpc.StatusCode.INVALID_ARGUMENT
     return InvalidRequest(reason, code, message, violations=(FieldViolation(field, message),))

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from custommsg.errors import (
+    ConsumerUnknown,
     CustomMsgError,
     FieldViolation,
     InvalidRequest,
@@ -24,6 +25,7 @@ from custommsg.errors import (
     OutcomeUnknown,
     PeerNotConnected,
     PeerUnknown,
+    PositionExpired,
     Reason,
 )
 
@@ -43,6 +45,12 @@ _BY_REASON: Final[Mapping[Reason, type[CustomMsgError]]] = {
     Reason.NOT_SENT: NotSent,
     Reason.NODE_ERROR: NodeError,
     Reason.OVERLOADED: NotSent,
+    Reason.POSITION_EXPIRED: PositionExpired,
+    Reason.INBOX_UNAVAILABLE: NotSent,
+    Reason.INVALID_CONSUMER: InvalidRequest,
+    Reason.CONSUMER_UNKNOWN: ConsumerUnknown,
+    Reason.INVALID_FILTER: InvalidRequest,
+    Reason.GATEWAY_STOPPING: NotSent,
 }
 
 # For reasons of a newer gateway: by their definition these codes refuse a request, whatever the reason.

@@ -41,6 +41,18 @@ class Reason(StrEnum):
     """The node answered with an error that the gateway does not know. Metadata: code."""
     OVERLOADED = "OVERLOADED"
     """Too much is in flight, or a limit was reached; nothing was sent."""
+    POSITION_EXPIRED = "POSITION_EXPIRED"
+    """The position is not in the inbox (any more). Metadata: earliest, latest."""
+    INBOX_UNAVAILABLE = "INBOX_UNAVAILABLE"
+    """The inbox cannot be read or written now."""
+    INVALID_CONSUMER = "INVALID_CONSUMER"
+    """The name of a consumer is not 1 to 100 of A-Z a-z 0-9 . _ -"""
+    CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
+    """There is no consumer of that name."""
+    INVALID_FILTER = "INVALID_FILTER"
+    """A filter names a range of types that is none, or nothing at all."""
+    GATEWAY_STOPPING = "GATEWAY_STOPPING"
+    """The gateway is stopping and ends its streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,7 @@ class CustomMsgError(Exception):
 
 
 class InvalidRequest(CustomMsgError):
-    """The request can never succeed as it is: INVALID_NODE_ID, INVALID_MESSAGE, INTERNAL_MESSAGE_TYPE."""
+    """The request can never succeed as it is: INTERNAL_MESSAGE_TYPE, and all INVALID_..."""
 
 
 class PeerNotConnected(CustomMsgError):
@@ -106,7 +118,37 @@ class PeerUnknown(PeerNotConnected):
 
 
 class NotSent(CustomMsgError):
-    """Nothing was sent, and the same call may succeed later: NODE_UNAVAILABLE, OVERLOADED, NOT_SENT."""
+    """Nothing was sent, and the same call may succeed later, whether it is one that sends or not.
+
+    NODE_UNAVAILABLE, OVERLOADED, NOT_SENT, INBOX_UNAVAILABLE, GATEWAY_STOPPING.
+    """
+
+
+class PositionExpired(CustomMsgError):
+    """What follows the position is not kept any more, or it is a position of another inbox: POSITION_EXPIRED.
+
+    Messages are missed, so the subscription does not go on by itself. To accept that and go on with what is
+    kept, subscribe again `from_beginning`; a named consumer first, with `ack(name, error.earliest - 1)`.
+
+    Attributes:
+        position: where the subscription stood, if it stood somewhere.
+    """
+
+    position: int | None = None
+
+    @property
+    def earliest(self) -> int | None:
+        """The sequence number of the oldest event that is kept, where the gateway said so."""
+        return _sequence(self.metadata.get("earliest"))
+
+    @property
+    def latest(self) -> int | None:
+        """The sequence number of the newest event, where the gateway said so."""
+        return _sequence(self.metadata.get("latest"))
+
+
+class ConsumerUnknown(CustomMsgError):
+    """The gateway knows no consumer of that name: CONSUMER_UNKNOWN."""
 
 
 class NodeError(CustomMsgError):
@@ -118,3 +160,7 @@ class OutcomeUnknown(CustomMsgError):
 
     Nothing was retried, and nothing should be without asking the peer, unless receiving twice does no harm.
     """
+
+
+def _sequence(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +74,41 @@ class Info:
     """Whether the node answers now. Sending fails with NODE_UNAVAILABLE while it does not."""
     node: Node | None
     """The node as it last described itself; None if it never answered since the gateway started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A subscriber's name, and how far the gateway knows it has come."""
+
+    name: str
+    """The name that its subscription gave."""
+    position: int
+    """The sequence number up to which it has dealt with everything."""
+    lag: int
+    """How many events have been stored since."""
+    updated: datetime
+    """When it last acknowledged something; with its time zone, UTC."""
+    expired: bool
+    """Whether events after its position are no longer kept: its next subscription raises PositionExpired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What the gateway keeps of what peers have sent."""
+
+    inbox_id: str
+    """A random name, made with the inbox: positions of another one mean nothing here."""
+    earliest: int
+    """The sequence number of the oldest event that is kept; `latest + 1` if none is."""
+    latest: int
+    """The sequence number of the newest event; 0 if there never was one."""
+    count: int
+    """How many events are kept."""
+    size: int
+    """Bytes that they take on the disk."""
+    oldest: datetime | None
+    """When the oldest of them arrived; with its time zone, UTC. None if none is kept."""
+    attached: bool
+    """Whether lightningd hands messages over now."""
+    error: str
+    """What is wrong with the inbox now, for people; empty if nothing is."""

@@ -2,20 +2,29 @@
 
 with custommsg.sync.connect("127.0.0.1:9737") as client:
     client.send(peer, type=37913, payload=b"hello")
+    for message in client.subscribe(types=[37913]):
+        print(message.node_id_hex, message.payload)
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar, overload
+from weakref import WeakSet
 
 import grpc
 
 from custommsg import _core
+from custommsg._cursor import Cursor
+from custommsg._filter import sequence_number, subscribe_request
+from custommsg._reconnect import Reconnects
 from custommsg._retry import Attempts, checked_timeout
 from custommsg._status import from_rpc
-from custommsg.model import Checked, Info, Peer, Sent
+from custommsg._sync_subscription import Subscription
+from custommsg.events import Event, Message
+from custommsg.model import Checked, Consumer, Inbox, Info, Peer, Sent
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceStub
 
@@ -57,6 +66,7 @@ class Client:
         target = _core.target(address)
         self._timeout = checked_timeout(timeout)
         self._retry = retry
+        self._subscriptions: WeakSet[Subscription[Event]] = WeakSet()
         options = _core.CHANNEL_OPTIONS
         self._channel = (
             grpc.secure_channel(target, credentials, options)
@@ -74,7 +84,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Calls in flight are cancelled; closing twice does no harm."""
+        """Close the connection.
+
+        Subscriptions end, calls in flight are cancelled; closing twice does no harm.
+        """
+        for subscription in list(self._subscriptions):
+            subscription.close()
         self._channel.close()
 
     def send(
@@ -121,6 +136,141 @@ class Client:
         """
         request = _core.send_request(peer, type=type, payload=payload, msg=msg, validate_only=True)
         return _core.checked(self._call(self._stub.SendCustomMsg, request, timeout, sends=False))
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        types: Iterable[int | range] | None = None,
+        peers: Iterable[bytes | str] | None = None,
+        after: int | None = None,
+        from_beginning: bool = False,
+        consumer: str | None = None,
+        inbox_id: str | None = None,
+        peer_events: Literal[False] = False,
+        interruptions: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> Subscription[Message]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        types: Iterable[int | range] | None = None,
+        peers: Iterable[bytes | str] | None = None,
+        after: int | None = None,
+        from_beginning: bool = False,
+        consumer: str | None = None,
+        inbox_id: str | None = None,
+        peer_events: bool = False,
+        interruptions: bool = False,
+        timeout: float | None = None,
+    ) -> Subscription[Event]: ...
+
+    def subscribe(
+        self,
+        *,
+        types: Iterable[int | range] | None = None,
+        peers: Iterable[bytes | str] | None = None,
+        after: int | None = None,
+        from_beginning: bool = False,
+        consumer: str | None = None,
+        inbox_id: str | None = None,
+        peer_events: bool = False,
+        interruptions: bool = False,
+        timeout: float | None = None,
+    ) -> Subscription[Event]:
+        """Receive what peers send to the node, from now on or from an earlier position.
+
+        The subscription connects again by itself and goes on where it stopped, in order, each event once. It
+        ends when it is closed, or with an error after which trying again cannot help. Nothing is skipped in
+        silence: what the inbox does not hold any more is a PositionExpired; and where the gateway itself may
+        have missed messages stands an Interruption, yielded if `interruptions` asks for it, and else logged
+        as a warning by the logger "custommsg", which Python shows on stderr unless told otherwise.
+
+        Args:
+            types: only messages of these types, each a number or a range as Python means it; None for all.
+            peers: only events of these peers, each 33 bytes or 66 hex digits; None for all.
+            after: start after this sequence number: where an earlier subscription stopped.
+            from_beginning: start with the oldest event that is kept.
+            consumer: a name under which the gateway keeps the position that `ack` gives it. A later
+                subscription of that name goes on there, whatever `after` and `from_beginning` say. While
+                nothing that was yielded waits for its ack, the subscription moves it on by itself.
+            inbox_id: the inbox that `after` belongs to: if the gateway has another now, PositionExpired.
+            peer_events: yield PeerConnected and PeerDisconnected too.
+            interruptions: yield Interruption too.
+            timeout: seconds until it must be registered, at first as after each reconnect; None for the
+                client's. Until then it fails like other calls; once registered, it goes on without a limit.
+
+        Raises:
+            InvalidRequest: INVALID_FILTER or INVALID_NODE_ID. (All other errors come with the iteration.)
+            TypeError, ValueError: arguments that mean no subscription.
+        """
+        request = subscribe_request(
+            types=types,
+            peers=peers,
+            after=after,
+            from_beginning=from_beginning,
+            consumer=consumer,
+            inbox_id=inbox_id,
+            peer_events=peer_events,
+        )
+        reconnects = Reconnects(self._timeout if timeout is None else timeout, retry=self._retry)
+        cursor = Cursor(request, interruptions=interruptions)
+        subscription: Subscription[Event] = Subscription(self._stub, cursor, reconnects, self.ack)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def ack(self, consumer: str, sequence: int, *, timeout: float | None = None) -> int:
+        """Store how far a named consumer has come, so that its next subscription goes on there.
+
+        Args:
+            consumer: its name.
+            sequence: everything up to this sequence number is dealt with: of an event, or a `position`.
+            timeout: seconds, all tries together; None for the client's.
+
+        Returns:
+            Where the consumer is now: a position never moves back.
+
+        Raises:
+            InvalidRequest: INVALID_CONSUMER.
+            PositionExpired: the inbox has not come that far.
+            NotSent: the gateway or the inbox could not be reached; it is safe to try again.
+            CustomMsgError: any other failure.
+        """
+        request = pb.AckCustomMsgsRequest(consumer=consumer, sequence=sequence_number(sequence))
+        response = self._call(self._stub.AckCustomMsgs, request, timeout, sends=False)
+        return response.position
+
+    def consumers(self, *, timeout: float | None = None) -> list[Consumer]:
+        """List the named consumers and how far each has come.
+
+        Raises:
+            NotSent: the gateway or the inbox could not be reached, or not in time (`timeout` in seconds).
+            CustomMsgError: any other failure.
+        """
+        request = pb.ListConsumersRequest()
+        return _core.consumers(self._call(self._stub.ListConsumers, request, timeout, sends=False))
+
+    def delete_consumer(self, consumer: str, *, timeout: float | None = None) -> None:
+        """Forget a named consumer.
+
+        Raises:
+            ConsumerUnknown: there is none of that name.
+            NotSent: the gateway or the inbox could not be reached, or not in time (`timeout` in seconds).
+            CustomMsgError: any other failure.
+        """
+        request = pb.DeleteConsumerRequest(consumer=consumer)
+        self._call(self._stub.DeleteConsumer, request, timeout, sends=False)
+
+    def inbox(self, *, timeout: float | None = None) -> Inbox:
+        """Say what the inbox holds now.
+
+        Raises:
+            NotSent: the gateway or the inbox could not be reached, or not in time (`timeout` in seconds).
+            CustomMsgError: any other failure.
+        """
+        return _core.inbox(self._call(self._stub.GetInbox, pb.GetInboxRequest(), timeout, sends=False))
 
     def peers(self, *, timeout: float | None = None) -> list[Peer]:
         """List the peers that the node knows now, in no particular order.

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import custommsg
 import pytest
+
+import custommsg
+from custommsg import _reconnect
 from support.client_gateway import ScriptedGateway, run
 
 
@@ -25,6 +27,33 @@ class Either:
             return await call(*arguments, **keywords)
         return await asyncio.to_thread(call, *arguments, **keywords)
 
+    def subscribe(self, **arguments: Any) -> Listening:
+        """Make a subscription, awaited likewise."""
+        return Listening(self, self.client.subscribe(**arguments))
+
+
+class Listening:
+    """A subscription of either client, awaited."""
+
+    def __init__(self, client: Either, subscription: Any) -> None:
+        self._blocking = client.kind == "sync"
+        self.subscription: Any = subscription
+
+    async def next(self) -> Any:
+        """Return the next event; None at the end."""
+        if self._blocking:
+            return await asyncio.to_thread(next, self.subscription, None)
+        return await anext(self.subscription, None)
+
+    async def take(self, count: int) -> list[Any]:
+        """Return the next events."""
+        return [await self.next() for _ in range(count)]
+
+    async def __call__(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the subscription."""
+        call = getattr(self.subscription, method)
+        return await (asyncio.to_thread(call, *arguments) if self._blocking else call(*arguments))
+
 
 Connect = Callable[..., Either]
 
@@ -41,6 +70,13 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     yield connect
     for client in made:
         await client("close")
+
+
+@pytest.fixture(autouse=True)
+def reconnect_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests the waits between connections; how long they are is tested without a network."""
+    monkeypatch.setattr(_reconnect, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(_reconnect, "MAX_WAIT", 0.002)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import custommsg
 import grpc
 import pytest
+
+import custommsg
 from custommsg.v1 import custommsg_pb2 as pb
 from support.client_gateway import PEER, QUEUED, ScriptedGateway, hang, queue, reply, run
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from custommsg._cli.show import printable
 from custommsg.cli import main
 from custommsg.v1 import custommsg_pb2 as pb
-from hypothesis import given
-from hypothesis import strategies as st
 from support.client_gateway import PEER, QUEUED, ScriptedGateway, hang, queue, refuse_because, reply
 
 Code = grpc.StatusCode

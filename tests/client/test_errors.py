@@ -9,9 +9,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import custommsg
 import grpc
 import pytest
+
+import custommsg
 from custommsg import Reason
 from custommsg_server.errors import Reason as ServerReason
 from support.client_gateway import PEER, ScriptedGateway, hang, refuse, refuse_because
@@ -32,6 +33,12 @@ ERRORS: list[tuple[Reason, grpc.StatusCode, type[custommsg.CustomMsgError]]] = [
     (Reason.NOT_SENT, Code.DEADLINE_EXCEEDED, custommsg.NotSent),
     (Reason.NODE_ERROR, Code.INTERNAL, custommsg.NodeError),
     (Reason.OVERLOADED, Code.RESOURCE_EXHAUSTED, custommsg.NotSent),
+    (Reason.POSITION_EXPIRED, Code.OUT_OF_RANGE, custommsg.PositionExpired),
+    (Reason.INBOX_UNAVAILABLE, Code.UNAVAILABLE, custommsg.NotSent),
+    (Reason.INVALID_CONSUMER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    (Reason.CONSUMER_UNKNOWN, Code.NOT_FOUND, custommsg.ConsumerUnknown),
+    (Reason.INVALID_FILTER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    (Reason.GATEWAY_STOPPING, Code.UNAVAILABLE, custommsg.NotSent),
 ]
 
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import custommsg
 import pytest
+
+import custommsg
 
 # grpcio, protobuf and googleapis-common-protos; typing_extensions is grpcio's own requirement.
 BASE = ["custommsg", "google", "grpc", "typing_extensions"]

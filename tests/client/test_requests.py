@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import custommsg
 import pytest
-from custommsg import Reason
-from custommsg._core import send_request, target
 from hypothesis import given
 from hypothesis import strategies as st
+
+import custommsg
+from custommsg import Reason
+from custommsg._core import send_request, target
 from support.client_gateway import PEER
 
 

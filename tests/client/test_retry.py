@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import custommsg
 import grpc
 import pytest
-from custommsg import Reason
-from custommsg._retry import MIN_ATTEMPT, MIN_WAIT, Attempts
 from hypothesis import given
 from hypothesis import strategies as st
+
+import custommsg
+from custommsg import Reason
+from custommsg._retry import MIN_ATTEMPT, MIN_WAIT, Attempts
 from support.client_gateway import PEER, ScriptedGateway, queue, refuse_because
 
 Code = grpc.StatusCode

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import custommsg
 import grpc
 import grpc.aio
-from custommsg._status import from_rpc
 from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+
+import custommsg
+from custommsg._status import from_rpc
 from support.client_gateway import status_details
 
 codes = st.sampled_from([code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])

@@ -10,12 +10,16 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceServicer, add_CustomMsgServiceServicer_to_server
-from google.rpc import error_details_pb2, status_pb2
 
 Answer = Callable[[Any, Any], Awaitable[Any]]
 """What one call meets: (request, context) -> response, as in a servicer."""
+
+Stream = Callable[[Any, Any], AsyncIterator[Any]]
+"""What one subscription meets, as in a servicer."""
 
 PEER = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
 QUEUED = "Message sent to connectd for delivery"
@@ -26,6 +30,8 @@ class ScriptedGateway(CustomMsgServiceServicer):
 
     def __init__(self) -> None:
         self.script: deque[Answer] = deque()
+        self.stream: Stream | None = None
+        self.ack: Answer | None = None
         self.requests: list[Any] = []
         self.time_left: list[float] = []
         self.asked = asyncio.Event()
@@ -39,6 +45,25 @@ class ScriptedGateway(CustomMsgServiceServicer):
         return await self._answer(request, context)
 
     async def GetInfo(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
+    async def SubscribeCustomMsgs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        assert self.stream is not None, "this gateway has no inbox"
+        async for response in self.stream(request, context):
+            yield response
+
+    async def AckCustomMsgs(self, request: Any, context: Any) -> Any:
+        if self.ack is not None:
+            return await self.ack(request, context)
+        return await self._answer(request, context)
+
+    async def ListConsumers(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
+    async def DeleteConsumer(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
+    async def GetInbox(self, request: Any, context: Any) -> Any:
         return await self._answer(request, context)
 
     async def _answer(self, request: Any, context: Any) -> Any:
