@@ -1,22 +1,27 @@
-"""The gateway under a profiler: `profiled.py STATS ARGUMENT...`; SIGUSR1 begins, SIGUSR2 ends and writes STATS."""
+"""The gateway under a profiler: `profiled.py FILE ARGUMENT...`; SIGUSR1 begins, SIGUSR2 ends and writes FILE."""
 
 from __future__ import annotations
 
-import cProfile
+import json
 import signal
 import sys
+from pathlib import Path
+
+from benchmarks.programs.sampler import Sampler
 
 
 def main() -> None:
     """Run `custommsg-server` with the other arguments."""
-    stats = sys.argv.pop(1)
-    profile = cProfile.Profile()
+    file = Path(sys.argv.pop(1))
+    sampler = Sampler()
 
     def end(*_: object) -> None:
-        profile.disable()
-        profile.dump_stats(stats)
+        sampler.end()
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(sampler.seen()))
+        part.rename(file)
 
-    signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
+    signal.signal(signal.SIGUSR1, lambda *_: sampler.begin())
     signal.signal(signal.SIGUSR2, end)
 
     from custommsg_server.__main__ import main as serve
