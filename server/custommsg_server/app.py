@@ -28,6 +28,8 @@ from custommsg_server.plugin.manifest import Init, Manifest
 from custommsg_server.plugin.stdio import open_stdio
 from custommsg_server.relay import Relay
 from custommsg_server.rpc.deadline import Deadlines
+from custommsg_server.rpc.dialects.core import Core
+from custommsg_server.rpc.dialects.serving import Dialects
 from custommsg_server.rpc.listen import Address, ListenError
 from custommsg_server.rpc.server import GrpcServer
 from custommsg_server.rpc.service import CustomMsgService
@@ -75,10 +77,10 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
         mailbox = Mailbox(
             inbox, lambda: started_by_node or (attachment is not None and attachment.is_attached)
         )
-        service = CustomMsgService(
-            Relay(node, _limits(settings)), mailbox, Deadlines(settings.call_timeout), version("custommsg")
-        )
-        server = GrpcServer(service)
+        relay, deadlines = Relay(node, _limits(settings)), Deadlines(settings.call_timeout)
+        service = CustomMsgService(relay, mailbox, deadlines, version("custommsg"))
+        dialects = Dialects(Core(relay, mailbox, deadlines), settings.dialects, settings.lnd_type_set)
+        server = GrpcServer(service, dialects)
         node.watch(server.health.node_changed)
         addresses = await server.start(settings.addresses)
         tasks = [asyncio.create_task(node.run())]
@@ -156,7 +158,9 @@ def _store(path: Path) -> SqliteStore:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StoreError(f"cannot make {path.parent} for the inbox ({error.strerror}); set data_dir") from None
+        raise StoreError(
+            f"cannot make {path.parent} for the inbox ({error.strerror}); set data_dir"
+        ) from None
     return SqliteStore(path)
 
 

@@ -18,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from custommsg_server.rpc.dialects import DIALECTS, Dialect
 from custommsg_server.rpc.listen import Address
 from custommsg_server.types import NODES_OWN, parse_set
 
@@ -122,6 +123,15 @@ class Settings(BaseSettings):
     heartbeat: float = Field(
         10.0, gt=0, le=3600, description="Seconds after which a subscription with nothing to say says so."
     )
+    dialects: Annotated[tuple[Dialect, ...], NoDecode] = Field(
+        DIALECTS,
+        description="Foreign contracts to serve beside our own, for clients that were written for them: cln"
+        " (cln.Node), greenlight (greenlight.Node), lnd (lnrpc.Lightning). None: an empty value.",
+    )
+    lnd_types: Types = Field(
+        ("32768-65535",),
+        description="The types of messages that lnrpc.Lightning sends and streams. Written like receive_types.",
+    )
     drain_time: float = Field(
         20.0, ge=0, le=3600, description="Seconds that calls in flight may take after SIGTERM."
     )
@@ -130,7 +140,9 @@ class Settings(BaseSettings):
         "auto", description="How it is logged; auto is console on a terminal and json elsewhere."
     )
 
-    @field_validator("listen", "receive_types", "ignore_types", "accept_even_types", mode="before")
+    @field_validator(
+        "listen", "receive_types", "ignore_types", "accept_even_types", "dialects", "lnd_types", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -146,7 +158,7 @@ class Settings(BaseSettings):
             Address.parse(text)
         return value
 
-    @field_validator("receive_types", "ignore_types", "accept_even_types")
+    @field_validator("receive_types", "ignore_types", "accept_even_types", "lnd_types")
     @classmethod
     def _types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_set(value)
@@ -188,6 +200,11 @@ class Settings(BaseSettings):
     def even_types(self) -> frozenset[int]:
         """The even types that lightningd is to accept."""
         return parse_set(self.accept_even_types)
+
+    @property
+    def lnd_type_set(self) -> frozenset[int]:
+        """The types of messages that lnrpc.Lightning sends and streams."""
+        return parse_set(self.lnd_types)
 
     @property
     def data_path(self) -> Path:

@@ -12,6 +12,7 @@ import structlog
 from custommsg.v1 import custommsg_pb2, custommsg_pb2_grpc
 from custommsg_server.rpc import health as health_module
 from custommsg_server.rpc.call import Observer
+from custommsg_server.rpc.dialects.serving import Dialects
 from custommsg_server.rpc.health import Health
 from custommsg_server.rpc.interceptor import CallInterceptor
 from custommsg_server.rpc.listen import Address, bind
@@ -37,16 +38,21 @@ class GrpcServer:
 
     Args:
         service: the servicer of the contract.
+        dialects: foreign contracts to serve beside it.
         observers: are told of each call.
     """
 
-    def __init__(self, service: CustomMsgService, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, service: CustomMsgService, dialects: Dialects, observers: Sequence[Observer] = ()
+    ) -> None:
         self._calls = CallInterceptor(observers)
         self._server = grpc.aio.server(interceptors=[self._calls], options=OPTIONS)
-        self.health = Health([SERVICE])
+        services = [SERVICE, *dialects.services]
+        self.health = Health(services)
         custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(service, self._server)
+        dialects.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
-        add_reflection(self._server, [SERVICE, health_module.SERVICE])
+        add_reflection(self._server, [*services, health_module.SERVICE])
 
     async def start(self, addresses: Sequence[Address]) -> list[Address]:
         """Start listening; return the addresses with the ports that were chosen.

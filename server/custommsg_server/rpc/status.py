@@ -38,8 +38,24 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
 }
 
 
+class RecodedError(RelayError):
+    """An error under the code and the words that the clients of another contract look for.
+
+    Args:
+        error: what happened; its reason and its metadata stay.
+        code: their code for it.
+        message: their words for it.
+    """
+
+    def __init__(self, error: RelayError, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(error.reason, message, field=error.field, metadata=error.metadata)
+        self.code = code
+
+
 def code_of(error: RelayError) -> grpc.StatusCode:
-    """Return the canonical code of an error."""
+    """Return the canonical code of an error, or that of the contract whose clients look for another."""
+    if isinstance(error, RecodedError):
+        return error.code
     return grpc.StatusCode.DEADLINE_EXCEEDED if error.expired else CODES[error.reason]
 
 
