@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from custommsg_server import wire
-from custommsg_server.devnode import commands, plugin_commands  # noqa: F401 (they fill the table)
+from custommsg_server.devnode import commands, plugin_commands, rune_commands  # noqa: F401 (they fill the table)
 from custommsg_server.devnode.address import Address
 from custommsg_server.devnode.identity import Lock, load_key
 from custommsg_server.devnode.networks import NETWORKS
@@ -20,6 +20,7 @@ from custommsg_server.devnode.plugin_commands import forwarded
 from custommsg_server.devnode.plugins import Host, Plugins
 from custommsg_server.devnode.received import Received, ReceivedMessages
 from custommsg_server.devnode.rpc import RpcServer
+from custommsg_server.devnode.rune_commands import Runes
 from custommsg_server.devnode.table import Command
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class DevNode:
             self._lock.release()
             raise
         self.id = bytes(key.public_key().serializeCompressed())
+        self.runes = Runes(key.serializeCompressed())
         terms = Terms(key, self.network, self._accepts, settings.handshake_timeout)
         self.peers = Peers(terms, Events(self._connected, self._message, self._disconnected))
         self.plugins = Plugins(
@@ -165,12 +167,15 @@ class DevNode:
 
         Raises:
             RelayError: it is no message that may be sent.
-            PeerError: no such peer is connected.
+            PeerError: no such peer is connected, or it has just left.
             OutboxFullError: the peer does not read.
         """
         peer = self._peer(peer_id)
         peer.send(wire.parse_message(message))
-        await peer.drain()
+        try:
+            await peer.drain()
+        except OSError as error:
+            raise PeerError(f"the connection was lost: {error}") from None
 
     async def disconnect(self, peer_id: bytes) -> None:
         """End the connection to a peer.
