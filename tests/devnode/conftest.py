@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from custommsg_server import devnode
 from custommsg_server.devnode import DevNode
 from support.devnode_wire import RawRpc, raw_rpc

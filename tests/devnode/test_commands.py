@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from custommsg_server import devnode, wire
 from custommsg_server.devnode import DevNode
 from support.devnode_wire import RawRpc
@@ -214,6 +215,11 @@ async def test_connect_tells_about_the_peer(rpc: RawRpc, bob: DevNode) -> None:
             "Can't specify host as both xxx@yyy and separate argument",
         ),
         ({"id": f"{STRANGER}@h:x"}, -32602, "malformed host @part"),
+        (
+            [STRANGER, "127.0.0.1", "x"],
+            -32602,
+            "port: should be a 16-bit integer: invalid token '\"x\"'",
+        ),
         ([STRANGER, "127.0.0.1", 0], -32602, "port: should be non-zero: invalid token '0'"),
     ],
 )
@@ -222,6 +228,13 @@ async def test_connect_refuses_in_lightningds_words(
 ) -> None:
     """Codes and texts of lightningd/connect_control.c and connectd."""
     assert await rpc.call("connect", params) == {"code": code, "message": message}
+
+
+async def test_connect_to_a_host_that_there_cannot_be_fails(rpc: RawRpc) -> None:
+    """A label of a name has at most 63 characters, so nobody is asked for this one."""
+    error = await rpc.call("connect", [STRANGER, "x" * 64])
+    assert error["code"] == -1
+    assert error["message"].startswith(f"Host {'x' * 64}:19846 not valid: ")
 
 
 async def test_connecting_with_a_wrong_key_says_so(rpc: RawRpc, bob: DevNode) -> None:

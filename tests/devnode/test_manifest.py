@@ -6,9 +6,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from custommsg_server.devnode.manifest import ManifestError, Option, parse_manifest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from custommsg_server.devnode.manifest import ManifestError, Option, parse_manifest
 from support.devnode_plugin import MANIFEST
 
 values = st.recursive(
@@ -83,6 +84,6 @@ def test_an_arbitrary_manifest_is_read_or_refused(manifest: dict[str, Any], nest
 
 @pytest.mark.parametrize(("kind", "value"), [("int", "x"), ("int", "1.5"), ("bool", "maybe"), ("flag", "1")])
 def test_a_value_of_the_wrong_type_is_refused(kind: str, value: object) -> None:
-    """It names the option."""
-    with pytest.raises(ManifestError, match="--name="):
+    """In the words of lightningd's options."""
+    with pytest.raises(ManifestError, match=f"'{value}'"):
         Option("name", kind).value(value)

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from custommsg_server import devnode
 from custommsg_server.devnode import Address, DevNode, DirectoryError, MessagesLostError, Received
 from custommsg_server.devnode.received import ReceivedMessages

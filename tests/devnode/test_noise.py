@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from custommsg_server.devnode.noise import Decryptor, Encryptor, Initiator, Responder, TransportError
 from hypothesis import given
 from hypothesis import strategies as st
 from pyln.proto.primitives import PrivateKey
+
+from custommsg_server.devnode.noise import Decryptor, Encryptor, Initiator, Responder, TransportError
 
 # Appendix A of BOLT 8.
 INITIATOR, INITIATOR_EPHEMERAL = PrivateKey(b"\x11" * 32), PrivateKey(b"\x12" * 32)

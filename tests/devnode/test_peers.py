@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from custommsg_server import devnode
-from custommsg_server.devnode import DevNode, PeerError, Received, Settings, bolt1, noise, peer
-from custommsg_server.errors import RelayError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyln.proto.primitives import PrivateKey
+
+from custommsg_server import devnode
+from custommsg_server.devnode import DevNode, PeerError, Received, Settings, bolt1, noise, peer
+from custommsg_server.errors import RelayError
 from support.devnode_wire import REGTEST, raw_peer
 
 

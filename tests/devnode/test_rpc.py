@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyln.client import LightningRpc
+
 from custommsg_server import devnode
 from custommsg_server.devnode import DevNode
-from pyln.client import LightningRpc
 from support.devnode_wire import RawRpc, raw_rpc
 
 
@@ -49,11 +52,10 @@ async def test_the_id_comes_back_unchanged(rpc: RawRpc, request_id: object) -> N
             "Expected string/primitive for id",
         ),
         (
-            {"id": 1, "method": "getinfo", "params": {}},
+            {"jsonrpc": "1.0", "id": 1, "method": "getinfo", "params": {}},
             -32600,
             'jsonrpc: "2.0" must be specified in the request',
         ),
-        ([], -32600, "Expected {} for json command"),
         ({"jsonrpc": "2.0", "id": 1, "params": {}}, -32600, "No method"),
         ({"jsonrpc": "2.0", "id": 1, "method": "getinfo"}, -32600, "No params"),
         ({"jsonrpc": "2.0", "id": 1, "method": 5, "params": {}}, -32600, "Expected string for method"),
@@ -77,6 +79,18 @@ async def test_a_malformed_request_gets_lightningds_error(
     reply = await rpc.ask(json.dumps(sent).encode())
     assert reply["error"] == {"code": code, "message": message}
     assert (await rpc.ask(request("listpeers", {})))["result"] == {"peers": []}
+
+
+@pytest.mark.parametrize("request_text", ['{"id":1,"method":"getinfo","params":{}}', "[{}]"])
+async def test_a_request_without_jsonrpc_is_the_last_one_that_is_answered(
+    rpc: RawRpc, request_text: str
+) -> None:
+    """lightningd turns a deaf ear to the connection; this node closes it."""
+    assert (await rpc.ask(request_text.encode()))["error"] == {
+        "code": -32600,
+        "message": f"JSON-RPC message does not contain \"jsonrpc\" field: '{request_text}'",
+    }
+    assert await asyncio.wait_for(rpc.reader.read(), 10) == b""
 
 
 async def test_what_is_no_json_ends_the_connection_without_a_reply(rpc: RawRpc) -> None:
@@ -167,6 +181,48 @@ async def test_a_client_that_does_not_read_its_replies_gets_no_more_requests_rea
         assert not stuck.done()
         stuck.cancel()
         client.writer.transport.abort()
+
+
+STRANGER = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+# None of them makes anyone ask a name server.
+hosts = st.sampled_from(
+    ["", "\0", "[", "]:1", ":", "::", "127.0.0.1:x", "127.0.0.1:99999", "\udcff", "x" * 70]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+names = [
+    "id",
+    "host",
+    "port",
+    "node_id",
+    "msg",
+    "force",
+    "subcommand",
+    "plugin",
+    "enable",
+    "command_to_check",
+]
+commands = ["getinfo", "listpeers", "disconnect", "sendcustommsg", "notifications", "plugin", "connect"]
+parameters = (
+    st.lists(st.sampled_from(commands) | st.just("start") | st.just("ab" * 33) | values, max_size=4)
+    | st.dictionaries(st.sampled_from(names), st.sampled_from(["start", "stop"]) | values, max_size=4)
+    | st.fixed_dictionaries({"id": hosts.map(lambda host: f"{STRANGER}@{host}")})
+    | st.fixed_dictionaries({"id": st.just(STRANGER), "host": hosts})
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([*commands, "check"]), parameters)
+async def test_arbitrary_parameters_get_an_answer(
+    rpc: RawRpc, alice: DevNode, method: str, params: Any
+) -> None:
+    """And one that was meant, on a connection that goes on."""
+    answer = await rpc.call(method, params)
+    assert answer.get("code") != -32603
+    alice.would_have_died.clear()
 
 
 async def test_many_connections_with_many_requests_each_get_their_own_replies(alice: DevNode) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from custommsg_server import devnode
 from custommsg_server.devnode import DevNode
 

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pyln.client.lightning import UnixSocket
+from pyln.proto.primitives import PrivateKey
+
 from custommsg_server.devnode import DevNode, bolt1, noise
 from custommsg_server.devnode.networks import NETWORKS
-from pyln.proto.primitives import PrivateKey
 
 REGTEST = NETWORKS["regtest"].chain_hash
 SECONDS = 10.0
@@ -95,7 +97,9 @@ class RawRpc:
 @asynccontextmanager
 async def raw_rpc(rpc_file: Path) -> AsyncIterator[RawRpc]:
     """Connect to a node's RPC socket."""
-    reader, writer = await asyncio.open_unix_connection(str(rpc_file))
+    opened = UnixSocket(str(rpc_file))  # it knows the way to a long path
+    sock, opened.sock = opened.sock, None
+    reader, writer = await asyncio.open_unix_connection(sock=sock)
     try:
         yield RawRpc(reader, writer)
     finally:

@@ -139,7 +139,7 @@ def _bigsize(reader: BytesIO) -> int | None:
 
 
 def _exactly(reader: BytesIO, size: int) -> bytes:
-    data = reader.read(size)
+    data = reader.read(min(size, MAX_SIZE))  # a peer may name a size that no reader takes
     if len(data) != size:
         raise BadMessageError("it ends too early")
     return data

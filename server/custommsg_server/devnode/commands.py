@@ -16,7 +16,7 @@ from custommsg_server.devnode.address import Address
 from custommsg_server.devnode.bolt1 import FEATURES
 from custommsg_server.devnode.outbox import OutboxFullError
 from custommsg_server.devnode.params import INVALID_PARAMS, INVALID_REQUEST, Param, RpcError, optional
-from custommsg_server.devnode.peer import Peer, PeerError
+from custommsg_server.devnode.peer import Peer, PeerError, UnknownHostError
 from custommsg_server.devnode.table import Call, Json, command
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def listpeers(call: Call, id: bytes | None = None, level: str = "") -> Json:
     return {"peers": [_peer_json(node, peer_id) for peer_id in known if id in (None, peer_id)]}
 
 
-@command(Param("id", p.string), optional("host", p.string), optional("port", p.number))
+@command(Param("id", p.string), optional("host", p.string), optional("port", p.port))
 async def connect(call: Call, id: str, host: str | None = None, port: int | None = None) -> Json:
     """Connect to a peer, given as an id and a host, or as id@host:port."""
     node_id, address = _id_and_address(id, host, port, call.node.network.port)
@@ -79,6 +79,8 @@ async def connect(call: Call, id: str, host: str | None = None, port: int | None
         assert address is not None
         try:
             peer = await call.node.peers.connect(node_id, address)
+        except UnknownHostError as error:
+            raise RpcError(LIGHTNINGD, str(error)) from None
         except PeerError as error:
             raise RpcError(CONNECT_ALL_ADDRESSES_FAILED, f"All addresses failed: {error}. ") from None
     return {
@@ -209,17 +211,16 @@ def _id_and_address(
         raise p.bad_param("id", "should be a node id", text) from None
     if at and host is not None:
         raise RpcError(INVALID_PARAMS, "Can't specify host as both xxx@yyy and separate argument")
-    if port == 0:
-        raise p.bad_param("port", "should be non-zero", port)
-    if port is not None and port > wire.MAX_TYPE:
-        raise p.bad_param("port", "should be a 16-bit integer", port)
     if at:
         try:
             return node_id, Address.parse(host_part, port or default_port)
         except ValueError:
             raise RpcError(INVALID_PARAMS, "malformed host @part") from None
     if host is not None:
-        return node_id, Address.parse(host, port or default_port) if port is None else Address(host, port)
+        try:
+            return node_id, Address.parse(host, default_port) if port is None else Address(host, port)
+        except ValueError as error:
+            raise RpcError(LIGHTNINGD, f"Host {host}:{default_port} not valid: {error}") from None
     if port is not None:
         raise RpcError(INVALID_PARAMS, "Can't specify port without host")
     return node_id, None

@@ -19,7 +19,10 @@ _QUOTE: Final = ord('"')
 
 
 class NotJsonError(Exception):
-    """What came in is no JSON, or is too long: there is no telling where the next object begins."""
+    """What came in is no JSON, or is too long: there is no telling where the next object begins.
+
+    The message is what came in, or its beginning.
+    """
 
 
 class JsonFrames:
@@ -42,20 +45,20 @@ class JsonFrames:
         while (end := self._find_end(start)) is not None:
             try:
                 yield json.loads(self._buffer[start:end])
-            except (ValueError, RecursionError) as error:
-                raise NotJsonError(str(error)) from None
+            except (ValueError, RecursionError):
+                raise NotJsonError(_beginning(self._buffer[start:])) from None
             start = end
         self._buffer = self._buffer[start:]
         self._at -= start
         if len(self._buffer) > self._limit:
-            raise NotJsonError(f"it has more than {self._limit:,} bytes")
+            raise NotJsonError(_beginning(self._buffer))
 
     def _find_end(self, start: int) -> int | None:
         buffer = self._buffer
         if self._depth == 0:
             rest = buffer[start : start + 64].lstrip(_WHITESPACE)
             if rest[:1] not in (b"", b"{", b"["):
-                raise NotJsonError("it begins with neither { nor [")
+                raise NotJsonError(_beginning(buffer[start:]))
         at = max(self._at, start)
         while True:
             match = _TO_NEXT.match(buffer, at)
@@ -69,6 +72,10 @@ class JsonFrames:
             if self._depth <= 0:
                 self._at, self._depth = at, 0
                 return at
+
+
+def _beginning(data: bytes) -> str:
+    return data[:200].decode(errors="replace")
 
 
 def encode(value: object, *, spaced: bool = False) -> bytes:

@@ -68,11 +68,11 @@ class Option:
         text = given if isinstance(given, str) else token(given)
         if self.type == "int":
             if not re.fullmatch(r"-?[0-9]{1,18}", text):
-                raise ManifestError(f"--{self.name}={text}: '{text}' is not a number")
+                raise ManifestError(f"'{text}' is not a number")
             return int(text)
         if self.type in ("bool", "flag"):
             if text not in ("true", "false"):
-                raise ManifestError(f"--{self.name}={text}: Invalid argument '{text}'")
+                raise ManifestError(f"Invalid argument '{text}'")
             return text == "true"
         return text
 

@@ -61,11 +61,11 @@ def bind(params: Sequence[Param], given: object, *, extra: bool = False) -> dict
     """
     values: dict[str, Any] = {}
     if isinstance(given, list):
-        if len(given) > len(params) and not extra:
-            raise RpcError(INVALID_PARAMS, f"too many parameters: got {len(given)}, expected {len(params)}")
         for param, value in zip(params, given, strict=False):
             if value is not None:  # null leaves a place empty, but has no such meaning beside a name
                 values[param.name] = param.parse(param.name, value)
+        if len(given) > len(params) and not extra:
+            raise RpcError(INVALID_PARAMS, f"too many parameters: got {len(given)}, expected {len(params)}")
     elif isinstance(given, Mapping):
         by_name = {param.name: param for param in params}
         for name, value in given.items():
@@ -121,21 +121,19 @@ def boolean(name: str, value: object) -> bool:
     raise bad_param(name, "should be 'true' or 'false'", value)
 
 
+def port(name: str, value: object) -> int:
+    """Read the number of a TCP port, from 1 to 65,535, with quotes or without."""
+    digits = text(value)
+    if not (digits.isascii() and digits.isdigit() and int(digits) <= wire.MAX_TYPE):
+        raise bad_param(name, "should be a 16-bit integer", value)
+    if int(digits) == 0:
+        raise bad_param(name, "should be non-zero", value)
+    return int(digits)
+
+
 def number(name: str, value: object) -> int:
     """Read a number from 0 to 2^32-1, with quotes or without."""
     digits = text(value)
     if digits.isascii() and digits.isdigit() and int(digits) < 1 << 32:
         return int(digits)
     raise bad_param(name, "should be an integer", value)
-
-
-def array(name: str, value: object) -> list[Any]:
-    """Read an array."""
-    if isinstance(value, list):
-        return value
-    raise bad_param(name, "should be an array", value)
-
-
-def anything(name: str, value: object) -> Any:
-    """Take the JSON as it is."""
-    return value

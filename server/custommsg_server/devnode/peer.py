@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -38,6 +39,10 @@ _READ_SIZE: Final = 256 * 1024
 
 class PeerError(Exception):
     """The connection cannot be, or cannot go on; the message says why."""
+
+
+class UnknownHostError(PeerError):
+    """There is no such host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +121,15 @@ class Peer:
         except (OSError, noise.TransportError, OutboxFullError) as error:
             raise PeerError(str(error)) from None
         finally:
-            self._keepalive.cancel()
             self.close()
 
     def close(self) -> None:
         """End the connection after what has been sent so far; soon, if the peer does not read it."""
-        self._outbox.flush()
-        self._writer.close()
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
+        self._keepalive.cancel()
+        if not self._writer.is_closing():
+            self._outbox.flush()
+            self._writer.close()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -178,6 +184,7 @@ async def dial(terms: Terms, node_id: bytes, address: Address) -> Peer:
     """Connect to a peer.
 
     Raises:
+        UnknownHostError: there is no such host.
         PeerError: with lightningd's words for how far it came, as in `Connection establishment: ...`.
     """
     stage = "Connection establishment"
@@ -185,12 +192,13 @@ async def dial(terms: Terms, node_id: bytes, address: Address) -> Peer:
         async with asyncio.timeout(terms.handshake_timeout), contextlib.AsyncExitStack() as on_failure:
             streams = reader, writer = await asyncio.open_connection(address.host, address.port)
             on_failure.callback(writer.close)
+            where = Address(*writer.get_extra_info("peername")[:2])
             stage = "Cryptographic handshake"
             initiator = noise.Initiator(terms.key, node_id)
             writer.write(initiator.act_one())
             writer.write(initiator.act_three(await reader.readexactly(noise.ACT_TWO_SIZE)))
             stage = "Exchanging init messages"
-            peer = await _exchange_inits(terms, _Link(node_id, address, False, streams, initiator.ciphers()))
+            peer = await _exchange_inits(terms, _Link(node_id, where, False, streams, initiator.ciphers()))
             on_failure.pop_all()
             return peer
     except asyncio.IncompleteReadError:
@@ -198,6 +206,9 @@ async def dial(terms: Terms, node_id: bytes, address: Address) -> Peer:
         why = "peer closed connection" + (" (wrong key?)" if stage == "Cryptographic handshake" else "")
     except TimeoutError:
         why = "Connection timed out"
+    except (socket.gaierror, ValueError) as error:  # the latter: a name that can be none
+        text = error.strerror if isinstance(error, OSError) else str(error)
+        raise UnknownHostError(f"Host {address} not valid: {text}") from None
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     except (noise.TransportError, bolt1.BadMessageError, PeerError) as error:

@@ -28,6 +28,15 @@ class Events:
     disconnected: Callable[[Peer], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """A connected peer, the task that reads from it, and the event that it is gone and told of."""
+
+    peer: Peer
+    task: asyncio.Task[None]
+    ended: asyncio.Event
+
+
 class Peers:
     """The connected peers, and the way to more of them.
 
@@ -39,7 +48,7 @@ class Peers:
     def __init__(self, terms: Terms, events: Events) -> None:
         self._terms = terms
         self._events = events
-        self._peers: dict[bytes, tuple[Peer, asyncio.Task[None]]] = {}
+        self._connections: dict[bytes, _Connection] = {}
         self._dialling: dict[bytes, asyncio.Task[Peer]] = {}
         self._strangers: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -81,8 +90,8 @@ class Peers:
 
     def get(self, node_id: bytes) -> Peer | None:
         """Give the connected peer of this id."""
-        peer, _ = self._peers.get(node_id, (None, None))
-        return peer
+        connection = self._connections.get(node_id)
+        return None if connection is None else connection.peer
 
     async def until(self, node_id: bytes, *, connected: bool) -> None:
         """Wait until this peer is connected, or is not."""
@@ -91,17 +100,17 @@ class Peers:
             await changed.wait()
 
     def __iter__(self) -> Iterator[Peer]:
-        return iter([peer for peer, _ in self._peers.values()])
+        return iter([connection.peer for connection in self._connections.values()])
 
     def __len__(self) -> int:
-        return len(self._peers)
+        return len(self._connections)
 
     async def disconnect(self, peer: Peer) -> None:
         """End a connection, and wait until it has ended."""
-        _, task = self._peers.get(peer.id, (None, None))
+        connection = self._connections.get(peer.id)
         peer.close()
-        if task is not None:
-            await asyncio.wait([task])
+        if connection is not None and connection.peer is peer:
+            await connection.ended.wait()
 
     async def close(self) -> None:
         """End all connections; no new ones come."""
@@ -114,13 +123,15 @@ class Peers:
     async def _end(self, how: Callable[[Peer], None]) -> None:
         for server in self._servers:
             server.close()
-        for peer in self:
-            how(peer)
-        tasks = {task for _, task in self._peers.values()} | self._strangers | set(self._dialling.values())
-        for task in tasks:
+        newcomers = self._strangers | set(self._dialling.values())
+        for task in newcomers:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if newcomers:
+            await asyncio.wait(newcomers)
+        for connection in list(self._connections.values()):
+            how(connection.peer)
+            connection.task.cancel()
+            await connection.ended.wait()
 
     async def _dial(self, node_id: bytes, address: Address) -> Peer:
         peer = await dial(self._terms, node_id, address)
@@ -140,16 +151,24 @@ class Peers:
 
     async def _welcome(self, peer: Peer) -> None:
         # The newest connection wins, as in lightningd: the old one may be dead without our noticing.
-        while (known := self.get(peer.id)) is not None:
+        while (known := self._connections.get(peer.id)) is not None:
             logger.info("peer %s reconnected: the old connection ends", peer.id.hex())
-            known.abort()
-            _, task = self._peers[peer.id]
-            task.cancel()
-            await asyncio.wait([task])
+            known.peer.abort()
+            known.task.cancel()
+            await known.ended.wait()
         logger.info("peer %s connected (%s)", peer.id.hex(), "in" if peer.incoming else "out")
-        task = asyncio.create_task(self._run(peer))
-        self._peers[peer.id] = peer, task
+        connection = _Connection(peer, asyncio.create_task(self._run(peer)), asyncio.Event())
+        # Not a `finally` in the task: a task that is cancelled before its first step never gets there.
+        connection.task.add_done_callback(lambda _: self._say_farewell(connection))
+        self._connections[peer.id] = connection
         self._events.connected(peer)
+        self._announce()
+
+    def _say_farewell(self, connection: _Connection) -> None:
+        connection.peer.close()
+        del self._connections[connection.peer.id]
+        self._events.disconnected(connection.peer)
+        connection.ended.set()
         self._announce()
 
     def _announce(self) -> None:
@@ -165,8 +184,4 @@ class Peers:
         except Exception:
             logger.exception("peer %s: what handles its messages has failed", peer.id.hex())
             why = "we failed"
-        finally:
-            del self._peers[peer.id]
-            self._events.disconnected(peer)
-            self._announce()
         logger.info("peer %s disconnected: %s", peer.id.hex(), why)

@@ -73,12 +73,17 @@ class Plugin(asyncio.SubprocessProtocol):
             OSError: it cannot be executed.
         """
         environment = os.environ | {"LIGHTNINGD_PLUGIN": "1", "LIGHTNINGD_VERSION": version}
-        self._process, _ = await asyncio.get_running_loop().subprocess_exec(
+        await asyncio.get_running_loop().subprocess_exec(
             lambda: self, str(self.path), stderr=None, env=environment, cwd=directory
         )
-        self._outbox = Outbox(self)
 
     # The way in: asyncio calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take hold of the process, which may end before `launch` returns."""
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._process = transport
+        self._outbox = Outbox(self)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Take in what the plugin has written."""
@@ -86,7 +91,7 @@ class Plugin(asyncio.SubprocessProtocol):
             for message in self._frames.feed(data):
                 self._receive(message)
         except NotJsonError as error:
-            self.kill(logging.WARNING, f"Failed to parse RPC JSON response: {error}")
+            self.kill(logging.WARNING, f"Failed to parse RPC JSON response '{error}'")
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """Notice that the plugin has closed its stdout: it is dead, or as good as dead."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from custommsg_server.devnode import params as p
-from custommsg_server.devnode.params import INVALID_PARAMS, Param, RpcError, optional
+from custommsg_server.devnode.params import INVALID_PARAMS, Param, RpcError
 from custommsg_server.devnode.plugin import Plugin, PluginGoneError
 from custommsg_server.devnode.plugins import NoSuchPluginError, PluginError
 from custommsg_server.devnode.table import Call, Command, Json, command
@@ -20,13 +19,11 @@ _SUBCOMMAND: Final = Param("subcommand", p.string)
 
 
 async def _start(call: Call, given: Any) -> Json:
-    bound = p.bind(
-        [_SUBCOMMAND, Param("plugin", p.string), optional("options", p.array)],
-        given,
-        extra=isinstance(given, dict),
-    )
-    options = _options(given, bound.get("options"))
-    path = Path(bound["plugin"])
+    bound = p.bind([_SUBCOMMAND, Param("plugin", p.string)], given, extra=True)
+    if isinstance(given, list) and len(given) > len(bound):
+        raise RpcError(INVALID_PARAMS, "Extra parameters must be in object")
+    options = {name: given[name] for name in given if name not in bound} if isinstance(given, dict) else {}
+    path = Path(bound["plugin"].partition("\0")[0])  # where a path in C ends
     if not os.access(path, os.X_OK):
         path = call.node.network_dir.parent / "plugins" / path
     try:
@@ -101,16 +98,3 @@ def _list(call: Call, subcommand: str) -> Json:
         for plugin in call.node.plugins
     ]
     return {"command": subcommand, "plugins": plugins}
-
-
-def _options(given: Any, listed: list[Any] | None) -> dict[str, object]:
-    named: Mapping[str, object] = given if isinstance(given, dict) else {}
-    named = {name: value for name, value in named.items() if name not in ("subcommand", "plugin", "options")}
-    if listed is None:
-        return dict(named)
-    if named:
-        raise RpcError(INVALID_PARAMS, "Cannot mix 'options' array with keyword options")
-    if not all(isinstance(entry, str) for entry in listed):
-        raise RpcError(INVALID_PARAMS, "options array entries must be strings")
-    pairs = [entry.partition("=") for entry in listed]
-    return {name: value if equals else True for name, equals, value in pairs}

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 _READ_SIZE: Final = 256 * 1024
 _CLOSE_TIMEOUT: Final = 1.0
 
+INTERNAL_ERROR: Final = -32603
+"""JSON-RPC's code for a bug of the server; lightningd has no such reply."""
+
 
 class RpcServer:
     """Serves a node's commands.
@@ -93,11 +96,15 @@ class RpcServer:
         try:
             while data := await reader.read(_READ_SIZE):
                 for request in frames.feed(data):
+                    if "jsonrpc" not in request:
+                        # lightningd answers this once, and nothing on this connection any more.
+                        outbox.write(_error(None, _no_jsonrpc(request)))
+                        return
                     self._handle(request, outbox)
                 # A client that does not read its replies gets no more requests read, as in lightningd.
                 await outbox.drain()
         except NotJsonError as error:
-            logger.warning("RPC: closed a connection that sent no JSON: %s", error)
+            logger.warning("RPC: closed a connection that sent no JSON: %r", str(error))
         except OSError as error:
             logger.debug("RPC: %s", error)
         finally:
@@ -125,6 +132,8 @@ class RpcServer:
             outbox.write(_error(request_id, error))
         except CheckedError:
             outbox.write(_success(request_id, {"command_to_check": _checked_name(given)}))
+        except Exception as error:
+            outbox.write(_error(request_id, _bug(method, error)))
 
     async def _finish(
         self, request_id: object, command: Command, result: Awaitable[Json], outbox: Outbox
@@ -135,6 +144,8 @@ class RpcServer:
             outbox.write(_error(request_id, error))
         except CheckedError:
             outbox.write(_success(request_id, {"command_to_check": command.name}))
+        except Exception as error:
+            outbox.write(_error(request_id, _bug(command.name, error)))
 
     def _start(
         self, request_id: object, method: object, given: Any, *, check: bool = False
@@ -169,6 +180,16 @@ def _bind(path: Path) -> socket.socket:
         finally:
             os.umask(mask)
     return sock
+
+
+def _bug(method: object, error: Exception) -> RpcError:
+    logger.error("RPC: the command %s has failed", method, exc_info=error)
+    return RpcError(INTERNAL_ERROR, f"This is a bug of the devnode: {error!r}")
+
+
+def _no_jsonrpc(request: object) -> RpcError:
+    text = f"JSON-RPC message does not contain \"jsonrpc\" field: '{p.token(request)}'"
+    return RpcError(INVALID_REQUEST, text)
 
 
 def _parse(request: object) -> tuple[object, object, Any]:
