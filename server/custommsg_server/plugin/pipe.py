@@ -10,6 +10,8 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 
 
 def main(path: str) -> None:
@@ -22,10 +24,17 @@ def main(path: str) -> None:
             sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
 
-    threading.Thread(target=inwards, daemon=True).start()
-    while data := sock.recv(1 << 16):
-        while data:
-            data = data[os.write(1, data) :]
+    def outwards() -> None:
+        while data := sock.recv(1 << 16):
+            while data:
+                data = data[os.write(1, data) :]
+
+    def quietly(copy: Callable[[], None]) -> None:
+        with suppress(OSError):  # one side was killed: that is an end like any other
+            copy()
+
+    threading.Thread(target=quietly, args=(inwards,), daemon=True).start()
+    quietly(outwards)
 
 
 if __name__ == "__main__":

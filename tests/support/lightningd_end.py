@@ -1,0 +1,63 @@
+"""lightningd's end of the plugin channel, for tests that need more messages than a Lightning node can bring."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from support.keys import node_id
+
+PEER = node_id(7)
+
+
+class LightningdEnd:
+    """Calls the hook over the gateway's plugin socket, as lightningd's plugin process would."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._called = 0
+
+    @classmethod
+    async def connect(cls, plugin_socket: Path) -> LightningdEnd:
+        """Connect, and introduce ourselves."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    end = cls(*await asyncio.open_unix_connection(plugin_socket))
+                    break
+                except OSError:
+                    await asyncio.sleep(0.01)
+        await end._ask("getmanifest", {"allow-deprecated-apis": False})
+        folder = str(plugin_socket.parent)
+        configuration = {"lightning-dir": folder, "rpc-file": "rpc", "startup": False, "network": "regtest"}
+        await end._ask("init", {"options": {}, "configuration": configuration})
+        return end
+
+    async def call_hooks(self, messages: list[bytes]) -> None:
+        """Call the hook for each message, and wait until each has been answered with continue."""
+        lines = []
+        for message in messages:
+            self._called += 1
+            lines.append(
+                f'{{"jsonrpc":"2.0","id":"cln:custommsg#{self._called}","method":"custommsg",'
+                f'"params":{{"payload":"{message.hex()}","peer_id":"{PEER.hex()}"}}}}\n\n'
+            )
+        self._writer.write("".join(lines).encode())
+        await self._writer.drain()
+        for _ in messages:
+            reply = await self._reader.readuntil(b"\n\n")
+            assert b'"result":{"result":"continue"}' in reply, reply
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+    async def _ask(self, method: str, params: dict[str, Any]) -> Any:
+        request = {"jsonrpc": "2.0", "id": f"cln:{method}#1", "method": method, "params": params}
+        self._writer.write(json.dumps(request).encode() + b"\n\n")
+        while "result" not in (reply := json.loads(await self._reader.readuntil(b"\n\n"))):
+            assert "error" not in reply, reply  # else it is a log line
+        return reply["result"]
