@@ -2,6 +2,10 @@
 
 It speaks BOLT 8 and BOLT 1 to any Lightning peer, and lightningd's JSON-RPC on a unix socket. It holds no
 channels and no money.
+
+It keeps within bounds where lightningd grows: 64 MiB may wait for a peer that does not read, 64 MiB of
+received messages are kept, and peers wait for a plugin that does not read. It does not throttle its peers, as
+lightningd does at 1 MB/s, and it takes no part in gossip, channels and onion messages.
 """
 
 from __future__ import annotations
