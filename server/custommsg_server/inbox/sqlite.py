@@ -12,7 +12,14 @@ import apsw
 
 from custommsg_server.inbox.port import Arrival, Consumer, Event, Kind, Range, Retention, StoreError
 from custommsg_server.inbox.sqlite_errors import store_errors
-from custommsg_server.inbox.sqlite_files import FileLock, Readers, open_read_only, open_writer
+from custommsg_server.inbox.sqlite_files import (
+    FileLock,
+    Readers,
+    empty_log,
+    open_read_only,
+    open_writer,
+    reserve_space,
+)
 from custommsg_server.inbox.sqlite_schema import STEPS, check_version, migrate, version_of
 
 T = TypeVar("T")
@@ -205,10 +212,12 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                reserve_space(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                empty_log(connection)  # else, on a full disk, it would have no room for forgetting something
                 raise
 
     def _check_in_place(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 from collections import deque
@@ -22,6 +23,8 @@ _WAL_RESTART = 8 * _WAL_CHECKPOINT
 """Pages after which readers are waited for: else a log that is always being read would grow for ever."""
 _WAL_KEEP = _WAL_CHECKPOINT * 4096
 """Bytes of the log that stay allocated: with these, pruning can make room even when the disk is full."""
+_GROWTH = 256 << 10
+"""Bytes by which the file grows."""
 
 
 class FileLock:
@@ -69,10 +72,33 @@ def open_writer(path: Path) -> apsw.Connection:
         connection.pragma("synchronous", "full")
         connection.pragma("journal_size_limit", _WAL_KEEP)
         connection.set_wal_hook(_keep_log_short)
+        _control(connection, apsw.SQLITE_FCNTL_CHUNK_SIZE, ctypes.c_int(_GROWTH))
     except BaseException:
         connection.close(True)
         raise
     return connection
+
+
+def reserve_space(connection: apsw.Connection) -> None:
+    """Take the space on the disk that the file will need for what the running transaction has changed.
+
+    Without it a commit would still fit into the log, but the log, when the disk is full, not into the file; and
+    with a log that cannot be emptied, nothing can be forgotten to make room.
+
+    Raises:
+        apsw.FullError: there is no such space.
+    """
+    size = int(str(connection.pragma("page_count"))) * int(str(connection.pragma("page_size")))
+    try:
+        _control(connection, apsw.SQLITE_FCNTL_SIZE_HINT, ctypes.c_int64(size))
+    except apsw.IOError as error:
+        raise apsw.FullError("no space for the file to grow") from error
+
+
+def empty_log(connection: apsw.Connection) -> None:
+    """Copy the log to the file, so that it is written from its start again, if that is possible now."""
+    with suppress(apsw.Error):
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_RESTART)
 
 
 class Readers:
@@ -150,6 +176,10 @@ def _guard(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(BUSY_MS)
     connection.pragma("trusted_schema", False)
     connection.pragma("cell_size_check", True)
+
+
+def _control(connection: apsw.Connection, operation: int, argument: ctypes.c_int | ctypes.c_int64) -> None:
+    connection.file_control("main", operation, ctypes.addressof(argument))
 
 
 def _keep_log_short(connection: apsw.Connection, name: str, pages: int) -> int:

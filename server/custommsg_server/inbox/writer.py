@@ -185,9 +185,8 @@ class Writer:
             return self._store.append(arrivals)
         except StoreError:
             # What is no longer kept may be just the room that is missing.
-            if not self._store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
-                raise
-            self._has_pruned, self._prune_at = True, 0.0
+            if self._store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
+                self._has_pruned, self._prune_at = True, 0.0
             return self._store.append(arrivals)
 
     def _lose(self, report: Report, arrivals: list[Arrival]) -> None:
