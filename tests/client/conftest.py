@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-import custommsg
 from custommsg import _reconnect
+from custommsg.cli import main
 from support.client_gateway import ScriptedGateway, run
-
-
-class Either:
-    """One of the two clients, awaited: what holds for one is tested for both."""
-
-    def __init__(self, kind: str, address: str, **settings: Any) -> None:
-        self.kind = kind
-        self.client: Any = getattr(custommsg, kind).connect(address, **settings)
-
-    async def __call__(self, method: str, *arguments: Any, **keywords: Any) -> Any:
-        """Call a method of the client."""
-        call = getattr(self.client, method)
-        if self.kind == "aio":
-            return await call(*arguments, **keywords)
-        return await asyncio.to_thread(call, *arguments, **keywords)
-
-    def subscribe(self, **arguments: Any) -> Listening:
-        """Make a subscription, awaited likewise."""
-        return Listening(self, self.client.subscribe(**arguments))
-
-
-class Listening:
-    """A subscription of either client, awaited."""
-
-    def __init__(self, client: Either, subscription: Any) -> None:
-        self._blocking = client.kind == "sync"
-        self.subscription: Any = subscription
-
-    async def next(self) -> Any:
-        """Return the next event; None at the end."""
-        if self._blocking:
-            return await asyncio.to_thread(next, self.subscription, None)
-        return await anext(self.subscription, None)
-
-    async def take(self, count: int) -> list[Any]:
-        """Return the next events."""
-        return [await self.next() for _ in range(count)]
-
-    async def __call__(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the subscription."""
-        call = getattr(self.subscription, method)
-        return await (asyncio.to_thread(call, *arguments) if self._blocking else call(*arguments))
-
+from support.command import Done, Run
+from support.either import Either
 
 Connect = Callable[..., Either]
 
@@ -90,3 +51,16 @@ async def gateway() -> AsyncIterator[ScriptedGateway]:
 def client(connect: Connect, gateway: ScriptedGateway) -> Either:
     """Connect each of the clients to the scripted gateway."""
     return connect(gateway.address)
+
+
+@pytest.fixture
+def cli(gateway: ScriptedGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in this process, against the scripted gateway."""
+    monkeypatch.setenv("CUSTOMMSG_ADDRESS", gateway.address)
+
+    async def run(*arguments: str, stdin: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = await asyncio.to_thread(main, arguments)
+        return Done(status, *capsys.readouterr())
+
+    return run

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -17,38 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custommsg._cli.show import printable
-from custommsg.cli import main
 from custommsg.v1 import custommsg_pb2 as pb
 from support.client_gateway import PEER, QUEUED, ScriptedGateway, hang, queue, refuse_because, reply
+from support.command import Run, start
 
 Code = grpc.StatusCode
 PEER_HEX = PEER.hex()
 OTHER = pb.Peer(node_id=b"\x03" * 33, num_channels=2)
 CONNECTED = pb.Peer(node_id=PEER, connected=True, address="127.0.0.1:9735", num_channels=1)
 NODE = pb.Node(node_id=PEER, alias="al\x1b[31mice [bold]", network="regtest", version="v26.06.6")
-
-
-@dataclass
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Awaitable[Done]]
-
-
-@pytest.fixture
-def cli(gateway: ScriptedGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in this process, against the scripted gateway."""
-    monkeypatch.setenv("CUSTOMMSG_ADDRESS", gateway.address)
-
-    async def run(*arguments: str, stdin: bytes = b"") -> Done:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        status = await asyncio.to_thread(main, arguments)
-        return Done(status, *capsys.readouterr())
-
-    return run
 
 
 MESSAGES = [
@@ -255,19 +229,6 @@ async def test_help_and_version_end_with_0(cli: Run, arguments: list[str]) -> No
     done = await cli(*arguments)
     assert (done.status, done.err) == (0, "")
     assert done.out
-
-
-async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "custommsg.cli",
-        *arguments,
-        stdout=pipe,
-        stderr=pipe,
-        env={**os.environ, **environment},
-    )
 
 
 async def test_the_real_process_sends_and_ends_with_0(gateway: ScriptedGateway) -> None:

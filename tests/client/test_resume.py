@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import custommsg
-from client.conftest import Either
 from custommsg._cursor import Cursor
 from custommsg.v1 import custommsg_pb2 as pb
 from support.client_gateway import ScriptedGateway, refuse_because, run
+from support.either import Either
 from support.feed import CUTS, INBOX_ID, Code, Feed, Step, end, interruption, message, stopping, vanish
 
 steps = st.lists(st.integers(0, 4), max_size=4)

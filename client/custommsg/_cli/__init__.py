@@ -1,1 +1,1 @@
-"""The command line: `app` has the commands, `show` what they print."""
+"""The command line: `app` and `listen` have the commands, `show` and `lines` what they print."""

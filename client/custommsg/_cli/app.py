@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Final
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
-from custommsg import _core, sync
+from custommsg import _core
 from custommsg._cli import show
+from custommsg._cli.listen import listen
+from custommsg._cli.settings import Global, Settings, message_type
 from custommsg._retry import checked_timeout
 from custommsg.errors import CustomMsgError
 from custommsg.model import Checked, Sent
@@ -26,29 +26,16 @@ RPC_FAILED: Final = 64
 
 # Hex digits of the largest message, and room for white space at the ends.
 _STDIN_LIMIT: Final = 2 * _core.MAX_MESSAGE_SIZE + 1024
-_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+", re.ASCII)
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is the same for every command."""
-
-    address: str
-    timeout: float
-    json: bool
-
-    def connect(self) -> sync.Client:
-        """Make the client."""
-        return sync.connect(self.address, timeout=self.timeout)
-
-
-Global = Annotated[Settings, Parameter(parse=False)]
 
 app = App(
     name="custommsg",
     version=lambda: version("custommsg"),
-    help="Send Lightning custom messages through a custommsg gateway.",
+    help="Send and receive Lightning custom messages through a custommsg gateway.",
 )
+app.command(listen)
+consumers = App(name="consumers", help="List or delete the named consumers of the inbox.")
+app.command(consumers)
 app.meta.group_parameters = Group("Options of every command", sort_key=100)
 
 
@@ -79,10 +66,7 @@ def _check_timeout(_: object, value: float) -> None:
 
 
 def _message_type(_: object, tokens: Sequence[Token]) -> int:
-    text = tokens[0].value
-    if not _NUMBER.fullmatch(text) or (number := int(text, 0 if text[1:2] in "xX" else 10)) > _core.MAX_TYPE:
-        raise ValueError(f"{text!r} is no message type: give a number up to 65535, or 0xffff")
-    return number
+    return message_type(tokens[0].value)
 
 
 @app.meta.default
@@ -165,6 +149,33 @@ def info(*, settings: Global) -> None:
     """Describe the gateway, its node, and the link between the two."""
     with settings.connect() as client:
         show.info(client.info(), as_json=settings.json)
+
+
+@app.command
+def inbox(*, settings: Global) -> None:
+    """Show what the inbox holds now, and how far each consumer has come."""
+    with settings.connect() as client:
+        show.inbox(client.inbox(), client.consumers(), as_json=settings.json)
+
+
+@consumers.default
+def _list_consumers(*, settings: Global) -> None:
+    """List the named consumers and how far each has come."""
+    with settings.connect() as client:
+        show.consumers(client.consumers(), as_json=settings.json)
+
+
+@consumers.command(name="delete")
+def _delete_consumer(name: str, /, *, settings: Global) -> None:
+    """Forget a named consumer: its next subscription starts anew.
+
+    Args:
+        name: The name that its subscription gave.
+        settings: What is the same for every command.
+    """
+    with settings.connect() as client:
+        client.delete_consumer(name)
+    show.forgotten(name, as_json=settings.json)
 
 
 def _hex(argument: str) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Final
 
 from rich import box
@@ -14,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from custommsg.errors import CustomMsgError, Reason
-from custommsg.model import Checked, Info, Peer, Sent
+from custommsg.model import Checked, Consumer, Inbox, Info, Peer, Sent
 
 # A node id is there to be copied: where no terminal sets the width, nothing is wrapped.
-_WIDTH_OF_A_FILE: Final = 240
+WIDTH_OF_A_FILE: Final = 240
+"""Columns."""
 
 
 def result(value: Sent | Checked, *, as_json: bool) -> None:
@@ -62,6 +64,56 @@ def info(value: Info, *, as_json: bool) -> None:
     return _print(table)
 
 
+def inbox(value: Inbox, names: Sequence[Consumer], *, as_json: bool) -> None:
+    """Print what the inbox holds, and who reads it."""
+    if as_json:
+        return _json(asdict(value) | {"consumers": [asdict(consumer) for consumer in names]})
+    table = Table.grid(padding=(0, 2))
+    _row(table, ["inbox", value.inbox_id])
+    _row(table, ["attached to node", "yes" if value.attached else "no: what peers send now is lost"])
+    held = f"{value.earliest} to {value.latest}" if value.count else f"none; the last was {value.latest}"
+    _row(table, ["sequence numbers", held])
+    _row(table, ["events", f"{value.count:,}, {value.size:,} bytes"])
+    if value.oldest is not None:
+        _row(table, ["oldest", _local(value.oldest)])
+    if value.error:
+        _row(table, ["error", value.error])
+    _print(table)
+    _line("")
+    return consumers(names, as_json=False)
+
+
+def consumers(values: Sequence[Consumer], *, as_json: bool) -> None:
+    """Print the named consumers."""
+    if as_json:
+        return _json([asdict(consumer) for consumer in values])
+    if not values:
+        return _line("There are no consumers. One is made by: custommsg listen --consumer NAME")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("CONSUMER", overflow="fold")
+    table.add_column("POSITION", justify="right")
+    table.add_column("LAG", justify="right")
+    table.add_column("ACKNOWLEDGED")
+    table.add_column("")
+    for consumer in values:
+        expired = "expired" if consumer.expired else ""
+        position, lag = str(consumer.position), str(consumer.lag)
+        _row(table, [consumer.name, position, lag, _local(consumer.updated), expired])
+    return _print(table)
+
+
+def forgotten(name: str, *, as_json: bool) -> None:
+    """Print that a consumer was deleted."""
+    if as_json:
+        return _json({"deleted": name})
+    return _line(f"Deleted: {name}")
+
+
+def notice(text: str, *, as_json: bool) -> None:
+    """Print on stderr what happens while a command goes on."""
+    sys.stderr.write((_dumps({"notice": text}) if as_json else f"note: {printable(text)}") + "\n")
+
+
 def error(failure: CustomMsgError, *, as_json: bool) -> None:
     """Print on stderr why a call failed, and what to do next."""
     if as_json:
@@ -103,7 +155,7 @@ def _row(table: Table, cells: Iterable[str]) -> None:
 
 
 def _print(table: Table) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
     with console.capture() as capture:
         console.print(table)
     # Columns padded to the width end in spaces, which nobody wants to copy.
@@ -114,9 +166,17 @@ def _line(text: str) -> None:
     sys.stdout.write(f"{printable(text)}\n")
 
 
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def _json(value: object) -> None:
     sys.stdout.write(_dumps(value) + "\n")
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, default=lambda raw: raw.hex())  # bytes, the only thing JSON has no word for
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: bytes | datetime) -> str:
+    return value.isoformat() if isinstance(value, datetime) else value.hex()
