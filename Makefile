@@ -27,7 +27,7 @@ run: setup ## the gateway on an embedded node with a peer, to try it out
 	@$(BIN)/custommsg-server try
 
 demo: setup ## the whole story by itself, in under 30 s
-	@$(BIN)/custommsg-server demo
+	@$(BIN)/python examples/demo.py
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest -n auto

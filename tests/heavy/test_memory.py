@@ -1,0 +1,146 @@
+"""What is slow costs a bounded amount of memory: a subscriber that does not read, a node that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support import processes, standin
+from support.keys import node_id
+from support.lightningd_end import LightningdEnd
+
+from custommsg.v1 import custommsg_pb2 as pb
+from custommsg.v1 import custommsg_pb2_grpc
+
+LIMIT = 64 << 20
+
+
+class Memory:
+    """The memory of a process, now and at its highest, in bytes (proc(5): VmRSS, VmHWM)."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget how high it was while starting
+        self.idle = self._read("VmRSS")
+
+    def growth(self) -> int:
+        """Return how far it has been above its idle size."""
+        return self._read("VmHWM") - self.idle
+
+    def _read(self, name: str) -> int:
+        found = re.search(rf"{name}:\s+(\d+) kB", self._status.read_text())
+        assert found
+        return int(found[1]) * 1024
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+async def test_a_subscriber_that_stops_reading_costs_little_and_stops_nobody(
+    short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100,000 messages of 1 kB arrive; one subscriber never reads, another gets each of them."""
+    count = 100_000
+    async with standin.running(short_path / "lightning-rpc") as node:
+        address = f"unix:{short_path}/gateway.sock"
+        arguments = ("serve", "--insecure", "--listen", address, "--rpc-file", str(node.rpc_file))
+        async with processes.server(*arguments) as program, grpc.aio.insecure_channel(address) as channel:
+            end = await LightningdEnd.connect(short_path / "custommsg" / "plugin.sock")
+            stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+            asleep = stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest())
+            awake = stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest())
+            await asleep.initial_metadata()
+            await awake.initial_metadata()
+            memory = Memory(program.process.pid)
+            reading = asyncio.create_task(_numbers(awake, count))
+            for start in range(0, count, 100):
+                numbers = range(start, start + 100)
+                await end.call_hooks([b"\x9c\x41" + n.to_bytes(4, "big") + bytes(1018) for n in numbers])
+            assert await reading == list(range(count))
+            growth = memory.growth()
+            assert await _numbers(asleep, count) == list(range(count)), "it goes on where it stopped"
+            end.close()
+    with capsys.disabled():
+        print(f"\n{count:,} messages of 1 kB past a subscriber that does not read: +{growth / 1e6:.1f} MB")  # noqa: T201
+    assert growth < LIMIT
+
+
+async def _numbers(call: Any, count: int) -> list[int]:
+    numbers: list[int] = []
+    while len(numbers) < count:
+        response = await call.read()
+        assert response is not grpc.aio.EOF
+        numbers += [
+            int.from_bytes(event.message.payload[:4], "big")
+            for event in response.events
+            if event.WhichOneof("kind") == "message"
+        ]
+    return numbers
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+async def test_a_stream_to_a_node_that_stops_is_held_back(
+    short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """200,000 messages, the node stops in the middle: memory stays bounded, and when it resumes all get a result."""
+    count, size = 200_000, 500
+    resumed = asyncio.Event()
+
+    async def stopping(connection: standin.Connection, request: standin.Request) -> None:
+        if len(node.requests) > count // 4:
+            await resumed.wait()
+        await standin.answer(connection, request)
+
+    async with standin.running(short_path / "lightning-rpc") as node:
+        node.on_send = stopping
+        address = f"unix:{short_path}/gateway.sock"
+        arguments = ("serve", "--insecure", "--listen", address, "--rpc-file", str(node.rpc_file))
+        arguments += ("--peer-bytes-per-s", "0", "--peer-messages-per-s", "0", "--no-receive")
+        arguments += ("--node-reply-timeout", "120")
+        async with processes.server(*arguments) as program, grpc.aio.insecure_channel(address) as channel:
+            await program.line("node link up")
+            stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+            call = stub.SendCustomMsgStream()
+            memory = Memory(program.process.pid)
+            written = 0
+
+            async def write() -> None:
+                nonlocal written
+                peer, payload = node_id(), bytes(size - 2)
+                for start in range(0, count, 100):
+                    batch = [
+                        pb.OutboundMsg(number=n, node_id=peer, msg=b"\x9c\x41" + payload)
+                        for n in range(start, start + 100)
+                    ]
+                    await call.write(pb.SendCustomMsgStreamRequest(messages=batch))
+                    written = start + 100
+                await call.done_writing()
+
+            writing = asyncio.create_task(write())
+            results: dict[int, str] = {}
+            held_back = False
+            while (response := await call.read()) is not grpc.aio.EOF:
+                for result in response.results:
+                    assert result.number not in results, "exactly one result for each"
+                    results[result.number] = result.WhichOneof("outcome")
+                if not held_back and len(node.requests) > count // 4:
+                    held_back = True
+                    before = -1
+                    while before != written:  # the writer comes to a halt
+                        before = written
+                        await asyncio.sleep(0.5)
+                    assert written < count
+                    stopped_at, growth = written, memory.growth()
+                    resumed.set()
+            await writing
+    assert len(results) == count
+    assert set(results.values()) == {"status"}
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\na node that stops in a stream of {count:,}: the writer is held at {stopped_at:,}, +{growth / 1e6:.1f} MB"
+        )
+    assert growth < LIMIT
