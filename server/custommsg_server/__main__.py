@@ -37,9 +37,10 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
     Every flag is also an environment variable (--rpc-file: CUSTOMMSG_RPC_FILE) and a key of the TOML file
     (rpc_file).
     """
-    settings = load({name: value for name, value in flags.items() if value is not None}, config)
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = load(given, config)
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(_until_signal(lambda stop: gateway.serve(settings, stop)))
+    asyncio.run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,12 +27,15 @@ from custommsg_server.plugin.channel import Channel, DeclinedError
 from custommsg_server.plugin.manifest import Init, Manifest
 from custommsg_server.plugin.stdio import open_stdio
 from custommsg_server.relay import Relay
+from custommsg_server.reload import on_hangup
 from custommsg_server.rpc.deadline import Deadlines
 from custommsg_server.rpc.dialects.core import Core
 from custommsg_server.rpc.dialects.serving import Dialects
 from custommsg_server.rpc.listen import Address, ListenError
 from custommsg_server.rpc.server import GrpcServer
 from custommsg_server.rpc.service import CustomMsgService
+from custommsg_server.telemetry.rooms import Rooms
+from custommsg_server.telemetry.telemetry import Telemetry
 
 log = structlog.get_logger()
 
@@ -43,11 +46,15 @@ class Gateway:
 
     addresses: list[Address]
     """Where it listens."""
+    metrics: Address | None
+    """Where it serves its metrics, if it does."""
     node: Lightningd
     intake: Intake
     """Takes what peers send."""
     attachment: Attachment | None
     """Has lightningd hand it over; None if lightningd has started the gateway itself."""
+    reload: Callable[[Settings], None]
+    """Takes the settings that may change while it runs."""
 
     async def ready(self) -> None:
         """Wait until the node answers and, if we see to that, is attached."""
@@ -72,26 +79,36 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
     async with AsyncExitStack() as stack:
         node = _node(settings)
         inbox = await stack.enter_async_context(_inbox(settings))
-        intake = Intake(inbox, settings.received_types)
+        telemetry = Telemetry(settings, version("custommsg"))
+        intake = Intake(inbox, settings.received_types, telemetry.metrics)
         attachment = None if started_by_node or not settings.receive else _attachment(settings, node, intake)
         mailbox = Mailbox(
             inbox, lambda: started_by_node or (attachment is not None and attachment.is_attached)
         )
-        relay, deadlines = Relay(node, _limits(settings)), Deadlines(settings.call_timeout)
+        limits = PeerLimits(_limits(settings))
+        relay, deadlines = Relay(node, limits), Deadlines(settings.call_timeout)
         service = CustomMsgService(relay, mailbox, deadlines, version("custommsg"))
         dialects = Dialects(Core(relay, mailbox, deadlines), settings.dialects, settings.lnd_type_set)
-        server = GrpcServer(service, dialects)
+        server = GrpcServer(service, dialects, telemetry.observers)
         node.watch(server.health.node_changed)
+        metrics = await stack.enter_async_context(
+            telemetry.watching(Rooms(node, inbox, settings.inbox_path, mailbox, intake))
+        )
         addresses = await server.start(settings.addresses)
         tasks = [asyncio.create_task(node.run())]
         if attachment is not None:
             node.watch(attachment.node_changed)
             tasks.append(asyncio.create_task(attachment.run()))
+
+        def reload(settings: Settings) -> None:
+            telemetry.reload(settings)
+            limits.set(_limits(settings))
+
         log.info(
             "gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path)
         )
         try:
-            yield Gateway(addresses, node, intake, attachment)
+            yield Gateway(addresses, metrics, node, intake, attachment, reload)
         finally:
             log.info("gateway draining", seconds=settings.drain_time)
             await server.drain(settings.drain_time)
@@ -102,10 +119,11 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             log.info("gateway stopped")
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run a gateway until `stop`."""
-    async with running(settings):
-        await stop.wait()
+async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Settings]) -> None:
+    """Run a gateway until `stop`; at SIGHUP, take the settings that `reread` returns."""
+    async with running(settings) as gateway:
+        with on_hangup(settings, reread, gateway.reload):
+            await stop.wait()
 
 
 async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
@@ -144,8 +162,8 @@ def _node(settings: Settings) -> Lightningd:
     )
 
 
-def _limits(settings: Settings) -> PeerLimits:
-    return PeerLimits(Limits(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst))
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst)
 
 
 def _inbox(settings: Settings) -> Inbox:

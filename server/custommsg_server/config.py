@@ -23,6 +23,8 @@ from custommsg_server.rpc.listen import Address
 from custommsg_server.types import NODES_OWN, parse_set
 
 PREFIX: Final = "CUSTOMMSG_"
+RELOADABLE: Final = {"log_level", "log_calls", "peer_messages_per_s", "peer_bytes_per_s", "peer_burst"}
+"""What SIGHUP may change; every other setting needs a restart."""
 CLIENT_VARIABLES: Final = {"CUSTOMMSG_ADDRESS"}
 """Variables of the client, which may well be set in the same shell."""
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
@@ -135,6 +137,18 @@ class Settings(BaseSettings):
     drain_time: float = Field(
         20.0, ge=0, le=3600, description="Seconds that calls in flight may take after SIGTERM."
     )
+    metrics_listen: str = Field(
+        "",
+        description="Where Prometheus may ask for metrics: host:port, then http://host:port/metrics. Default: nowhere.",
+    )
+    otel_endpoint: str = Field(
+        "",
+        description="Where traces are sent, as OTLP over gRPC: http://127.0.0.1:4317. Needs the extra otel."
+        " Default: OTEL_EXPORTER_OTLP_ENDPOINT; without that there are no traces.",
+    )
+    log_calls: Literal["all", "failures", "none"] = Field(
+        "all", description="Which calls get a line in the log, at level info."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="How it is logged; auto is console on a terminal and json elsewhere."
@@ -150,6 +164,13 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _metrics_address(cls, value: str) -> str:
+        if value and Address.parse(value).path is not None:
+            raise ValueError(f"{value!r} is no address for metrics; write host:port")
+        return value
 
     @field_validator("listen")
     @classmethod
@@ -190,6 +211,11 @@ class Settings(BaseSettings):
     def addresses(self) -> list[Address]:
         """Where to listen."""
         return [Address.parse(text) for text in self.listen]
+
+    @property
+    def metrics_address(self) -> Address | None:
+        """Where metrics are served, if they are."""
+        return Address.parse(self.metrics_listen) if self.metrics_listen else None
 
     @property
     def received_types(self) -> frozenset[int]:

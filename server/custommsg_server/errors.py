@@ -29,7 +29,7 @@ class Reason(Enum):
     NODE_ERROR = "NODE_ERROR"
     """The node answered with an error that the gateway does not know. Metadata: code."""
     OVERLOADED = "OVERLOADED"
-    """Too much is in flight, or a limit was reached; nothing was written."""
+    """Too much is in flight, or a limit was reached; nothing was written. Metadata: limit."""
     POSITION_EXPIRED = "POSITION_EXPIRED"
     """The asked-for position is not in the inbox (any more). Metadata: earliest, latest."""
     INBOX_UNAVAILABLE = "INBOX_UNAVAILABLE"

@@ -41,9 +41,13 @@ class PeerLimits:
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits = limits
         self._clock = clock
         self._free_at: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        self.set(limits)
+
+    def set(self, limits: Limits) -> None:
+        """Hold peers to other limits from now on."""
+        self._limits = limits
         self._per_message = 1 / limits.messages_per_s if limits.messages_per_s else 0.0
         self._per_byte = 1 / limits.bytes_per_s if limits.bytes_per_s else 0.0
 
@@ -67,6 +71,7 @@ class PeerLimits:
                 Reason.OVERLOADED,
                 "This peer is sent as much as it can read already; more would only fill the node's memory."
                 f" Nothing was sent; try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
+                metadata={"limit": "peer_rate"},
                 retry_after=wait,
             )
         self._charge(node_id, now, 1, size + FRAMING)

@@ -118,6 +118,11 @@ class Inbox:
         return self._feed.latest
 
     @property
+    def waiting(self) -> int:
+        """Bytes of memory that wait to be stored."""
+        return self._waiting
+
+    @property
     def is_full(self) -> bool:
         """Whether so much waits to be stored that whoever appends should wait, too."""
         return self._waiting >= self._max_waiting

@@ -282,6 +282,7 @@ def overloaded() -> RelayError:
     return RelayError(
         Reason.OVERLOADED,
         "Too many requests wait for the node. Nothing was sent; try again, with fewer at once.",
+        metadata={"limit": "node_queue"},
         retry_after=0.5,
     )
 

@@ -28,13 +28,13 @@ class Observer(Protocol):
     """Is told of calls, on the event loop and in the way of each call: it must be quick, and must not raise."""
 
     def began(self, call: Call) -> None:
-        """A call has begun."""
+        """Take note that a call has begun."""
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
-        """Some of a call's messages have their outcome; OVERLOADED says which limit it was."""
+        """Take note of the outcome of some of its messages; with OVERLOADED comes the limit."""
 
     def ended(self, call: Call) -> None:
-        """A call has ended, and how."""
+        """Take note that it has ended, and how."""
 
 
 class Call:
