@@ -1,0 +1,1 @@
+"""The foreign contracts, through their own stubs."""
