@@ -50,7 +50,7 @@ async def direct(job: Job, meter: Meter) -> None:
     receiving = asyncio.create_task(receive())
     try:
         if job.rate:
-            await pace(job.rate, meter, send)
+            await pace(job.rate, meter.over, send)
         else:
             for _ in range(job.callers):
                 send(perf_counter())

@@ -8,22 +8,20 @@ import time
 from collections.abc import Callable
 from time import perf_counter
 
-from benchmarks.load.meter import Meter
 
-
-async def pace(rate: float, meter: Meter, send: Callable[[float], None]) -> None:
-    """Call `send` with the time at which a message is due, `rate` times a second, until the meter is over.
+async def pace(rate: float, over: asyncio.Event, send: Callable[[float], None]) -> None:
+    """Call `send` with the time at which a message is due, `rate` times a second, until it is over.
 
     `send` gets the time when it should have been called, even if it is called late: else a stall would hide
     itself, since each message that it delays would count from its late start ("coordinated omission").
     """
     loop = asyncio.get_running_loop()
-    over = threading.Event()
+    stop = threading.Event()
 
     def tick() -> None:
         # A thread, because the timers of an event loop are no finer than a millisecond.
         start, number = perf_counter(), 0
-        while not over.is_set():
+        while not stop.is_set():
             due = start + number / rate
             if (wait := due - perf_counter()) > 0:
                 time.sleep(wait)
@@ -33,7 +31,7 @@ async def pace(rate: float, meter: Meter, send: Callable[[float], None]) -> None
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:
-        await meter.over.wait()
+        await over.wait()
     finally:
-        over.set()
+        stop.set()
         thread.join()

@@ -41,7 +41,7 @@ async def unary(job: Job, meter: Meter) -> None:
         stubs: list[CustomMsgServiceAsyncStub] = [CustomMsgServiceStub(channel) for channel in opened]
         if job.rate:
             async with asyncio.TaskGroup() as group:
-                await pace(job.rate, meter, lambda due: _discard(group.create_task(send(stubs[0], due))))
+                await pace(job.rate, meter.over, lambda due: _discard(group.create_task(send(stubs[0], due))))
             return
         async with asyncio.TaskGroup() as group:
             for number in range(job.callers):
