@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks import results, rounds, table
 from benchmarks.cases import select
-from benchmarks.process import StartError
+from benchmarks.process import StartError, end_children_on_sigterm
 from benchmarks.profiling import profile as run_profile
 from benchmarks.result import result_of
 from benchmarks.rig import Timing, rig
@@ -39,7 +39,7 @@ def bench(
     """Measure all cases and print the table."""
     # A log keeps what fits its lines; a terminal knows its own width.
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    timing = Timing(0.1, 0.1) if quick else Timing(seconds=seconds)
+    timing = Timing(0.02, 0.08) if quick else Timing(seconds=seconds)
     if profile is not None:
         return _profile(console, profile, timing, rpc_file)
     cases = select(only)
@@ -75,6 +75,7 @@ def save(last: Path = results.LAST) -> int:
 
 def main() -> None:
     """Run the command line; end with its exit status."""
+    end_children_on_sigterm()
     try:
         sys.exit(cli())
     except (ValueError, OSError, StartError) as error:

@@ -24,7 +24,7 @@ from benchmarks.inbox import disk
 from benchmarks.inbox.hook import Hook, attached
 from benchmarks.inbox.subscriber import Subscriber
 from benchmarks.job import Usage
-from benchmarks.process import address_of, started
+from benchmarks.process import StartError, address_of, end_children_on_sigterm, started
 from benchmarks.programs import loops
 from benchmarks.rig import Running, gateway
 from benchmarks.usage import usage_of
@@ -200,5 +200,15 @@ def bench(
         show(lines)
 
 
+def main() -> None:
+    """Run the command line; end with its exit status."""
+    end_children_on_sigterm()
+    try:
+        sys.exit(cli())
+    except (OSError, StartError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    sys.exit(cli())
+    main()
