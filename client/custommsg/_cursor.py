@@ -74,6 +74,7 @@ class Cursor:
             self._request.inbox_id = inbox_id
         if self.position is None:
             self.position = int(position)
+        self.acked(int(position))  # where the gateway starts a consumer is where it has it
         return True
 
     def take(self, response: pb.SubscribeCustomMsgsResponse) -> None:

@@ -238,6 +238,7 @@ class Client:
 
         Raises:
             InvalidRequest: INVALID_CONSUMER.
+            ConsumerUnknown: no subscription has given that name, or it was deleted.
             PositionExpired: the inbox has not come that far.
             NotSent: the gateway or the inbox could not be reached; it is safe to try again.
             CustomMsgError: any other failure.
