@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from support import standin
-from support.gateways import settings
-from support.keys import node_id
-from support.metrics import scrape, value
-from support.standin import StandIn
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server import app
 from custommsg_server.rpc.listen import ListenError
+from support import standin
+from support.gateways import settings
+from support.keys import node_id
+from support.metrics import scrape, value
+from support.standin import StandIn
 
 SEND = "custommsg.v1.CustomMsgService/SendCustomMsg"
 STREAM = "custommsg.v1.CustomMsgService/SendCustomMsgStream"
