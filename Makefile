@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup run demo test check format lint types proto proto-check imports lock clean
+.PHONY: help setup run demo test check format lint types imports proto proto-check lock clean \
+	test-heavy test-lightningd test-ldk test-clients conformance bench bench-save bench-inbox
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -49,6 +50,50 @@ types: setup ## mypy --strict
 imports: setup ## the import rules of the rooms
 	@$(BIN)/lint-imports --no-cache | tail -n 3
 
+test-heavy: setup ## 20 x kill -9, bounded memory; some minutes
+	@$(BIN)/python -m pytest -m heavy tests
+
+test-lightningd: setup ## the contract over a real lightningd: LIGHTNINGD=/path, or on PATH; no bitcoind
+	@$(BIN)/python -m pytest -m lightningd -rs tests
+
+LDK := tests/ldk/node_modules/.package-lock.json
+$(LDK): tests/ldk/package-lock.json
+	@command -v npm >/dev/null || { echo "test-ldk needs Node.js 18 or newer, with npm."; exit 1; }
+	@npm ci --prefix tests/ldk --silent --no-audit --no-fund
+	@touch $@
+
+test-ldk: setup $(LDK) ## the embedded node and LDK talk to each other; needs Node.js
+	@$(BIN)/python -m pytest tests/ldk
+
+bench: setup ## the gateway side by side with the node itself, as ratios
+	@$(BIN)/python -m benchmarks
+
+bench-save: setup ## keep the last results, with a description of the machine
+	@$(BIN)/python -m benchmarks --save
+
+bench-inbox: setup ## replay from the store, and live from the hook to a subscriber
+	@$(BIN)/python -m benchmarks.inbox
+
+# Clients of other contracts, each in an environment of its own: the newcomer needs none of them.
+CLIENTS := tests/clients
+CLIENTS_READY := $(addprefix $(CLIENTS)/,pyln_grpc_proto/.venv/.ready gl_client/.venv/.ready \
+	lightning/node_modules/.ready)
+
+$(CLIENTS)/%/.venv/.ready: $(CLIENTS)/%/requirements.txt
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(CLIENTS)/lightning/node_modules/.ready: $(CLIENTS)/lightning/package-lock.json
+	@cd $(CLIENTS)/lightning && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-clients: setup $(CLIENTS_READY) ## real clients of the dialects; needs Node.js
+	@$(BIN)/python -m pytest $(CLIENTS)
+
+conformance: setup $(CLIENTS_READY) ## write the table in docs/dialects.md anew
+	@CONFORMANCE=write $(BIN)/python -m pytest $(CLIENTS)
+
 CODEGEN := .venv-codegen
 $(CODEGEN)/.ready: requirements/codegen.txt
 	@$(PYTHON) -m venv --clear $(CODEGEN)
@@ -70,6 +115,8 @@ lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	@$(UV_COMPILE) pyproject.toml --extra server --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
+	@$(UV_COMPILE) $(CLIENTS)/pyln_grpc_proto/requirements.in -o $(CLIENTS)/pyln_grpc_proto/requirements.txt
+	@$(UV_COMPILE) $(CLIENTS)/gl_client/requirements.in -o $(CLIENTS)/gl_client/requirements.txt
 
 clean: ## remove what make made
 	@rm -rf $(VENV) $(CODEGEN)
