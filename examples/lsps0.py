@@ -41,7 +41,7 @@ def answer(payload: bytes) -> dict[str, object] | None:
     request_id, params = request.get("id"), request.get("params", {})
     if request.get("method") != "lsps0.list_protocols":
         return response(request_id, error={"code": -32601, "message": "Method not found"})
-    if params != {}:
+    if params not in ({}, [*b"{}"]):  # gl-client 0.3.4 sends its {} as a list of these two bytes
         data = {"unrecognized": list(params) if isinstance(params, dict) else []}
         return response(request_id, error={"code": -32602, "message": "Invalid params", "data": data})
     return response(request_id, result={"protocols": PROTOCOLS})
