@@ -22,6 +22,9 @@ from cyclopts import App, Parameter
 from custommsg_server import app as gateway
 from custommsg_server import devnode, logs, tryout
 from custommsg_server.config import Settings, SettingsError, load
+from custommsg_server.doctor import report
+from custommsg_server.doctor.examine import examine
+from custommsg_server.doctor.finding import Finding, is_well
 from custommsg_server.rpc.listen import ListenError
 
 cli = App(
@@ -42,6 +45,23 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
     logs.configure(settings.log_level, settings.log_format)
     asyncio.run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
     return 0
+
+
+def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> int:
+    """Check settings, lightningd, inbox, certificates and addresses, and say what to do about each.
+
+    It takes the settings of `serve`, changes nothing, and exits with 1 if something keeps a gateway from working.
+    """
+    logs.configure("critical", "console")
+    try:
+        settings = load({name: value for name, value in flags.items() if value is not None}, config)
+        findings = asyncio.run(examine(settings))
+    except SettingsError as error:
+        findings = [
+            Finding("settings", "fix", str(error), "custommsg-server serve --help says what there is.")
+        ]
+    print(report.as_json(findings) if json else report.as_text(findings))  # noqa: T201 -- asked for
+    return 0 if is_well(findings) else 1
 
 
 @cli.command(name="plugin")
@@ -112,13 +132,14 @@ def run_devnode(
     return 0
 
 
-def _with_settings_as_flags(command: Any) -> Any:
+def _with_settings_as_flags(command: Any, *more: inspect.Parameter) -> Any:
     """Give a command one flag for each setting, so that each is described in one place."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
+        *more,
         inspect.Parameter(
             "config", keyword, default=None, annotation=Annotated[Path | None, Parameter(help="A TOML file.")]
-        )
+        ),
     ]
     for name, field in Settings.model_fields.items():
         text = f"{field.description} [default: {_default(field.default)}]"
@@ -134,7 +155,14 @@ def _default(value: object) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
+_JSON = inspect.Parameter(
+    "json",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, Parameter(help="Print JSON, for a program.")],
+)
 cli.command(_with_settings_as_flags(serve), name="serve")
+cli.command(_with_settings_as_flags(doctor, _JSON), name="doctor")
 
 
 def main() -> None:

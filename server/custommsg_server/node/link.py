@@ -134,7 +134,7 @@ class Link:
         return was_up
 
     async def _open(self, on_lost: Callable[[], None]) -> Connection:
-        sock = await asyncio.to_thread(_open_socket, self._rpc_file)
+        sock = await asyncio.to_thread(open_socket, self._rpc_file)
         _, connection = await asyncio.get_running_loop().create_unix_connection(
             lambda: Connection(self._options.window, self._options.max_waiting, on_lost), sock=sock
         )
@@ -180,7 +180,12 @@ class Link:
             watcher(self._is_up)
 
 
-def _open_socket(rpc_file: Path) -> socket.socket:
+def open_socket(rpc_file: Path) -> socket.socket:
+    """Connect to lightningd's socket.
+
+    Raises:
+        OSError: that is not possible.
+    """
     # pyln-client knows how to reach a socket whose path is longer than the kernel takes.
     wrapper = UnixSocket(str(rpc_file))
     sock: socket.socket = wrapper.sock

@@ -1,0 +1,1 @@
+"""`custommsg-server doctor`: what keeps a gateway from working, and what to do."""
