@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from custommsg_server.errors import RelayError, not_sent
 from custommsg_server.limits import PeerLimits
 from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
+from custommsg_server.stages import stage
 
 CHECKED = "Checked, not sent"
 """The status of a message that was to be validated only."""
@@ -39,7 +40,8 @@ class Relay:
             RelayError: any reason of the error table that sending has.
         """
         self._limits.take_now(outbound.node_id, len(outbound.message))
-        [outcome] = await self._node.send([outbound], deadline)
+        with stage("node"):
+            [outcome] = await self._node.send([outbound], deadline)
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
@@ -68,7 +70,8 @@ class Relay:
         Raises:
             RelayError: as `send` would.
         """
-        await self._node.check(outbound, deadline)
+        with stage("node"):
+            await self._node.check(outbound, deadline)
         return CHECKED
 
     async def list_peers(self, deadline: float) -> list[Peer]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
@@ -20,8 +19,6 @@ SENT: Final = "SENT"
 """The outcome of a message that the node has taken; other outcomes are the names of reasons."""
 DELIVERED: Final = "DELIVERED"
 """The outcome of an event that was written to a subscriber."""
-
-_NO_STAGE: Final = nullcontext()
 
 
 class Observer(Protocol):
@@ -63,7 +60,6 @@ class Call:
         "seconds",
         "size",
         "span",
-        "stages",
     )
 
     def __init__(self, method: str, is_stream: bool, context: Any, observers: Sequence[Observer]) -> None:
@@ -90,8 +86,6 @@ class Call:
         """How long it took, once it has ended."""
         self.span: Any = None
         """Belongs to the tracing observer, if there is one."""
-        self.stages: Callable[[Call, str], AbstractContextManager[Any]] | None = None
-        """Makes a child span; set by the tracing observer."""
         _current.set(self)
         for observer in observers:
             observer.began(self)
@@ -144,9 +138,3 @@ _current: ContextVar[Call] = ContextVar("call")
 def current() -> Call:
     """Return the call that this task serves."""
     return _current.get(None) or Call("", False, None, ())
-
-
-def stage(name: str) -> AbstractContextManager[Any]:
-    """Mark a part of the current call, for its trace: "validate", "rune", "node"."""
-    call = _current.get(None)
-    return _NO_STAGE if call is None or call.stages is None else call.stages(call, name)

@@ -11,9 +11,10 @@ from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.mailbox import Mailbox
 from custommsg_server.relay import Relay
 from custommsg_server.rpc import convert, subscriptions
-from custommsg_server.rpc.call import DELIVERED, current, stage
+from custommsg_server.rpc.call import DELIVERED, current
 from custommsg_server.rpc.deadline import Deadlines
 from custommsg_server.rpc.stream import SendStream
+from custommsg_server.stages import stage
 from custommsg_server.wire import message_type
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
             outbound = convert.outbound_from_proto(request)
             call.names(outbound)
         act = self._relay.check if request.validate_only else self._relay.send
-        with stage("node"):
-            status = await act(outbound, self._deadlines.of(context))
+        status = await act(outbound, self._deadlines.of(context))
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
     # Streams are coroutines that write, so that all of a call happens within its interceptor; grpc.aio takes

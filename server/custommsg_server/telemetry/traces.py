@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from custommsg_server import stages
 from custommsg_server.errors import RelayError
 from custommsg_server.rpc.call import Call
 
@@ -85,7 +87,7 @@ class Tracing:
             SpanKind.SERVER,
             {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
         )
-        call.stages = self._child
+        stages.marker.set(partial(self._child, call))
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
         """See `rpc.call.Observer`."""

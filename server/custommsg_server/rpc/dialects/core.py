@@ -13,8 +13,9 @@ from custommsg_server.inbox.position import Start
 from custommsg_server.mailbox import Mailbox, Wish
 from custommsg_server.node.port import Outbound
 from custommsg_server.relay import Relay
-from custommsg_server.rpc.call import DELIVERED, current, stage
+from custommsg_server.rpc.call import DELIVERED, current
 from custommsg_server.rpc.deadline import Deadlines
+from custommsg_server.stages import stage
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,8 +57,7 @@ class Core:
         with stage("validate"):
             outbound = parse()
             call.names(outbound)
-        with stage("node"):
-            return await self.relay.send(outbound, self.deadline(context))
+        return await self.relay.send(outbound, self.deadline(context))
 
     async def stream_live(
         self, context: Context, to_proto: Callable[[Arrival], Any], types: tuple[range, ...] = ()
