@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from pyln.client import LightningRpc
 
 from custommsg_server import app, devnode
 from custommsg_server.devnode import DevNode
@@ -43,6 +44,10 @@ class Stage:
     node: DevNode
     peer: DevNode
     address: str
+
+    async def node_call(self, method: str, **params: Any) -> Any:
+        """Make a JSON-RPC call to the node, as lightning-cli does."""
+        return await asyncio.to_thread(LightningRpc(str(self.node.rpc_file)).call, method, params)
 
 
 @asynccontextmanager
@@ -134,6 +139,14 @@ def device_certificate(directory: Path) -> tuple[Path, Path]:
     return certificate_path, key_path
 
 
+def server_certificate(directory: Path, name: str) -> dict[str, Path]:
+    """Make a certificate for a gateway, and its CA's in ca.pem; return the settings."""
+    authority, path = trustme.CA(), directory / "server.pem"
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(path)
+    return {"tls_cert": path, "tls_key": path}
+
+
 def rows(call: str, seen: list[tuple[str, object]]) -> list[tuple[str, str, object]]:
     """Say which call these cases are of."""
     return [(call, case, outcome) for case, outcome in seen]
@@ -156,9 +169,10 @@ async def test_gl_client(short_path: Path) -> None:
     """Greenlight's client, over cln.Node and greenlight.Node; its LspClient speaks LSPS0 to a peer."""
     directory = HERE / "gl_client"
     certificate, key = device_certificate(short_path)
-    async with staged(short_path) as stage:
-        program = (directory / ".venv/bin/python", directory / "client.py", stage.address)
-        async with running(*program, certificate, key) as client:
+    async with staged(short_path, insecure=False) as stage:
+        rune = (await stage.node_call("createrune"))["rune"]
+        program = (directory / ".venv/bin/python", directory / "client.py", f"http://{stage.address}")
+        async with running(*program, certificate, key, rune) as client:
             seen = rows("`send_custommsg`", await send_all(client, stage))
             seen += rows("`stream_custommsg`", await receive_all(client, stage))
             async with lsp(stage.peer):
@@ -166,3 +180,52 @@ async def test_gl_client(short_path: Path) -> None:
             assert (outcome.code, outcome.text) == ("OK", "[1, 2]")
             seen.append(("`LspClient.list_protocols`", "answered by the peer over LSPS0", outcome))
     table.check("gl-client 0.3.4", seen)
+
+
+@needs("gl_client/.venv/.ready")
+async def test_gl_client_over_tls(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an https:// address, as docs/dialects.md says."""
+    directory = HERE / "gl_client"
+    certificate, key = device_certificate(short_path)
+    monkeypatch.setenv("GL_CA_CRT", str(short_path / "ca.pem"))
+    async with staged(short_path, insecure=False, **server_certificate(short_path, "localhost")) as stage:
+        rune = (await stage.node_call("createrune"))["rune"]
+        program = (directory / ".venv/bin/python", directory / "client.py", f"https://{stage.address}")
+        async with running(*program, certificate, key, rune) as client:
+            outcome = await client.call("send", peer=stage.peer.id.hex(), message="9419cafe")
+            assert outcome.code == "OK"
+        assert (await stage.peer.next_message()).payload == b"\xca\xfe"
+
+
+@needs("lightning/node_modules/.ready")
+async def test_lightning(short_path: Path) -> None:
+    """The npm package `lightning`, over lnrpc.Lightning; it takes TLS for granted, and a rune for a macaroon."""
+    async with staged(short_path, insecure=False, **server_certificate(short_path, "127.0.0.1")) as stage:
+        rune = (await stage.node_call("createrune"))["rune"]
+        program = ("node", HERE / "lightning/client.mjs", stage.address, short_path / "ca.pem", rune)
+        async with running(*program) as client:
+            seen = rows("`sendMessageToPeer`", await send_all(client, stage))
+            seen += rows("`subscribeToPeerMessages`", await receive_all(client, stage))
+            seen += await start_up(client, stage, short_path)
+        async with running(*program[:-1], "bm8gcnVuZQ==") as stranger:
+            seen.append(("`getWalletInfo`", "with a rune that is none", await stranger.call("info")))
+    table.check("lightning 12.5.0 (npm)", seen)
+
+
+async def start_up(client: Client, stage: Stage, directory: Path) -> list[tuple[str, str, object]]:
+    """Make the calls with which programs on this client begin."""
+    info, peers = await client.call("info"), await client.call("peers")
+    assert info.text == f"{stage.node.alias} {stage.node.id.hex()} 1"
+    assert peers.text == stage.peer.id.hex()
+    seen: list[tuple[str, str, object]] = [("`getWalletInfo`", "", info), ("`getPeers`", "", peers)]
+    async with devnode.run(directory / "other") as other:
+        for case, node_id_, host in (
+            ("a node that listens", other.id, other.address),
+            ("a peer that is connected", stage.peer.id, stage.peer.address),
+            ("the node itself", stage.node.id, stage.node.address),
+            ("nobody there", node_id(), "127.0.0.1:1"),
+        ):
+            outcome = await client.call("connect", peer=node_id_.hex(), host=str(host))
+            seen.append(("`addPeer`", case, outcome))
+        await other.until_connected(stage.node.id)
+    return seen

@@ -1,4 +1,4 @@
-"""gl-client, Greenlight's client: `client.py HOST:PORT CERTIFICATE KEY`.
+"""gl-client, Greenlight's client: `client.py URI CERTIFICATE KEY RUNE`.
 
 It wants credentials, and signs each request with the key; with an http:// address it uses no TLS.
 """
@@ -15,9 +15,9 @@ from glclient import Credentials, Node
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import driver
 
-address, certificate, key = sys.argv[1:]
-CREDENTIALS = Credentials.from_parts(Path(certificate).read_bytes(), Path(key).read_bytes(), "no rune")
-NODE = Node(b"", f"http://{address}", CREDENTIALS)
+uri, certificate, key, rune = sys.argv[1:]
+CREDENTIALS = Credentials.from_parts(Path(certificate).read_bytes(), Path(key).read_bytes(), rune)
+NODE = Node(b"", uri, CREDENTIALS)
 
 
 def send(peer: str, message: str) -> dict[str, Any] | None:

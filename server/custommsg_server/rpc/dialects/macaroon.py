@@ -1,4 +1,4 @@
-"""Where an LND client shows who it is: `macaroon` metadata, in which it carries a rune to us.
+"""Where clients of the dialects show a rune: LND's as a `macaroon`, Greenlight's as `glrune`.
 
 A rune is text of base64url. LND's clients take a macaroon's bytes and send them as hex digits, so the text of the rune
 is what stands for the bytes.
@@ -11,19 +11,24 @@ from collections.abc import Iterable
 from typing import Final
 
 KEY: Final = "macaroon"
+GREENLIGHT_KEY: Final = "glrune"
 MAX_SIZE: Final = 4096
 """Bytes of a rune: beyond any real one."""
 _RUNE: Final = re.compile(rb"[A-Za-z0-9_-]+={0,2}")
 
 
 def rune_of(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
-    """Return the rune that a call's metadata carry as a macaroon, or None.
+    """Return the rune that a call's metadata carry in the way of a dialect, or None.
 
     None also for what is no rune at all, such as a macaroon that LND has made: such a caller shows no credential.
     """
     for key, value in metadata:
-        if key == KEY and isinstance(value, str):
+        if isinstance(value, bytes):
+            continue
+        if key == KEY:
             return rune_from_hex(value)
+        if key == GREENLIGHT_KEY:
+            return value if _is_rune(value.encode()) else None
     return None
 
 
@@ -32,9 +37,13 @@ def rune_from_hex(text: str) -> str | None:
     if len(text) > 2 * MAX_SIZE or not re.fullmatch(r"([0-9A-Fa-f]{2})+", text):
         return None
     raw = bytes.fromhex(text)
-    return raw.decode() if _RUNE.fullmatch(raw) else None
+    return raw.decode() if _is_rune(raw) else None
 
 
 def hex_of(rune: str) -> str:
     """Write a rune as LND's clients send it."""
     return rune.encode().hex()
+
+
+def _is_rune(raw: bytes) -> bool:
+    return len(raw) <= MAX_SIZE and _RUNE.fullmatch(raw) is not None
