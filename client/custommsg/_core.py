@@ -34,9 +34,12 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # A subscriber sends nothing, so nothing else would tell it that the other end is gone without a word:
-    # it asks while a call is open. The gateway's heartbeats keep the gateway from finding that too often.
+    # it asks while a call is open, and takes 10 s of silence for an answer. (Of the two timeouts the second
+    # one counts, of a minute unless it is set; the first one becomes TCP_USER_TIMEOUT.) The gateway's
+    # heartbeats keep the gateway from finding that it is asked too often.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 

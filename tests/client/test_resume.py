@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import custommsg
+from custommsg import _core
 from custommsg._cursor import Cursor
 from custommsg.v1 import custommsg_pb2 as pb
+from support import wire_cutter
 from support.client_gateway import ScriptedGateway, refuse_because, run
 from support.either import Either
 from support.feed import CUTS, INBOX_ID, Code, Feed, Step, end, interruption, message, stopping, vanish
@@ -106,6 +108,23 @@ async def test_a_gateway_that_is_restarted_is_found_again(connect: Any) -> None:
         gateway.stream = feed = Feed([message(1), message(2)])
         assert (await waiting).sequence == 2
     assert feed.requests[0].after == 1
+
+
+async def test_a_connection_that_went_dead_is_noticed(
+    connect: Any, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No byte comes and no end either, as behind a router that forgot the connection: it asks, and goes on."""
+    times = [name for name, _ in _core.CHANNEL_OPTIONS if "keepalive_time" in name or "ping_timeout" in name]
+    options = dict(_core.CHANNEL_OPTIONS) | dict.fromkeys(times, 200)
+    monkeypatch.setattr(_core, "CHANNEL_OPTIONS", tuple(options.items()))
+    gateway.stream = feed = Feed([message(1), message(2)], [1])
+    async with wire_cutter.run(gateway.address) as proxy:
+        listening = connect(proxy.address).subscribe()
+        assert (await listening.next()).sequence == 1
+        proxy.cut()
+        assert (await listening.next()).sequence == 2
+        await listening("close")
+    assert [request.after for request in feed.requests] == [0, 1]
 
 
 async def test_an_outage_is_one_warning_and_its_end_is_told(
