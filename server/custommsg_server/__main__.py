@@ -25,6 +25,7 @@ from custommsg_server.config import Settings, SettingsError, load
 from custommsg_server.doctor import report
 from custommsg_server.doctor.examine import examine
 from custommsg_server.doctor.finding import Finding, is_well
+from custommsg_server.rpc import probe
 from custommsg_server.rpc.listen import ListenError
 
 cli = App(
@@ -79,6 +80,18 @@ async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await run(stop)
+
+
+@cli.command
+def health(
+    *,
+    address: Annotated[str, Parameter(help="host:port or unix:/path, without TLS.")] = probe.ADDRESS,
+    service: Annotated[str, Parameter(help="Empty: the process. With a service's name: also its node.")] = "",
+) -> int:
+    """Ask a running gateway for its health; exit with 0 if it serves."""
+    said = probe.check(address, service)
+    print(said)  # noqa: T201 -- said to the person at the terminal
+    return int(said != probe.SERVING)
 
 
 @cli.command(name="try")
