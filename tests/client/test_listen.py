@@ -139,7 +139,7 @@ async def test_a_position_that_expired_ends_it(cli: Run, gateway: ScriptedGatewa
     """With the status of its code, as every failure."""
     gateway.stream = Feed([], [refuse_because(Code.OUT_OF_RANGE, "POSITION_EXPIRED", "Gone.")])
     done = await cli("listen", "--after", "1")
-    assert (done.status, done.err) == (75, "error: POSITION_EXPIRED: Gone.\n")
+    assert (done.status, done.out, done.err) == (75, "", "error: POSITION_EXPIRED: Gone.\n")
 
 
 WRONG_USE = [

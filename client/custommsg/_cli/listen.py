@@ -66,8 +66,9 @@ def listen(
             peer_events=events,
             interruptions=events,
         )
+        subscription.start()
         printer.begin()
-        for printed, event in enumerate(subscription.start(), 1):
+        for printed, event in enumerate(subscription, 1):
             printer.print(event)
             if consumer is not None:
                 subscription.ack(event)
