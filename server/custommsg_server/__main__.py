@@ -11,11 +11,11 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import asyncio
 import inspect
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, TypeVar
 
 from cyclopts import App, Parameter
 
@@ -27,6 +27,8 @@ from custommsg_server.doctor.examine import examine
 from custommsg_server.doctor.finding import Finding, is_well
 from custommsg_server.rpc import probe
 from custommsg_server.rpc.listen import ListenError
+
+T = TypeVar("T")
 
 cli = App(
     name="custommsg-server",
@@ -44,7 +46,7 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
     given = {name: value for name, value in flags.items() if value is not None}
     settings = load(given, config)
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
+    _run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
     return 0
 
 
@@ -56,7 +58,7 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
     logs.configure("critical", "console")
     try:
         settings = load({name: value for name, value in flags.items() if value is not None}, config)
-        findings = asyncio.run(examine(settings))
+        findings = _run(examine(settings))
     except SettingsError as error:
         findings = [
             Finding("settings", "fix", str(error), "custommsg-server serve --help says what there is.")
@@ -70,8 +72,20 @@ def run_as_plugin() -> int:
     """Run the gateway as a plugin that lightningd has started: its settings are lightningd's options."""
     base = load({})
     logs.configure(base.log_level, "json")
-    asyncio.run(_until_signal(lambda stop: gateway.serve_as_plugin(base, stop)))
+    _run(_until_signal(lambda stop: gateway.serve_as_plugin(base, stop)))
     return 0
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
 
 
 async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -102,7 +116,7 @@ def try_out(
 ) -> int:
     """Run a gateway on an embedded node with a peer, to try it out."""
     logs.configure("warning", "auto")
-    asyncio.run(_until_signal(lambda stop: tryout.try_out(listen, json, stop)))
+    _run(_until_signal(lambda stop: tryout.try_out(listen, json, stop)))
     return 0
 
 
@@ -141,7 +155,7 @@ def run_devnode(
     def _say(node: devnode.DevNode) -> None:
         print(f"{node.id.hex()}@{node.address}  rpc-file {node.rpc_file}", flush=True)  # noqa: T201
 
-    asyncio.run(_until_signal(run))
+    _run(_until_signal(run))
     return 0
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final
 
 import structlog
@@ -116,14 +117,14 @@ class Connection(asyncio.Protocol):
 
         Args:
             requests: what to ask.
-            deadline: in seconds of the loop's clock.
+            deadline: in seconds of the loop's clock; may be infinite.
         """
         if not self.is_open:
             return [unavailable("the connection to it was lost")] * len(requests)
         if self._waiting_count + len(requests) > self._max_waiting + self._window:
             return [overloaded()] * len(requests)
         batch = Batch(requests, self._loop.create_future())
-        timer = self._loop.call_at(deadline, self._expire, batch)
+        timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
         self._waiting[batch] = None
         self._waiting_count += len(requests)
         self._schedule_flush()
@@ -131,7 +132,8 @@ class Connection(asyncio.Protocol):
             if requests:
                 await batch.done
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._forget(batch)
         return [answer for answer in batch.answers if answer is not None]
 
