@@ -11,7 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from pyln.client.lightning import UnixDomainSocketRpc
@@ -146,9 +146,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=MAX_WRITE_SIZE)
+        # uvloop's transports have all the methods, and are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=MAX_WRITE_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell each caller what is known of its requests."""

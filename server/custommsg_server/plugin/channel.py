@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 
@@ -82,10 +82,10 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.ReadTransport)
-        self._reader = transport
-        if self._writer is None and isinstance(transport, asyncio.WriteTransport):
-            self._writer = transport
+        # uvloop's transports have all the methods, and are none of asyncio's classes.
+        self._reader = cast("asyncio.ReadTransport", transport)
+        if self._writer is None:  # else they are two: stdin and stdout
+            self._writer = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner."""
