@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup run demo test check format lint types imports proto proto-check lock clean \
+.PHONY: docs help setup run demo test check format lint types imports proto proto-check lock clean \
 	test-heavy test-lightningd test-ldk test-clients conformance bench bench-save bench-inbox
 
 help: ## this list
@@ -110,6 +110,9 @@ proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
 	@diff -r -x __pycache__ -x py.typed $(CODEGEN)/out/custommsg/v1 client/custommsg/v1 \
 		&& diff -r -x __pycache__ -x '*.proto' $(CODEGEN)/out/$(DIALECTS) server/$(DIALECTS) \
 		|| { echo "The stubs are not what the protos say. Run: make proto"; exit 1; }
+
+docs: setup ## write the tables of docs/operations.md anew
+	@$(BIN)/python tools/document.py
 
 lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt

@@ -85,7 +85,15 @@ class _Gateway:
     """A gateway as a process, with its node up, and a stub of it."""
 
     def __init__(self, node: StandIn, **env: str) -> None:
-        arguments = ("serve", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file), "--no-receive")
+        arguments = (
+            "serve",
+            "--insecure",
+            "--listen",
+            "127.0.0.1:0",
+            "--rpc-file",
+            str(node.rpc_file),
+            "--no-receive",
+        )
         self._running = processes.server(*arguments, env=env)
 
     async def __aenter__(self) -> _Gateway:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 from custommsg_server.rpc.call import DELIVERED, Call
 
@@ -39,6 +39,7 @@ class CallMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # a second series for each one, which says when it was made
         self._calls = Counter(
             "custommsg_calls",
             "Calls that have ended, by method, status code and reason.",

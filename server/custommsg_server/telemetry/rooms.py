@@ -112,7 +112,9 @@ class RoomsCollector(Collector):
     def _node(self) -> Iterator[Metric]:
         node = self._rooms.node
         info = GaugeMetricFamily(
-            "custommsg_info", "The gateway and its node.", labels=("version", "node_version", "network")
+            "custommsg_info",
+            "The versions of the gateway and of its node; always 1.",
+            labels=("version", "node_version", "network"),
         )
         known = node.info
         info.add_metric([self._version, known.version if known else "", known.network if known else ""], 1)
@@ -139,21 +141,23 @@ class RoomsCollector(Collector):
         inbox, held = self._rooms.inbox, now.state.held
         yield _gauge("attached", "Whether lightningd hands over what peers send.", now.state.attached)
         yield _gauge("inbox_up", "Whether the inbox works.", now.state.error is None)
-        yield _gauge("inbox_waiting_bytes", "Memory that waits to be stored.", inbox.waiting)
+        yield _gauge("inbox_waiting_bytes", "What has arrived and waits to be stored.", inbox.waiting)
         if held is not None:
             age = time.time() - held.oldest_ns / 1e9 if held.oldest_ns else 0.0
-            yield _gauge("inbox_events", "Events that are kept.", held.count)
-            yield _gauge("inbox_bytes", "What they take on the disk.", held.size)
-            yield _gauge("inbox_oldest_seconds", "The age of the oldest of them.", age)
-            yield _gauge("inbox_latest_sequence", "The newest event's sequence number.", held.latest)
+            yield _gauge("inbox_events", "Events that the inbox holds.", held.count)
+            yield _gauge(
+                "inbox_bytes", "What the inbox takes on its disk; the retention is held to it.", held.size
+            )
+            yield _gauge("inbox_oldest_seconds", "The age of the oldest event in the inbox.", age)
+            yield _gauge("inbox_latest_sequence", "The sequence number of the newest event.", held.latest)
         with suppress(OSError):
             disk = os.statvfs(self._rooms.inbox_path.parent)
             yield _gauge("inbox_disk_free_bytes", "Room on the inbox's disk.", disk.f_bavail * disk.f_frsize)
 
     def _consumers(self, consumers: list[ConsumerState]) -> Iterator[Metric]:
-        yield _gauge("consumers", "Named consumers.", len(consumers))
+        yield _gauge("consumers", "How many named consumers there are.", len(consumers))
         expired = sum(one.expired for one in consumers)
-        yield _gauge("consumers_expired", "Those for whom some events are no longer kept.", expired)
+        yield _gauge("consumers_expired", "Named consumers for whom some events are no longer kept.", expired)
         names = {one.consumer.name for one in consumers}
         self._named &= names
         for name in sorted(names - self._named)[: MAX_CONSUMERS - len(self._named)]:
