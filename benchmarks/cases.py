@@ -40,9 +40,7 @@ class Case:
 _SIDE_BY_SIDE: Final = "Side by side, 100 peers"
 _ONE_PEER: Final = "To one peer"
 _LATENCY: Final = "Latency: one caller, and 1,000 messages/s however slow the answers are"
-_GROWTH: Final = (
-    "How cost grows: peers and sizes on a stream in batches of 16, connections of 100 unary callers"
-)
+_GROWTH: Final = "How cost grows: peers, sizes (both on a stream in batches of 16), connections"
 
 
 def _side_by_side() -> list[Case]:
@@ -91,6 +89,7 @@ def _growth() -> list[Case]:
             for name, size in sizes.items()
         ),
         *(replace(unary, name=f"connections-{n}", connections=n) for n in (1, 10, 100)),
+        *(replace(stream, name=f"streams-{n}", connections=n) for n in (1, 10, 100)),
     ]
 
 

@@ -36,22 +36,24 @@ class Meter:
         """Whether the measured time has passed."""
         return self.over.is_set()
 
-    def answered(self, due: float, messages: int = 1) -> None:
-        """Take note of a success.
+    def answered(self, due: float) -> None:
+        """Take note of a success; `due` is when it was to be sent, by `time.perf_counter`."""
+        self.count(1)
+        self.took(due)
 
-        Args:
-            due: when it was to be sent, by `time.perf_counter`.
-            messages: how many messages were answered at once.
-        """
-        now = perf_counter()
-        if self._began <= now < self._ended:
+    def count(self, messages: int) -> None:
+        """Take note of successes."""
+        if self._began <= perf_counter() < self._ended:
             self._messages += messages
+
+    def took(self, due: float) -> None:
+        """Take note of how long something took that was due then."""
         # By when it was due: what is answered after the end is the slowest, and must not be left out.
         if self._began <= due < self._ended:
-            self._latencies.append(now - due)
+            self._latencies.append(perf_counter() - due)
 
     def failed(self, messages: int = 1) -> None:
-        """Take note of messages that were answered with an error, or not at all."""
+        """Take note of messages that were answered with an error."""
         self._failures += messages
 
     def result(self) -> Measured:

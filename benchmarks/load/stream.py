@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +37,7 @@ class _Stream:
         self._peers = peers_of(job)
         self._call = stub.SendCustomMsgStream()
         self._number = 0
-        self._unanswered: deque[tuple[int, float]] = deque()
+        self._due: dict[int, float] = {}  # by the number of a batch's last message
         self._in_flight = 0
         self._room = asyncio.Event()
 
@@ -58,7 +57,7 @@ class _Stream:
     def _request(self) -> pb.SendCustomMsgStreamRequest:
         request = pb.SendCustomMsgStreamRequest()
         add, message, peers = request.messages.add, self._message, self._peers
-        self._unanswered.append((self._number + self._batch, perf_counter()))
+        self._due[self._number + self._batch - 1] = perf_counter()
         for number in range(self._number, self._number + self._batch):
             add(number=number, node_id=next(peers), msg=message)
         self._number += self._batch
@@ -66,12 +65,13 @@ class _Stream:
 
     async def _receive(self) -> None:
         while isinstance(response := await self._call.read(), pb.SendCustomMsgStreamResponse):
-            results = response.results
-            failures = sum(not result.status for result in results)
-            # Batches are of one size and mostly answered in order, so the oldest tells how long it took.
-            _, due = self._unanswered.popleft()
-            self._meter.answered(due, len(results) - failures)
-            if failures:
-                self._meter.failed(failures)
-            self._in_flight -= len(results)
+            sent = 0
+            for result in response.results:
+                sent += bool(result.status)
+                # Results may be gathered and cut otherwise than the batches were.
+                if (due := self._due.pop(result.number, None)) is not None:
+                    self._meter.took(due)
+            self._meter.count(sent)
+            self._meter.failed(len(response.results) - sent)
+            self._in_flight -= len(response.results)
             self._room.set()

@@ -22,6 +22,7 @@ KINDS = (
     "stream-64",
     "stream-64/one-peer",
     "size-60kB",
+    "client-64",
 )
 
 
