@@ -138,9 +138,9 @@ def gateway(
     name: str, rpc_file: str, folder: Path, settings: Mapping[str, str], stats: Path | None = None
 ) -> Iterator[Running]:
     """Run a gateway as its users do, until its node answers."""
-    module, arguments = "custommsg_server", ["serve"]
+    module, arguments = "custommsg_server", ["serve", "--insecure"]
     if stats is not None:
-        module, arguments = "benchmarks.programs.profiled", [str(stats), "serve"]
+        module, arguments = "benchmarks.programs.profiled", [str(stats), "serve", "--insecure"]
     env = {
         "CUSTOMMSG_LISTEN": "127.0.0.1:0",
         "CUSTOMMSG_RPC_FILE": rpc_file,

@@ -58,7 +58,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_exits_0(node: StandIn) -> 
         await standin.answer(connection, request)
 
     node.on_send = held
-    arguments = ("serve", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
+    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
     async with processes.server(*arguments) as program:
         async with grpc.aio.insecure_channel(await started(program)) as channel:
             health = health_pb2_grpc.HealthStub(channel)
@@ -83,7 +83,7 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
         pass
 
     node.on_send = never
-    arguments = ("serve", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file), "--drain-time", "0.2")
+    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file), "--drain-time", "0.2")
     async with processes.server(*arguments) as program:
         async with grpc.aio.insecure_channel(await started(program)) as channel:
             await watch_until(health_pb2_grpc.HealthStub(channel), SERVICE, SERVING)

@@ -21,6 +21,7 @@ from custommsg.errors import (
     FieldViolation,
     InvalidRequest,
     NodeError,
+    NotPermitted,
     NotSent,
     OutcomeUnknown,
     PeerNotConnected,
@@ -50,6 +51,8 @@ _BY_REASON: Final[Mapping[Reason, type[CustomMsgError]]] = {
     Reason.INVALID_CONSUMER: InvalidRequest,
     Reason.CONSUMER_UNKNOWN: ConsumerUnknown,
     Reason.INVALID_FILTER: InvalidRequest,
+    Reason.NO_CREDENTIAL: NotPermitted,
+    Reason.NOT_PERMITTED: NotPermitted,
     Reason.GATEWAY_STOPPING: NotSent,
 }
 
@@ -58,11 +61,11 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[CustomMsgError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: CustomMsgError,
     grpc.StatusCode.ALREADY_EXISTS: CustomMsgError,
-    grpc.StatusCode.PERMISSION_DENIED: CustomMsgError,
+    grpc.StatusCode.PERMISSION_DENIED: NotPermitted,
     grpc.StatusCode.FAILED_PRECONDITION: CustomMsgError,
     grpc.StatusCode.OUT_OF_RANGE: CustomMsgError,
     grpc.StatusCode.UNIMPLEMENTED: CustomMsgError,
-    grpc.StatusCode.UNAUTHENTICATED: CustomMsgError,
+    grpc.StatusCode.UNAUTHENTICATED: NotPermitted,
 }
 
 # Codes that gRPC, or a proxy, gives in front of the gateway, for a request that it does not let pass.

@@ -51,6 +51,10 @@ class Reason(StrEnum):
     """There is no consumer of that name."""
     INVALID_FILTER = "INVALID_FILTER"
     """A filter names a range of types that is none, or nothing at all."""
+    NO_CREDENTIAL = "NO_CREDENTIAL"
+    """No rune or client certificate was shown, or none that is valid."""
+    NOT_PERMITTED = "NOT_PERMITTED"
+    """The rune, or the certificate, does not permit this."""
     GATEWAY_STOPPING = "GATEWAY_STOPPING"
     """The gateway is stopping and ends its streams."""
 
@@ -122,6 +126,10 @@ class NotSent(CustomMsgError):
 
     NODE_UNAVAILABLE, OVERLOADED, NOT_SENT, INBOX_UNAVAILABLE, GATEWAY_STOPPING.
     """
+
+
+class NotPermitted(CustomMsgError):
+    """The caller may not: NO_CREDENTIAL, NOT_PERMITTED. Nothing was sent."""
 
 
 class PositionExpired(CustomMsgError):

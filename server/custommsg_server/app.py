@@ -13,7 +13,9 @@ from pathlib import Path
 import structlog
 
 from custommsg_server import plugin_settings
+from custommsg_server.callers import CallerLimits, Callers
 from custommsg_server.config import Settings, SettingsError
+from custommsg_server.guarded import GuardedMailbox, GuardedRelay
 from custommsg_server.inbox.inbox import Inbox, InboxOptions
 from custommsg_server.inbox.port import Retention, StoreError
 from custommsg_server.inbox.sqlite import SqliteStore
@@ -28,12 +30,16 @@ from custommsg_server.plugin.manifest import Init, Manifest
 from custommsg_server.plugin.stdio import open_stdio
 from custommsg_server.relay import Relay
 from custommsg_server.reload import on_hangup
+from custommsg_server.rpc.access.access import Access
+from custommsg_server.rpc.access.doors import Doors
+from custommsg_server.rpc.access.tls import Tls, TlsError, TlsFiles
 from custommsg_server.rpc.deadline import Deadlines
 from custommsg_server.rpc.dialects.core import Core
 from custommsg_server.rpc.dialects.serving import Dialects
 from custommsg_server.rpc.listen import Address, ListenError
 from custommsg_server.rpc.server import GrpcServer
 from custommsg_server.rpc.service import CustomMsgService
+from custommsg_server.runes import Runes
 from custommsg_server.telemetry.rooms import Rooms
 from custommsg_server.telemetry.telemetry import Telemetry
 
@@ -82,14 +88,19 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
         telemetry = Telemetry(settings, version("custommsg"))
         intake = Intake(inbox, settings.received_types, telemetry.metrics)
         attachment = None if started_by_node or not settings.receive else _attachment(settings, node, intake)
-        mailbox = Mailbox(
-            inbox, lambda: started_by_node or (attachment is not None and attachment.is_attached)
-        )
+
+        def is_attached() -> bool:
+            return started_by_node or (attachment is not None and attachment.is_attached)
+
+        mailbox = Mailbox(inbox, is_attached)
         limits = PeerLimits(_limits(settings))
-        relay, deadlines = Relay(node, limits), Deadlines(settings.call_timeout)
-        service = CustomMsgService(relay, mailbox, deadlines, version("custommsg"))
-        dialects = Dialects(Core(relay, mailbox, deadlines), settings.dialects, settings.lnd_type_set)
-        server = GrpcServer(service, dialects, telemetry.observers)
+        # Callers reach the core only through its door, unless there is none.
+        relay = Relay(node, limits) if settings.insecure else GuardedRelay(node, limits)
+        front = mailbox if settings.insecure else GuardedMailbox(inbox, is_attached)
+        deadlines = Deadlines(settings.call_timeout)
+        service = CustomMsgService(relay, front, deadlines, version("custommsg"))
+        dialects = Dialects(Core(relay, front, deadlines), settings.dialects, settings.lnd_type_set)
+        server = GrpcServer(service, dialects, _doors(settings, node), telemetry.observers)
         node.watch(server.health.node_changed)
         metrics = await stack.enter_async_context(
             telemetry.watching(Rooms(node, inbox, settings.inbox_path, mailbox, intake))
@@ -159,6 +170,28 @@ def _node(settings: Settings) -> Lightningd:
             probe_interval=settings.node_probe_interval,
             reply_timeout=settings.node_reply_timeout,
         ),
+    )
+
+
+def _doors(settings: Settings, node: Lightningd) -> Doors:
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        try:
+            tls = Tls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        except TlsError as error:
+            raise ListenError(f"Cannot listen with TLS: {error}.") from None
+    limits = CallerLimits(
+        settings.caller_calls,
+        settings.caller_messages_per_s,
+        settings.caller_bytes_per_s,
+        settings.peer_burst,
+    )
+    return Doors(
+        access=None if settings.insecure else Access(settings.require, Runes(node), Callers(limits)),
+        tls=tls,
+        reflection=settings.reflection,
+        max_connections=settings.max_connections,
+        max_age=settings.max_connection_age if tls else 0.0,
     )
 
 

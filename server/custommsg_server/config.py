@@ -18,6 +18,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from custommsg_server.rpc.access.access import Require
+from custommsg_server.rpc.access.policy import Policy
 from custommsg_server.rpc.dialects import DIALECTS, Dialect
 from custommsg_server.rpc.listen import Address
 from custommsg_server.types import NODES_OWN, parse_set
@@ -25,7 +27,7 @@ from custommsg_server.types import NODES_OWN, parse_set
 PREFIX: Final = "CUSTOMMSG_"
 RELOADABLE: Final = {"log_level", "log_calls", "peer_messages_per_s", "peer_bytes_per_s", "peer_burst"}
 """What SIGHUP may change; every other setting needs a restart."""
-CLIENT_VARIABLES: Final = {"CUSTOMMSG_ADDRESS"}
+CLIENT_VARIABLES: Final = {f"{PREFIX}{name}" for name in ("ADDRESS", "CA", "CERT", "KEY", "RUNE")}
 """Variables of the client, which may well be set in the same shell."""
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
 """What Kubernetes sets for each pod when a Service is called custommsg."""
@@ -50,7 +52,39 @@ class Settings(BaseSettings):
         description="Where to listen: host:port or unix:/path (mode 0600). May be given several times.",
     )
     insecure: bool = Field(
-        False, description="Listen on addresses that other machines reach, without any access control."
+        False,
+        description="Let everybody in who reaches an address above, without any credential, and without TLS also"
+        " where other machines reach it.",
+    )
+    require: Require = Field(
+        "rune",
+        description="What a caller has to show: rune, client-cert, or rune-or-client-cert. A rune that is shown is"
+        " always checked. Health checks and reflection need nothing.",
+    )
+    tls_cert: Path | None = Field(
+        None, description="The server's certificate, PEM; then all TCP is TLS. Read again when it changes."
+    )
+    tls_key: Path | None = Field(None, description="Its key, PEM, without a password.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="What client certificates have to be signed by, PEM; then each TLS client needs one.",
+    )
+    reflection: bool = Field(True, description="Tell whoever asks what the services look like.")
+    max_connections: int = Field(10_000, ge=1, description="Connections at once; more are not accepted.")
+    max_connection_age: float = Field(
+        3600.0,
+        ge=0,
+        description="Seconds after which a TLS connection has to be made anew, and so with certificates that are"
+        " valid then; its streams have 60 s more. 0 is never.",
+    )
+    caller_calls: int = Field(
+        1000, ge=0, description="Calls and streams that one caller may have at once; 0 is no limit."
+    )
+    caller_messages_per_s: float = Field(
+        0.0, ge=0, description="Messages a second that one caller may send; 0 is no limit."
+    )
+    caller_bytes_per_s: float = Field(
+        0.0, ge=0, description="Bytes a second that one caller may send, framing included; 0 is no limit."
     )
     rpc_file: Path | None = Field(
         None, description="lightningd's JSON-RPC socket. Default: LIGHTNING_DIR/NETWORK/lightning-rpc."
@@ -192,19 +226,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{min(odd)} is odd; lightningd accepts odd types anyway")
         return value
 
-    @field_validator("rpc_file", "lightning_dir", "data_dir", "plugin_dir")
+    @field_validator(
+        "rpc_file", "lightning_dir", "data_dir", "plugin_dir", "tls_cert", "tls_key", "tls_client_ca"
+    )
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else None
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:
-        for address in self.addresses:
-            if not address.is_local and not self.insecure:
-                raise ValueError(
-                    f"{address} can be reached by other machines, and nothing checks who calls."
-                    " Listen on 127.0.0.1 or unix:/path, or say --insecure"
-                )
+        Policy(
+            self.addresses, self.require, self.insecure, self.tls_cert, self.tls_key, self.tls_client_ca
+        ).check()
         return self
 
     @property

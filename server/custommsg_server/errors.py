@@ -40,6 +40,10 @@ class Reason(Enum):
     """The name of a consumer is none."""
     CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
     """There is no consumer of that name."""
+    NO_CREDENTIAL = "NO_CREDENTIAL"
+    """The caller has shown no credential, or none that is valid."""
+    NOT_PERMITTED = "NOT_PERMITTED"
+    """The caller's credential does not permit this."""
     GATEWAY_STOPPING = "GATEWAY_STOPPING"
     """The gateway is stopping and ends its streams."""
 

@@ -46,19 +46,23 @@ class Relay:
             raise outcome
         return outcome
 
-    async def admit(self, batch: Sequence[Outbound], deadline: float) -> None:
+    async def admit(self, batch: Sequence[Outbound], deadline: float) -> Sequence[RelayError | None] | None:
         """Wait until the limits allow a batch: for a sender that can be held back.
+
+        Returns:
+            Why each message may not be sent, None where it may; or None if all may.
 
         Raises:
             RelayError: NOT_SENT, because the deadline would pass first.
         """
         wait = self._limits.reserve(batch)
         if not wait:
-            return
+            return None
         if asyncio.get_running_loop().time() + wait > deadline:
             self._limits.give_back(batch)
             raise not_sent()
         await asyncio.sleep(wait)
+        return None
 
     async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
         """Queue messages with the node, in order, once they are admitted; answer each, never raise."""
@@ -90,6 +94,10 @@ class Relay:
         """
         return await self._node.describe(deadline)
 
+    async def last_seen(self, deadline: float) -> tuple[bool, NodeInfo | None]:
+        """Return whether the node answers now, and how it last described itself, if it ever did."""
+        return self._node.is_up, self._node.info
+
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Have the node connect to a peer; a peer that is connected already stays so.
 
@@ -97,11 +105,6 @@ class Relay:
             RelayError: PEER_NOT_CONNECTED, or the node could not be asked.
         """
         await self._node.connect(address, deadline)
-
-    @property
-    def node_is_up(self) -> bool:
-        """Whether the node answers now."""
-        return self._node.is_up
 
     @property
     def node_info(self) -> NodeInfo | None:

@@ -43,7 +43,9 @@ async def running(listen: str, show: Callable[[devnode.Received], None]) -> Asyn
         async with (
             devnode.run(path / "node", strict=False) as node,
             devnode.run(path / "peer", on_message=echo, strict=False) as peer,
-            app.running(load({"listen": (listen,), "rpc_file": node.rpc_file}, environ={})) as gateway,
+            app.running(
+                load({"listen": (listen,), "insecure": True, "rpc_file": node.rpc_file}, environ={})
+            ) as gateway,
         ):
             await peer.connect(node)
             await gateway.ready()

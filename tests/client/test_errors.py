@@ -38,6 +38,8 @@ ERRORS: list[tuple[Reason, grpc.StatusCode, type[custommsg.CustomMsgError]]] = [
     (Reason.INVALID_CONSUMER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     (Reason.CONSUMER_UNKNOWN, Code.NOT_FOUND, custommsg.ConsumerUnknown),
     (Reason.INVALID_FILTER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    (Reason.NO_CREDENTIAL, Code.UNAUTHENTICATED, custommsg.NotPermitted),
+    (Reason.NOT_PERMITTED, Code.PERMISSION_DENIED, custommsg.NotPermitted),
     (Reason.GATEWAY_STOPPING, Code.UNAVAILABLE, custommsg.NotSent),
 ]
 

@@ -19,6 +19,7 @@ def settings(rpc_file: Path, **more: Any) -> Settings:
         "drain_time": 5.0,
         "node_probe_interval": 1.0,
         "heartbeat": 0.5,
+        "insecure": True,
     }
     return load(quick | more, environ={})
 

@@ -12,6 +12,7 @@ from custommsg_server.node import replies
 from custommsg_server.node.connection import Connection, Reply, Request
 from custommsg_server.node.link import Link, LinkOptions
 from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
+from custommsg_server.permit import Use
 
 _NO_OPTIONS = LinkOptions()
 
@@ -58,6 +59,15 @@ class Lightningd:
     async def check(self, outbound: Outbound, deadline: float) -> None:
         """Run lightningd's checks on a message: `check sendcustommsg`."""
         await self._call(_check_request(outbound), deadline)
+
+    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+        """Ask `checkrune` for each use, all in one write. The rune is base64 already: it needs no escaping."""
+        requests = [_rune_request(rune, use) for use in uses]
+        try:
+            answers = await self._link.connection().call(requests, deadline)
+        except RelayError as error:
+            return [error] * len(uses)
+        return list(map(replies.verdict_of, answers))
 
     async def list_peers(self, deadline: float) -> list[Peer]:
         """Ask `listpeers`."""
@@ -116,6 +126,12 @@ def _check_request(outbound: Outbound) -> Request:
         "check",
         f'{{"command_to_check":"sendcustommsg",'
         f'"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}',
+    )
+
+
+def _rune_request(rune: str, use: Use) -> Request:
+    return Request(
+        "checkrune", f'{{"rune":"{rune}","method":"{use.method}","params":{json.dumps(dict(use.params))}}}'
     )
 
 

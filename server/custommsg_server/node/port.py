@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from custommsg_server.errors import RelayError
+from custommsg_server.permit import Use
 from custommsg_server.wire import Message, NodeId
 
 
@@ -81,6 +82,9 @@ class Node(Protocol):
 
     async def describe(self, deadline: float) -> NodeInfo:
         """Ask the node to describe itself now. Raises RelayError."""
+
+    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+        """Say of each use why the rune does not permit it, or None; each that it permits counts as done."""
 
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Have the node connect to a peer; a peer that is connected already stays so. Raises RelayError."""

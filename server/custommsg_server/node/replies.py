@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from custommsg_server import wire
-from custommsg_server.errors import Reason, RelayError
+from custommsg_server.errors import Reason, RelayError, not_sent
 from custommsg_server.node.port import NodeInfo, Peer
+from custommsg_server.permit import no_credential
 
 T = TypeVar("T")
 
@@ -103,6 +104,63 @@ def unreachable(why: str) -> RelayError:
         Reason.PEER_NOT_CONNECTED,
         f"The node could not connect to this peer: {why[:200]}",
         field="node_id",
+    )
+
+
+def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
+    """Return why checkrune refused; None if it did not.
+
+    What nobody knows here is no OUTCOME_UNKNOWN: nothing was sent yet.
+    """
+    if isinstance(reply, RelayError):
+        if reply.reason is not Reason.OUTCOME_UNKNOWN:
+            return reply
+        return (
+            not_sent() if reply.expired else unchecked("the connection to it broke while it checked the rune")
+        )
+    try:
+        if _field(result_of(reply), "valid", bool):
+            return None
+    except RelayError as error:
+        return rune_error_of(reply.get("error")) or error
+    return no_credential("the node does not take this rune")
+
+
+def rune_error_of(error: object) -> RelayError | None:
+    """Turn the error of checkrune into a reason; None for an error that is not about the rune.
+
+    Its text holds what the rune says, never what the call said; for an unreadable one it may quote the rune itself.
+    """
+    if not isinstance(error, Mapping):
+        return None
+    text = str(error.get("message", ""))
+    match error.get("code"):
+        case 1501 | 1503:
+            return no_credential(f"the node says of the rune: {text[:200]}")
+        case -32602 if text.startswith("rune:"):
+            return no_credential("this is no rune")
+        case 1502 if text.endswith("too soon"):
+            # https://grpc.github.io/grpc/core/md_doc_statuscodes.html: never PERMISSION_DENIED for a rate.
+            return RelayError(
+                Reason.OVERLOADED,
+                "The rune has a rate, and was used too soon. Nothing was sent; try again later.",
+                metadata={"limit": "rune_rate"},
+                retry_after=1.0,
+            )
+        case 1502:
+            return RelayError(
+                Reason.NOT_PERMITTED, f"The rune does not permit this. The node says: {text[:200]}"
+            )
+        case _:
+            return None
+
+
+def unchecked(why: str) -> RelayError:
+    """Make the error for a credential that the node could not be asked about."""
+    return RelayError(
+        Reason.NODE_UNAVAILABLE,
+        f"The Lightning node cannot be reached: {why}. Nothing was sent; try again.",
+        retry_after=1.0,
     )
 
 

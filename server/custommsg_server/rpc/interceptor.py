@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from custommsg_server.errors import RelayError
+from custommsg_server.rpc.access.access import Access
 from custommsg_server.rpc.call import Call, Observer
 from custommsg_server.rpc.drain import drain, is_drain, stopping
 from custommsg_server.rpc.status import abort, code_of
@@ -35,10 +36,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         observers: are told of each call.
+        access: lets calls in; None: all come in.
     """
 
-    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, observers: Sequence[Observer] = (), access: Access | None = None) -> None:
         self._observers = observers
+        self._access = access
         self._wrapped: dict[str, Handler] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._is_draining = False
@@ -113,7 +116,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.in_flight += 1
         self._idle.clear()
         try:
-            yield
+            if self._access is None:
+                yield
+            else:
+                with self._access.entered(context) as call.caller:
+                    yield
         except RelayError as error:
             call.failed(code_of(error).name, error)
             await abort(context, error)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import grpc
 
+from custommsg_server.rpc.access.tls import Tls
+
 
 class ListenError(Exception):
     """The gateway cannot listen there; the message says what to do."""
@@ -58,8 +60,13 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def bind(server: grpc.aio.Server, address: Address) -> Address:
+def bind(server: grpc.aio.Server, address: Address, tls: Tls | None = None) -> Address:
     """Listen on an address; return it with the port that was chosen if it said 0.
+
+    Args:
+        server: who listens.
+        address: where.
+        tls: for TCP; a unix socket has the mode of its file instead.
 
     Raises:
         ListenError: it is taken, or not ours.
@@ -70,7 +77,12 @@ def bind(server: grpc.aio.Server, address: Address) -> Address:
             with _owner_only():
                 server.add_insecure_port(str(address))
             return address
-        return Address(host=address.host, port=server.add_insecure_port(str(address)))
+        port = (
+            server.add_insecure_port(str(address))
+            if tls is None
+            else server.add_secure_port(str(address), tls.credentials)
+        )
+        return Address(host=address.host, port=port)
     except RuntimeError:
         raise ListenError(
             f"Cannot listen on {address}: it is in use, or not an address of this machine."

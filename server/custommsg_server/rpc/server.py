@@ -11,6 +11,7 @@ import structlog
 
 from custommsg.v1 import custommsg_pb2, custommsg_pb2_grpc
 from custommsg_server.rpc import health as health_module
+from custommsg_server.rpc.access.doors import Doors
 from custommsg_server.rpc.call import Observer
 from custommsg_server.rpc.dialects.serving import Dialects
 from custommsg_server.rpc.health import Health
@@ -25,13 +26,6 @@ log = structlog.get_logger()
 
 SERVICE: Final[str] = custommsg_pb2.DESCRIPTOR.services_by_name["CustomMsgService"].full_name
 
-OPTIONS: Final = (
-    # Without this a second gateway could bind the same port and silently take half of the calls.
-    ("grpc.so_reuseport", 0),
-    # A request is a message of 64 kB at most, twice as long in hex.
-    ("grpc.max_receive_message_length", 4 << 20),
-)
-
 
 class GrpcServer:
     """Serves the core over gRPC.
@@ -39,20 +33,23 @@ class GrpcServer:
     Args:
         service: the servicer of the contract.
         dialects: foreign contracts to serve beside it.
+        doors: how callers come in.
         observers: are told of each call.
     """
 
     def __init__(
-        self, service: CustomMsgService, dialects: Dialects, observers: Sequence[Observer] = ()
+        self, service: CustomMsgService, dialects: Dialects, doors: Doors, observers: Sequence[Observer] = ()
     ) -> None:
-        self._calls = CallInterceptor(observers)
-        self._server = grpc.aio.server(interceptors=[self._calls], options=OPTIONS)
+        self._doors = doors
+        self._calls = CallInterceptor(observers, doors.access)
+        self._server = grpc.aio.server(interceptors=[self._calls], options=doors.options)
         services = [SERVICE, *dialects.services]
         self.health = Health(services)
         custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(service, self._server)
         dialects.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
-        add_reflection(self._server, [*services, health_module.SERVICE])
+        if doors.reflection:
+            add_reflection(self._server, [*services, health_module.SERVICE])
 
     async def start(self, addresses: Sequence[Address]) -> list[Address]:
         """Start listening; return the addresses with the ports that were chosen.
@@ -60,7 +57,7 @@ class GrpcServer:
         Raises:
             ListenError: an address cannot be had.
         """
-        bound = [bind(self._server, address) for address in addresses]
+        bound = [bind(self._server, address, self._doors.tls) for address in addresses]
         await self._server.start()
         return bound
 

@@ -107,9 +107,9 @@ class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:
         """Describe the gateway, its node, and the link between the two."""
-        info = self._relay.node_info
+        is_up, info = await self._relay.last_seen(self._deadlines.of(context))
         return pb.GetInfoResponse(
             gateway_version=self._version,
-            node_link_up=self._relay.node_is_up,
+            node_link_up=is_up,
             node=convert.node_to_proto(info) if info else None,
         )

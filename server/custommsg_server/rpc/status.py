@@ -34,6 +34,8 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.INVALID_FILTER: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_CONSUMER: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.CONSUMER_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+    Reason.NO_CREDENTIAL: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.NOT_PERMITTED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.GATEWAY_STOPPING: grpc.StatusCode.UNAVAILABLE,
 }
 

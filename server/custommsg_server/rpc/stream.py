@@ -89,13 +89,19 @@ class SendStream:
         self, numbers: list[int], results: list[pb.SendResult | None], batch: list[Outbound], size: int
     ) -> None:
         # What the limits hold back holds back all that follows: else the order to a peer would be lost.
+        refusals: Sequence[RelayError | None] | None
         try:
-            await self._relay.admit(batch, self._deadline)
+            refusals = await self._relay.admit(batch, self._deadline)
         except RelayError as error:
-            outcomes: Sequence[str | RelayError] | None = [error] * len(batch)
-        else:
-            outcomes = None
-        task = asyncio.get_running_loop().create_task(self._send(numbers, results, batch, size, outcomes))
+            refusals = [error] * len(batch)
+        except asyncio.CancelledError:
+            # It was read, so it gets its results even if the gateway stops now.
+            self._spawn(numbers, results, batch, size, [stopping()] * len(batch))
+            raise
+        self._spawn(numbers, results, batch, size, refusals)
+
+    def _spawn(self, *arguments: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(*arguments))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -105,10 +111,12 @@ class SendStream:
         results: list[pb.SendResult | None],
         batch: list[Outbound],
         size: int,
-        outcomes: Sequence[str | RelayError] | None,
+        refusals: Sequence[RelayError | None] | None,
     ) -> None:
-        if outcomes is None:
-            outcomes = await self._relay.send_batch(batch, self._deadline)
+        if refusals is None:
+            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(batch, self._deadline)
+        else:
+            outcomes = await self._send_rest(batch, refusals)
         self._call.count_outcomes(outcomes)
         left = iter(outcomes)
         response = pb.SendCustomMsgStreamResponse(
@@ -122,6 +130,14 @@ class SendStream:
         self._messages -= len(numbers)
         self._bytes -= size
         self._changed.set()
+
+    async def _send_rest(
+        self, batch: list[Outbound], refusals: Sequence[RelayError | None]
+    ) -> list[str | RelayError]:
+        """Send what was not refused, in order."""
+        allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
+        sent = iter(await self._relay.send_batch(allowed, self._deadline) if allowed else ())
+        return [next(sent) if refusal is None else refusal for refusal in refusals]
 
     async def _finish(self) -> None:
         """Wait until each message that was read has been answered."""
