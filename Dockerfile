@@ -1,0 +1,53 @@
+# custommsg-server. A folder build/wheelhouse, if there is one, is taken for what the index would give; with
+# --build-arg PIP_NO_INDEX=1 nothing else is.
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ARG PIP_NO_INDEX
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_FIND_LINKS=/wheelhouse
+WORKDIR /src
+# The dependencies first: they change less often than the code.
+COPY requirements/build.txt requirements/server.txt build/wheelhous[e] /wheelhouse/
+RUN python3 -m venv /build \
+    && /build/bin/pip install --require-hashes --only-binary :all: -r /wheelhouse/build.txt \
+    && python3 -m venv /opt/custommsg \
+    && /opt/custommsg/bin/pip install --require-hashes --only-binary :all: -r /wheelhouse/server.txt
+COPY pyproject.toml README.md ./
+COPY client client
+COPY server server
+# Without the index: what pyproject.toml asks for and the lock does not have fails here, not at run time.
+RUN /build/bin/hatchling build --target wheel --directory /dist \
+    && /opt/custommsg/bin/pip install --no-index "$(echo /dist/*.whl)[server,uvloop]" \
+    && /opt/custommsg/bin/pip uninstall --yes pip setuptools
+
+FROM ${PYTHON_IMAGE}
+ARG REVISION
+LABEL org.opencontainers.image.title="custommsg" \
+      org.opencontainers.image.description="A gRPC gateway for Lightning custom messages on Core Lightning" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${REVISION}"
+# What installs packages has no business where nothing is installed. The user's number is fixed because
+# deployments give volumes to it.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip \
+        /usr/lib/python3.11/ensurepip /usr/share/python-wheels \
+    && groupadd --gid 9737 custommsg \
+    && useradd --uid 9737 --gid 9737 --no-create-home --home-dir /var/lib/custommsg --shell /usr/sbin/nologin \
+        custommsg \
+    && install --directory --owner 9737 --group 9737 --mode 0750 /var/lib/custommsg
+COPY --from=build /opt/custommsg /opt/custommsg
+ENV PATH=/opt/custommsg/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    CUSTOMMSG_DATA_DIR=/var/lib/custommsg
+# The one place it writes to by itself: the rest may be read-only.
+VOLUME /var/lib/custommsg
+USER 9737:9737
+EXPOSE 9737 9750
+STOPSIGNAL SIGTERM
+# `custommsg-server health` at a fifth of the cost. With TLS, have it listen on a unix socket as well, and give that
+# here: --address=unix:/path.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["python", "-m", "custommsg_server.rpc.probe"]
+ENTRYPOINT ["custommsg-server"]
+CMD ["serve"]
