@@ -31,7 +31,7 @@ from custommsg.errors import (
     Reason,
 )
 from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
-from custommsg.model import Checked, Consumer, Inbox, Info, Node, Peer, Sent
+from custommsg.model import Checked, Consumer, Inbox, Info, Node, Outbound, Peer, Result, Sent
 
 if TYPE_CHECKING:
     from custommsg import aio, sync
@@ -52,6 +52,7 @@ __all__ = [
     "NodeError",
     "NotPermitted",
     "NotSent",
+    "Outbound",
     "OutcomeUnknown",
     "Peer",
     "PeerConnected",
@@ -60,6 +61,7 @@ __all__ = [
     "PeerUnknown",
     "PositionExpired",
     "Reason",
+    "Result",
     "Sent",
     "aio",
     "sync",

@@ -79,20 +79,28 @@ def send_request(
 ) -> pb.SendCustomMsgRequest:
     """Build the request of `send` and of `check`.
 
+    Raises:
+        InvalidRequest, TypeError: as `message` and `node_id`.
+    """
+    raw = message(type=type, payload=payload, msg=msg)
+    return pb.SendCustomMsgRequest(node_id=node_id(peer), msg=raw, validate_only=validate_only)
+
+
+def message(*, type: int | None, payload: bytes | None, msg: bytes | str | None) -> bytes:
+    """Read a message, given in either way: its type and what follows it, 2 to 65,535 bytes.
+
     What cannot be a message is found here and not sent to the gateway; whether the type is one that may be
     sent, and the node id a point on the curve, is for the gateway and the node to say.
 
     Raises:
-        InvalidRequest: INVALID_NODE_ID or INVALID_MESSAGE.
+        InvalidRequest: INVALID_MESSAGE.
         TypeError: not one of `type` (with or without `payload`) and `msg`; or a payload that is not bytes.
     """
     if type is not None and msg is None:
-        message = _join(type, payload)
-    elif msg is not None and type is None and payload is None:
-        message = _message(msg)
-    else:
-        raise TypeError("give the message either as type= and payload=, or as msg=")
-    return pb.SendCustomMsgRequest(node_id=node_id(peer), msg=message, validate_only=validate_only)
+        return _join(type, payload)
+    if msg is not None and type is None and payload is None:
+        return _message(msg)
+    raise TypeError("give the message either as type= and payload=, or as msg=")
 
 
 def sent(response: pb.SendCustomMsgResponse) -> Sent:
@@ -196,6 +204,8 @@ def _join(type: int, payload: bytes | None) -> bytes:
 
 def _bytes(value: bytes | str) -> bytes:
     """Take bytes as they are, and text as hex digits: nothing but digits, and an even number of them."""
+    if isinstance(value, bytes):
+        return value
     if not isinstance(value, str):
         return bytes(memoryview(value))  # a memoryview refuses an int, of which bytes() would make zeros
     if len(value) % 2:

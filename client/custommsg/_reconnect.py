@@ -100,9 +100,20 @@ class Reconnects:
             return self._first.wait_after(failure) if self._first is not None else None
         if not self._retry or not can_resume(failure):
             return None
-        backoff = min(MAX_WAIT, FIRST_WAIT * 2.0 ** min(self.failures, 16))
         self.failures += 1
-        return max(failure.retry_after or 0.0, backoff) * (1 + self._jitter() / 2)
+        return backoff(failure, self.failures, self._jitter())
+
+
+def backoff(failure: CustomMsgError, failures: int, jitter: float) -> float:
+    """Return the seconds to wait before the next connection.
+
+    Args:
+        failure: why the last one failed.
+        failures: how many there were since something was last heard from the gateway, this one included.
+        jitter: a number from 0 to 1.
+    """
+    wait = min(MAX_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
+    return max(failure.retry_after or 0.0, wait) * (1 + jitter / 2)
 
 
 def ended() -> NotSent:

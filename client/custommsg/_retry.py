@@ -55,10 +55,20 @@ class Attempts:
 
     def wait_after(self, failure: CustomMsgError) -> float | None:
         """Seconds to wait before the next try; None if `failure` is to be raised."""
-        if not self._retry or not isinstance(failure, NotSent) or failure.retry_after is None:
-            return None
-        wait = max(failure.retry_after, MIN_WAIT) * (1 + self._jitter() / 2)
-        return wait if wait + MIN_ATTEMPT <= self.time_left() else None
+        wait = retry_wait(failure, self._jitter()) if self._retry else None
+        return wait if wait is not None and wait + MIN_ATTEMPT <= self.time_left() else None
+
+
+def retry_wait(failure: CustomMsgError, jitter: float) -> float | None:
+    """Seconds to wait before what failed is tried again, if time is left; None if it is not to be.
+
+    Args:
+        failure: why it failed.
+        jitter: a number from 0 to 1.
+    """
+    if not isinstance(failure, NotSent) or failure.retry_after is None:
+        return None
+    return max(failure.retry_after, MIN_WAIT) * (1 + jitter / 2)
 
 
 def checked_timeout(timeout: float) -> float:

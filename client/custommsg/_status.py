@@ -56,6 +56,8 @@ _BY_REASON: Final[Mapping[Reason, type[CustomMsgError]]] = {
     Reason.GATEWAY_STOPPING: NotSent,
 }
 
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
 # For reasons of a newer gateway: by their definition these codes refuse a request, whatever the reason.
 _REFUSALS: Final[Mapping[grpc.StatusCode, type[CustomMsgError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -103,7 +105,16 @@ def from_rpc(error: grpc.RpcError, *, sends: bool) -> CustomMsgError:
         sends: whether the call can send a message. If it cannot, no outcome is unknown: nothing was sent.
     """
     code, text = error.code(), error.details() or ""
-    details = _parse_details(error, code)
+    return _failure(code, text, _parse_details(error, code), sends=sends)
+
+
+def from_status(status: status_pb2.Status) -> CustomMsgError:
+    """Turn the status of one message, as a stream's results carry it, into the exception to raise."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _failure(code, status.message, _read_details(status), sends=True)
+
+
+def _failure(code: grpc.StatusCode, text: str, details: _Details | None, *, sends: bool) -> CustomMsgError:
     if details is None:
         return _without_details(code, text, sends=sends)
     known = details.reason in Reason.__members__
@@ -151,8 +162,10 @@ def _parse_details(error: grpc.RpcError, code: grpc.StatusCode) -> _Details | No
     trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     raw = next((value for key, value in trailing if key == _DETAILS_KEY), None)
     status = _decode(status_pb2.Status, raw) if isinstance(raw, bytes) else None
-    if status is None or status.code != code.value[0]:
-        return None
+    return _read_details(status) if status is not None and status.code == code.value[0] else None
+
+
+def _read_details(status: status_pb2.Status) -> _Details | None:
     info, retry, request = (
         _find(status, kind)
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest)

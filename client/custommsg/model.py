@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from custommsg.errors import CustomMsgError
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -14,6 +16,32 @@ class Sent:
     """What lightningd said, for people."""
     type: int
     """The type of the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A message to send, and the peer to send it to: what `send` takes, as a value."""
+
+    peer: bytes | str
+    """Its node id: 33 bytes, or 66 hex digits."""
+    type: int | None = None
+    """The message's type, 0 to 65,535; together with `payload`, instead of `msg`."""
+    payload: bytes | None = None
+    """What follows the type, up to 65,533 bytes."""
+    msg: bytes | str | None = None
+    """The whole message with its type, 2 to 65,535 bytes, or the same in hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one message of many."""
+
+    index: int
+    """Which one: counts from 0, in the order of the input."""
+    message: Outbound
+    """The message itself."""
+    outcome: Sent | CustomMsgError
+    """`Sent`, or what `send` would have raised."""
 
 
 @dataclass(frozen=True, slots=True)

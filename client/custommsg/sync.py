@@ -9,7 +9,7 @@ with custommsg.sync.connect("127.0.0.1:9737") as client:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
 from weakref import WeakSet
@@ -22,9 +22,10 @@ from custommsg._filter import sequence_number, subscribe_request
 from custommsg._reconnect import Reconnects
 from custommsg._retry import Attempts, checked_timeout
 from custommsg._status import from_rpc
+from custommsg._sync_sender import Sender
 from custommsg._sync_subscription import Subscription
 from custommsg.events import Event, Message
-from custommsg.model import Checked, Consumer, Inbox, Info, Peer, Sent
+from custommsg.model import Checked, Consumer, Inbox, Info, Outbound, Peer, Result, Sent
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceStub
 
@@ -67,6 +68,7 @@ class Client:
         self._timeout = checked_timeout(timeout)
         self._retry = retry
         self._subscriptions: WeakSet[Subscription[Event]] = WeakSet()
+        self._senders: WeakSet[Sender] = WeakSet()
         options = _core.CHANNEL_OPTIONS
         self._channel = (
             grpc.secure_channel(target, credentials, options)
@@ -86,8 +88,10 @@ class Client:
     def close(self) -> None:
         """Close the connection.
 
-        Subscriptions end, calls in flight are cancelled; closing twice does no harm.
+        Subscriptions and senders end, calls in flight are cancelled; closing twice does no harm.
         """
+        for sender in list(self._senders):
+            sender.abort()
         for subscription in list(self._subscriptions):
             subscription.close()
         self._channel.close()
@@ -120,6 +124,36 @@ class Client:
         """
         request = _core.send_request(peer, type=type, payload=payload, msg=msg, validate_only=False)
         return _core.sent(self._call(self._stub.SendCustomMsg, request, timeout, sends=True))
+
+    def sender(self) -> Sender:
+        """Make a sender for many messages on one stream: `send` without the cost of a call for each.
+
+        with client.sender() as sender:
+            sender.send(peer, type=37913, payload=b"hello")
+        """
+        sender = Sender(self._stub, timeout=self._timeout, retry=self._retry)
+        self._senders.add(sender)
+        return sender
+
+    def send_many(self, messages: Iterable[Outbound], *, timeout: float | None = None) -> Generator[Result]:
+        """Send many messages, and yield what became of each; none is raised, and none is left out.
+
+        Messages to one peer are sent in the order of the input, or not at all. Results are yielded as they
+        come, so that one that is waited for holds up no other: their `index` tells which they are. Some
+        thousand messages are on their way at once; a result that is not taken holds the input back.
+
+        Who stops before the end ends it: what was not written is not sent.
+
+        Args:
+            messages: to be iterated here, no faster than they are sent. While its next message is waited
+                for, no results are yielded.
+            timeout: seconds for each message, from when it was taken from the input; None for the client's.
+
+        Raises:
+            TypeError: a message that is given in neither way, or in both.
+        """
+        with self.sender() as sender:
+            yield from sender.send_many(messages, timeout=timeout)
 
     def check(
         self,

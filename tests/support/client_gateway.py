@@ -21,6 +21,9 @@ Answer = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
 """What one subscription meets, as in a servicer."""
 
+SendStream = Callable[[Any], Awaitable[None]]
+"""What one SendCustomMsgStream meets: it reads from the context and writes to it."""
+
 PEER = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
 QUEUED = "Message sent to connectd for delivery"
 
@@ -31,6 +34,7 @@ class ScriptedGateway(CustomMsgServiceServicer):
     def __init__(self) -> None:
         self.script: deque[Answer] = deque()
         self.stream: Stream | None = None
+        self.send_stream: SendStream | None = None
         self.ack: Answer | None = None
         self.requests: list[Any] = []
         self.time_left: list[float] = []
@@ -51,6 +55,10 @@ class ScriptedGateway(CustomMsgServiceServicer):
         assert self.stream is not None, "this gateway has no inbox"
         async for response in self.stream(request, context):
             yield response
+
+    async def SendCustomMsgStream(self, requests: Any, context: Any) -> None:  # type: ignore[override]
+        assert self.send_stream is not None, "this gateway takes no streams"
+        await self.send_stream(context)
 
     async def AckCustomMsgs(self, request: Any, context: Any) -> Any:
         if self.ack is not None:
