@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-# gRPC's C core writes plain text between our structured lines, unless told not to before it is loaded.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# gRPC's C core writes plain text between our structured lines, unless told not to before it is loaded. `serve` reads
+# it (native_log): nothing else tells why a handshake failed.
+os.environ.setdefault("GRPC_VERBOSITY", "INFO" if sys.argv[1:2] == ["serve"] else "NONE")
 
 import asyncio
 import inspect
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -20,12 +22,13 @@ from typing import Annotated, Any, Optional, TypeVar
 from cyclopts import App, Parameter
 
 from custommsg_server import app as gateway
-from custommsg_server import devnode, logs, tryout
+from custommsg_server import devnode, logs, native_log, tryout
 from custommsg_server.config import Settings, SettingsError, load
 from custommsg_server.doctor import report
 from custommsg_server.doctor.examine import examine
 from custommsg_server.doctor.finding import Finding, is_well
 from custommsg_server.rpc import probe
+from custommsg_server.rpc.access import certs
 from custommsg_server.rpc.listen import ListenError
 
 T = TypeVar("T")
@@ -45,8 +48,34 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     settings = load(given, config)
-    logs.configure(settings.log_level, settings.log_format)
-    _run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
+    _allow_many_connections()
+    with native_log.captured():
+        logs.configure(settings.log_level, settings.log_format)
+        _run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
+    return 0
+
+
+def _allow_many_connections() -> None:
+    # Each takes a file descriptor, and the usual limit of 1,024 can be raised by ourselves (setrlimit(2)).
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@cli.command(name="certs")
+def make_certs(
+    folder: Path,
+    /,
+    *,
+    host: Annotated[tuple[str, ...], Parameter(help="Names and addresses of the server.")] = (
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ),
+    client: Annotated[str, Parameter(help="The client's name.")] = "client",
+) -> int:
+    """Make a CA, and certificates for a server and a client, in a folder; nothing is overwritten."""
+    for path in certs.make(folder, host, client):
+        print(path)  # noqa: T201 -- asked for
     return 0
 
 
@@ -196,7 +225,7 @@ def main() -> None:
     """Run the command line; end with its exit status."""
     try:
         sys.exit(cli())
-    except (SettingsError, ListenError, devnode.DirectoryError, devnode.PeerError) as error:
+    except (SettingsError, ListenError, certs.CertsError, devnode.DirectoryError, devnode.PeerError) as error:
         print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- said to the person at the terminal
         sys.exit(2)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+
 from support import nodes
 from support.doors import Certificates
 
@@ -27,7 +28,7 @@ async def embedded(short_path: Path) -> AsyncIterator[nodes.Node]:
 
 @pytest.fixture
 def make_rune(embedded: nodes.Node) -> MakeRune:
-    """Return what makes a rune of the node: `await make_rune(["method=sendcustommsg"], ["pnamemsg^9419"])`."""
+    """Return a function that makes a rune of the node; it takes the restrictions, a list of alternatives each."""
 
     async def make(*restrictions: list[str]) -> str:
         return str((await embedded.call("createrune", restrictions=list(restrictions)))["rune"])

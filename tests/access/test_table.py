@@ -10,11 +10,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from custommsg_server.rpc.dialects.macaroon import hex_of
 from support import nodes
 from support.doors import Certificates, Metadata, Rpc, rpcs, until_serving
 from support.gateways import gateway
-
-from custommsg_server.rpc.dialects.macaroon import hex_of
 
 from .conftest import MakeRune
 
@@ -176,10 +176,12 @@ async def probes_pass(channel: grpc.aio.Channel) -> None:
 
 async def test_reflection_can_be_switched_off(embedded: nodes.Node) -> None:
     """Then nobody is told what the services look like; health stays."""
-    async with gateway(embedded.rpc_file, reflection=False) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            with pytest.raises(grpc.aio.AioRpcError) as failed:
-                await stub.ServerReflectionInfo([reflection_pb2.ServerReflectionRequest()]).read()
-            assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    async with (
+        gateway(embedded.rpc_file, reflection=False) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stub.ServerReflectionInfo([reflection_pb2.ServerReflectionRequest()]).read()
+        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())

@@ -1,0 +1,79 @@
+"""What gRPC's C core says, as lines of our log: it has no other way to tell why a handshake failed.
+
+The core writes to file descriptor 2, and to nothing else. So that becomes a pipe which a thread reads: its lines
+become ours, whatever else comes there passes as it is, and our own log goes to where descriptor 2 was.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+_LINE: Final = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ([\w.]+):\d+\] (.*)")
+_HANDSHAKE: Final = re.compile(r"Handshake failed with error (.*)")
+_QUIET: Final = ("is not suitable for production",)
+_CODE: Final = re.compile(r"OPENSSL_internal:(\w+)(?:: (.*))?$")
+
+
+@contextmanager
+def captured() -> Iterator[None]:
+    """Turn what the core writes into lines of our log, as long as the context lasts.
+
+    Set up logging within it: `sys.stderr` is another file there. gRPC has to be told to speak, before it is
+    imported: GRPC_VERBOSITY=INFO.
+    """
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    before, sys.stderr = sys.stderr, terminal
+    # What kills the process says so on descriptor 2 last of all, where nobody would read it any more.
+    faulthandler.enable(terminal)
+    thread = threading.Thread(target=_read, args=(reading, terminal.fileno()), name="native-log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.dup2(terminal.fileno(), 2)  # the pipe has no writer left: the thread ends
+        thread.join(1)
+        sys.stderr = before
+        faulthandler.disable()
+
+
+def _read(pipe: int, terminal: int) -> None:
+    with os.fdopen(pipe, "rb") as lines:
+        for line in lines:
+            if not tell(line.decode(errors="replace").rstrip()):
+                os.write(terminal, line)
+
+
+def tell(line: str) -> bool:
+    """Log a line of the core; return whether it is one."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return False
+    level, source, text = found.groups()
+    if handshake := _HANDSHAKE.fullmatch(text):
+        log.warning("TLS handshake failed", why=_reason(handshake[1]))
+    elif not any(quiet in text for quiet in _QUIET):
+        say = {"I": log.debug, "W": log.warning}.get(level, log.error)
+        say("gRPC's core", source=source, said=text)
+    return True
+
+
+def _reason(text: str) -> str:
+    """Name BoringSSL's reason: the text after it is that of the last verification, often of another handshake."""
+    code = _CODE.search(text)
+    if code is None:
+        return text
+    return f"{code[1]}: {code[2]}" if code[1] == "CERTIFICATE_VERIFY_FAILED" else code[1]

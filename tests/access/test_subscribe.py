@@ -1,0 +1,128 @@
+"""A subscriber sees what its rune permits, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from custommsg.v1 import custommsg_pb2 as pb
+from custommsg.v1 import custommsg_pb2_grpc
+from support import nodes
+from support.doors import Metadata, until_serving
+from support.gateways import gateway
+
+from .conftest import MakeRune
+
+if TYPE_CHECKING:
+    Stub = custommsg_pb2_grpc.CustomMsgServiceAsyncStub
+
+
+@asynccontextmanager
+async def guarded(node: nodes.Node) -> AsyncIterator[Stub]:
+    """Run a gateway that asks for runes; wait until it is attached."""
+    async with (
+        gateway(node.rpc_file, insecure=False) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+        await until_serving(channel)
+        metadata = _shown(str((await node.call("createrune"))["rune"]))
+        while not (await stub.GetInbox(pb.GetInboxRequest(), metadata=metadata)).attached:
+            pass
+        yield stub
+
+
+def _shown(rune: str) -> Metadata:
+    return (("rune", rune),)
+
+
+async def seen(node: nodes.Node, stub: Stub, rune: str, request: pb.SubscribeCustomMsgsRequest) -> list[int]:
+    """Subscribe, have the peer send messages of four types, and return the types that were seen."""
+    call = stub.SubscribeCustomMsgs(request, metadata=_shown(rune))
+    position = int(str(dict(await call.initial_metadata() or ())["custommsg-position"]))
+    for number in (0x9419, 0x941B, 0x7779, 0x9419):
+        await node.peer.send(node.id, number.to_bytes(2, "big") + b"\x01")
+    types: list[int] = []
+    async for response in call:
+        types += [event.message.type for event in response.events if event.HasField("message")]
+        if response.position >= position + 4:
+            break
+    call.cancel()
+    return types
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "types"),
+    [
+        ([], [0x9419, 0x941B, 0x7779, 0x9419]),
+        ([["method=subscribecustommsg"], ["pnamemsg^9419"]], [0x9419, 0x9419]),
+        ([["pnamemsg^9419", "pnamemsg^7779"]], [0x9419, 0x7779, 0x9419]),
+        ([["pnametype>37912"], ["pnametype<37916"]], [0x9419, 0x941B, 0x9419]),
+        ([["pnamenode_id=02" + "11" * 32]], []),
+        ([["pnamemsg^941901"]], []),
+    ],
+)
+async def test_a_rune_holds_a_subscriber_to_types_and_peers(
+    embedded: nodes.Node, make_rune: MakeRune, restrictions: list[list[str]], types: list[int]
+) -> None:
+    """The same condition that holds a sender to a type; the position goes on past what is not shown."""
+    async with guarded(embedded) as stub:
+        rune = await make_rune(*restrictions)
+        assert await seen(embedded, stub, rune, pb.SubscribeCustomMsgsRequest()) == types
+
+
+async def test_a_wish_that_can_never_be_granted_is_refused_at_once(
+    embedded: nodes.Node, make_rune: MakeRune
+) -> None:
+    """Better than a stream on which nothing ever comes."""
+    async with guarded(embedded) as stub:
+        rune = await make_rune(["pnamemsg^9419"])
+        request = pb.SubscribeCustomMsgsRequest(types=[0x7779], node_ids=[embedded.peer.id])
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stub.SubscribeCustomMsgs(request, metadata=_shown(rune)).read()
+        assert failed.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "parameter msg does not start with 9419" in str(failed.value.details())
+
+
+async def test_a_rune_with_a_rate_cannot_subscribe_and_says_so_when_it_sends_too_soon(
+    embedded: nodes.Node, make_rune: MakeRune
+) -> None:
+    """A rate counts sends: OVERLOADED, with a time to come back."""
+    async with guarded(embedded) as stub:
+        metadata = _shown(await make_rune(["rate=1"]))
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest(), metadata=metadata).read()
+        assert failed.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        request = pb.SendCustomMsgRequest(node_id=embedded.peer.id, msg_hex="9419ab")
+        assert (await stub.SendCustomMsg(request, metadata=metadata)).status
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stub.SendCustomMsg(request, metadata=metadata)
+        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_each_message_of_a_stream_is_judged(embedded: nodes.Node, make_rune: MakeRune) -> None:
+    """What is permitted is sent, in order; what is not, is not; and the stream goes on."""
+    async with guarded(embedded) as stub:
+        metadata = _shown(await make_rune(["method=sendcustommsg"], ["pnamemsg^9419"]))
+        types = (0x9419, 0x7779, 0x9419, 0x941B)
+        messages = [
+            pb.OutboundMsg(
+                number=number,
+                node_id=embedded.peer.id,
+                msg=types[number % 4].to_bytes(2, "big") + number.to_bytes(2, "big"),
+            )
+            for number in range(400)
+        ]
+        requests = [
+            pb.SendCustomMsgStreamRequest(messages=messages[at : at + 25]) for at in range(0, 400, 25)
+        ]
+        results = {}
+        async for response in stub.SendCustomMsgStream(requests, metadata=metadata):
+            results |= {result.number: result.HasField("error") for result in response.results}
+        assert results == {number: number % 2 == 1 for number in range(400)}
+        received = [(await embedded.peer.next_message()).payload for _ in range(200)]
+        assert received == [number.to_bytes(2, "big") for number in range(0, 400, 2)]
