@@ -34,11 +34,14 @@ def bench(
     rpc_file: Annotated[str | None, Parameter(help="A real node's socket, with peers connected.")] = None,
     json: Annotated[bool, Parameter(help="Print the results as JSON.")] = False,
     out: Annotated[Path, Parameter(help="Where the results are written.")] = results.LAST,
+    save: Annotated[bool, Parameter(help="Measure nothing; keep the last results, to be committed.")] = False,
     profile: Annotated[str | None, Parameter(help="Show where the gateway's time goes in this case.")] = None,
 ) -> int:
     """Measure all cases and print the table."""
     # A log keeps what fits its lines; a terminal knows its own width.
     console = Console() if sys.stdout.isatty() else Console(width=140)
+    if save:
+        return _save()
     timing = Timing(0.02, 0.08) if quick else Timing(seconds=seconds)
     if profile is not None:
         return _profile(console, profile, timing, rpc_file)
@@ -54,6 +57,15 @@ def bench(
     return 1 if any(line.problem or line.failures for line in lines) else 0
 
 
+def _save() -> int:
+    kept = [results.save(last) for last in (results.LAST, results.LAST_INBOX) if last.exists()]
+    for path in kept:
+        print(path.relative_to(Path.cwd()))
+    if not kept:
+        raise ValueError("There are no results yet. Run: make bench")
+    return 0
+
+
 def _profile(console: Console, name: str, timing: Timing, rpc_file: str | None) -> int:
     [case] = [case for case in select((name,)) if case.name == name]
     if case.server not in ("gateway", "unlimited"):
@@ -63,13 +75,6 @@ def _profile(console: Console, name: str, timing: Timing, rpc_file: str | None) 
         rig([case], rpc_file, Path(folder) / "stats") as running,
     ):
         run_profile(console, running, case, timing)
-    return 0
-
-
-@cli.command
-def save(last: Path = results.LAST) -> int:
-    """Keep the last results, with a description of the machine, to be committed."""
-    print(results.save(last).relative_to(Path.cwd()))
     return 0
 
 

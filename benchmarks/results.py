@@ -13,6 +13,7 @@ from benchmarks.machine import describe
 
 FOLDER: Final = Path(__file__).parent / "results"
 LAST: Final = FOLDER / "last.json"
+LAST_INBOX: Final = FOLDER / "last-inbox.json"
 
 
 def write(path: Path, results: Sequence[dict[str, Any]]) -> None:

@@ -183,8 +183,7 @@ def bench(
     count: Annotated[int, Parameter(help="Messages to replay.")] = 100_000,
     quick: Annotated[bool, Parameter(help="A small one, to see that it works.")] = False,
     json: Annotated[bool, Parameter(help="Print the results as JSON.")] = False,
-    out: Annotated[Path, Parameter(help="Where the results are written.")] = results.FOLDER
-    / "last-inbox.json",
+    out: Annotated[Path, Parameter(help="Where the results are written.")] = results.LAST_INBOX,
 ) -> None:
     """Measure replay and live delivery, and print the table."""
     lines: list[Line] = []

@@ -26,14 +26,11 @@ class Standin(asyncio.Protocol):
     """One connection.
 
     Args:
-        peers: the ids of the peers that are connected.
+        peers: what listpeers answers.
     """
 
-    def __init__(self, peers: Sequence[str]) -> None:
-        self._peers = [
-            {"id": peer, "connected": True, "num_channels": 0, "netaddr": ["127.0.0.1:9735"]}
-            for peer in peers
-        ]
+    def __init__(self, peers: Sequence[dict[str, Any]]) -> None:
+        self._peers = peers
         self._text = ""
         self._decode = json.JSONDecoder().raw_decode
 
@@ -77,8 +74,11 @@ class Standin(asyncio.Protocol):
 
 async def main(path: str, *peers: str) -> None:
     """Serve until stopped."""
+    listed = [
+        {"id": peer, "connected": True, "num_channels": 0, "netaddr": ["127.0.0.1:9735"]} for peer in peers
+    ]
     # Programs that connect for each call fill a short backlog.
-    await asyncio.get_running_loop().create_unix_server(lambda: Standin(peers), path, backlog=1024)
+    await asyncio.get_running_loop().create_unix_server(lambda: Standin(listed), path, backlog=1024)
     await loops.until_stopped(path)
 
 

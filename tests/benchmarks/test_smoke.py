@@ -50,9 +50,12 @@ async def run(module: str, *arguments: str) -> str:
 
 async def test_every_kind_of_case_is_measured(tmp_path: Path) -> None:
     only = [part for name in KINDS for part in ("--only", name)]
-    printed = await run("benchmarks", "--quick", "--json", *only, "--out", str(tmp_path / "last.json"))
-    lines: dict[str, dict[str, Any]] = {line["case"]: line for line in json.loads(printed)}
-    assert json.loads((tmp_path / "last.json").read_text()) == list(lines.values())
+    printed = await run("benchmarks", "--quick", *only, "--out", str(tmp_path / "last.json"))
+    assert "stream-64 is" in printed
+    assert "of direct (goal: 1.0)" in printed
+    lines: dict[str, dict[str, Any]] = {
+        line["case"]: line for line in json.loads((tmp_path / "last.json").read_text())
+    }
     assert set(KINDS) <= set(lines)
     assert lines["direct"]["of_limit"] == 1
     for line in lines.values():
@@ -60,12 +63,6 @@ async def test_every_kind_of_case_is_measured(tmp_path: Path) -> None:
         assert line["messages_per_s"] >= 0
     assert lines["stream-64"]["limits"] == "defaults"
     assert lines["stream-64/one-peer"]["limits"] == "off"
-
-
-async def test_the_table_names_the_goals(tmp_path: Path) -> None:
-    printed = await run("benchmarks", "--quick", "--only", "stream-64", "--out", str(tmp_path / "last.json"))
-    assert "stream-64 is" in printed
-    assert "of direct (goal: 1.0)" in printed
 
 
 async def test_the_gateway_can_be_profiled() -> None:
