@@ -93,14 +93,14 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             return started_by_node or (attachment is not None and attachment.is_attached)
 
         mailbox = Mailbox(inbox, is_attached)
-        limits = PeerLimits(_limits(settings))
+        limits, callers = PeerLimits(_limits(settings)), Callers(_caller_limits(settings))
         # Callers reach the core only through its door, unless there is none.
         relay = Relay(node, limits) if settings.insecure else GuardedRelay(node, limits)
         front = mailbox if settings.insecure else GuardedMailbox(inbox, is_attached)
         deadlines = Deadlines(settings.call_timeout)
         service = CustomMsgService(relay, front, deadlines, version("custommsg"))
         dialects = Dialects(Core(relay, front, deadlines), settings.dialects, settings.lnd_type_set)
-        server = GrpcServer(service, dialects, _doors(settings, node), telemetry.observers)
+        server = GrpcServer(service, dialects, _doors(settings, node, callers), telemetry.observers)
         node.watch(server.health.node_changed)
         metrics = await stack.enter_async_context(
             telemetry.watching(Rooms(node, inbox, settings.inbox_path, mailbox, intake))
@@ -114,6 +114,7 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
         def reload(settings: Settings) -> None:
             telemetry.reload(settings)
             limits.set(_limits(settings))
+            callers.set(_caller_limits(settings))
 
         log.info(
             "gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path)
@@ -173,21 +174,15 @@ def _node(settings: Settings) -> Lightningd:
     )
 
 
-def _doors(settings: Settings, node: Lightningd) -> Doors:
+def _doors(settings: Settings, node: Lightningd, callers: Callers) -> Doors:
     tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         try:
             tls = Tls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
         except TlsError as error:
             raise ListenError(f"Cannot listen with TLS: {error}.") from None
-    limits = CallerLimits(
-        settings.caller_calls,
-        settings.caller_messages_per_s,
-        settings.caller_bytes_per_s,
-        settings.peer_burst,
-    )
     return Doors(
-        access=None if settings.insecure else Access(settings.require, Runes(node), Callers(limits)),
+        access=None if settings.insecure else Access(settings.require, Runes(node), callers),
         tls=tls,
         reflection=settings.reflection,
         max_connections=settings.max_connections,
@@ -197,6 +192,15 @@ def _doors(settings: Settings, node: Lightningd) -> Doors:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst)
+
+
+def _caller_limits(settings: Settings) -> CallerLimits:
+    return CallerLimits(
+        settings.caller_calls,
+        settings.caller_messages_per_s,
+        settings.caller_bytes_per_s,
+        settings.peer_burst,
+    )
 
 
 def _inbox(settings: Settings) -> Inbox:

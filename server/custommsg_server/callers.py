@@ -44,6 +44,10 @@ class Callers:
         self._calls: dict[str, int] = {}
         self._free_at: OrderedDict[str, float] = OrderedDict()
 
+    def set(self, limits: CallerLimits) -> None:
+        """Hold callers to other limits from now on."""
+        self._limits = limits
+
     def begin(self, caller: str) -> None:
         """Account for a call; `end` has to follow.
 

@@ -25,7 +25,11 @@ from custommsg_server.rpc.listen import Address
 from custommsg_server.types import NODES_OWN, parse_set
 
 PREFIX: Final = "CUSTOMMSG_"
-RELOADABLE: Final = {"log_level", "log_calls", "peer_messages_per_s", "peer_bytes_per_s", "peer_burst"}
+RELOADABLE: Final = {
+    *("log_level", "log_calls"),
+    *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
+    *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
+}
 """What SIGHUP may change; every other setting needs a restart."""
 CLIENT_VARIABLES: Final = {f"{PREFIX}{name}" for name in ("ADDRESS", "CA", "CERT", "KEY", "RUNE")}
 """Variables of the client, which may well be set in the same shell."""
