@@ -88,8 +88,7 @@ async def _inside(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _certificates(settings: Settings) -> AsyncIterator[Finding]:
-    files = (getattr(settings, name, None) for name in ("tls_cert", "tls_key", "tls_client_ca"))
-    for finding in certificates.check(*files):
+    for finding in certificates.check(settings.tls_cert, settings.tls_key, settings.tls_client_ca):
         yield finding
 
 
