@@ -17,6 +17,7 @@ from weakref import WeakSet
 import grpc
 
 from custommsg import _core
+from custommsg._credentials import File, channel_credentials, checked_rune, showing
 from custommsg._cursor import Cursor
 from custommsg._filter import sequence_number, subscribe_request
 from custommsg._reconnect import Reconnects
@@ -39,6 +40,10 @@ def connect(
     timeout: float = 10.0,
     retry: bool = True,
     credentials: grpc.ChannelCredentials | None = None,
+    ca: File | None = None,
+    cert: File | None = None,
+    key: File | None = None,
+    rune: str | None = None,
 ) -> Client:
     """Make a client of the gateway at `address`.
 
@@ -50,19 +55,36 @@ def connect(
         timeout: seconds for a call that gives none of its own, all its tries together.
         retry: try again, until the timeout, where the gateway says that nothing was sent and when to come
             back. A call whose outcome is unknown is never tried again.
-        credentials: for TLS; None for a connection in the clear.
+        credentials: for TLS; None for a connection in the clear, unless there are files:
+        ca: PEM: what the gateway's certificate is signed by.
+        cert: PEM: our certificate, where the gateway asks for one.
+        key: PEM: its key.
+        rune: what `lightning-cli createrune` printed; it is shown with each call.
 
     Raises:
-        ValueError: an address or a timeout that is none.
+        ValueError: an address, a timeout, a rune or a set of files that is none.
+        OSError: a file cannot be read.
     """
-    return Client(address, timeout=timeout, retry=retry, credentials=credentials)
+    return Client(
+        address,
+        timeout=timeout,
+        retry=retry,
+        credentials=channel_credentials(credentials, ca, cert, key),
+        rune=checked_rune(rune),
+    )
 
 
 class Client:
     """A client of one gateway; made by `connect`, closed by `with` or `close`."""
 
     def __init__(
-        self, address: str, *, timeout: float, retry: bool, credentials: grpc.ChannelCredentials | None
+        self,
+        address: str,
+        *,
+        timeout: float,
+        retry: bool,
+        credentials: grpc.ChannelCredentials | None,
+        rune: str | None = None,
     ) -> None:
         target = _core.target(address)
         self._timeout = checked_timeout(timeout)
@@ -75,7 +97,7 @@ class Client:
             if credentials is not None
             else grpc.insecure_channel(target, options)
         )
-        self._stub = CustomMsgServiceStub(self._channel)
+        self._stub = CustomMsgServiceStub(showing(self._channel, rune))
 
     def __enter__(self) -> Self:
         return self

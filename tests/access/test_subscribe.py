@@ -120,8 +120,8 @@ async def test_each_message_of_a_stream_is_judged(embedded: nodes.Node, make_run
         requests = [
             pb.SendCustomMsgStreamRequest(messages=messages[at : at + 25]) for at in range(0, 400, 25)
         ]
-        results = {}
-        async for response in stub.SendCustomMsgStream(requests, metadata=metadata):
+        results: dict[int, bool] = {}
+        async for response in stub.SendCustomMsgStream(iter(requests), metadata=metadata):
             results |= {result.number: result.HasField("error") for result in response.results}
         assert results == {number: number % 2 == 1 for number in range(400)}
         received = [(await embedded.peer.next_message()).payload for _ in range(200)]

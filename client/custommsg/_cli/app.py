@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
@@ -77,6 +78,10 @@ def _with_settings(
     ] = _core.DEFAULT_ADDRESS,
     timeout: Annotated[float, Parameter(validator=_check_timeout)] = 10.0,
     json: Annotated[bool, Parameter(negative="")] = False,
+    ca: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_CA")] = None,
+    cert: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_CERT")] = None,
+    key: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_KEY")] = None,
+    rune: Annotated[str | None, Parameter(env_var="CUSTOMMSG_RUNE")] = None,
 ) -> int:
     """Read what is the same for every command, and run the one asked for.
 
@@ -85,9 +90,13 @@ def _with_settings(
         address: The gateway: host:port or unix:/path.
         timeout: Seconds until a call is given up.
         json: Print JSON, errors too.
+        ca: What the gateway's certificate is signed by (PEM); then the connection is TLS.
+        cert: Our certificate (PEM), where the gateway asks for one.
+        key: Its key (PEM).
+        rune: The rune to show. Better in the environment: others can see a command's flags.
     """
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    settings = Settings(address, timeout, json)
+    settings = Settings(address, timeout, json, ca, cert, key, rune)
     try:
         command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, settings))
     except CustomMsgError as error:

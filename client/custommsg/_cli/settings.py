@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Final
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
 from custommsg import _core, sync
 
@@ -20,10 +21,28 @@ class Settings:
     address: str
     timeout: float
     json: bool
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    rune: str | None = field(default=None, repr=False)
 
     def connect(self) -> sync.Client:
-        """Make the client."""
-        return sync.connect(self.address, timeout=self.timeout)
+        """Make the client.
+
+        Raises:
+            CycloptsError: the credentials are none.
+        """
+        try:
+            return sync.connect(
+                self.address,
+                timeout=self.timeout,
+                ca=self.ca,
+                cert=self.cert,
+                key=self.key,
+                rune=self.rune,
+            )
+        except (OSError, ValueError) as error:
+            raise CycloptsError(msg=str(error)) from None
 
 
 Global = Annotated[Settings, Parameter(parse=False)]
