@@ -118,11 +118,19 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run something until SIGTERM or Ctrl-C."""
+    """Run something until SIGTERM or Ctrl-C; the second of them cuts short what takes too long to end."""
     stop = asyncio.Event()
+    running = asyncio.ensure_future(run(stop))
+
+    def end() -> None:
+        if stop.is_set():
+            running.cancel()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await run(stop)
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 @cli.command

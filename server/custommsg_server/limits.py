@@ -99,7 +99,7 @@ class PeerLimits:
         return max(by_messages, now), max(by_bytes, now)
 
     def _wait(self, account: tuple[float, float], now: float) -> float:
-        return max(account) - now - self._limits.burst
+        return round(max(account) - now - self._limits.burst, 6)  # microseconds: less is rounding
 
     def _charge(self, node_id: bytes, now: float, messages: int, size: int) -> None:
         by_messages, by_bytes = self._account(node_id, now)

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from custommsg_server.devnode.jsonframes import JsonFrames, NotJsonError, encode
 from custommsg_server.devnode.manifest import Manifest
@@ -81,8 +81,8 @@ class Plugin(asyncio.SubprocessProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take hold of the process, which may end before `launch` returns."""
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._process = transport
+        # uvloop's transports are none of asyncio's classes, though they do the same.
+        self._process = cast("asyncio.SubprocessTransport", transport)
         self._outbox = Outbox(self)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -113,9 +113,7 @@ class Plugin(asyncio.SubprocessProtocol):
     def transport(self) -> asyncio.WriteTransport:
         """The plugin's stdin."""
         assert self._process is not None
-        stdin = self._process.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
-        return stdin
+        return cast("asyncio.WriteTransport", self._process.get_pipe_transport(0))
 
     async def drain(self) -> None:
         """Wait until the plugin has read enough for more to be worth writing."""
