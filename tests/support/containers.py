@@ -89,17 +89,15 @@ class Spec:
     def script(self, root: Path) -> str:
         """Return the shell script that sets it up in a folder, and becomes it."""
         lines = ["set -e"]
-        if (whole := self.image.holds.get("/")) is not None:
-            lines.append(f"mount --bind {whole} {root}")
-        else:
+        if "/" not in self.image.holds:
             lines.append(f"mount -t tmpfs -o mode=755 tmpfs {root}")
-            for path in sorted(self.image.holds):  # a folder before what is in it
-                here, there = self.image.holds[path], f"{root}{path}"
-                lines.append(f"mkdir -p {there if here.is_dir() else f'$(dirname {there}); touch {there}'}")
-                lines.append(f"mount --bind {here} {there}; mount -o remount,bind,ro {there}")
-        lines += [f"mkdir -p {root}{path}" for path in (*self.mounts, "/proc")]
-        lines += [f"mount -o remount,bind,ro {root}", f"mount -t proc proc {root}/proc"]
-        lines += [f"mount --bind {here} {root}{path}" for path, here in self.mounts.items()]
+        every = {**self.image.holds, **self.mounts}
+        for path in sorted(every):  # a folder before what is in it
+            here, there = every[path], f"{root}{path}".rstrip("/")
+            lines.append(f"mkdir -p {there if here.is_dir() else f'$(dirname {there}); touch {there}'}")
+            lines.append(f"mount --bind {here} {there}")
+        lines.append(f"mkdir -p {root}/proc; mount -t proc proc {root}/proc")
+        lines += [f"mount -o remount,bind,ro {root}{path}" for path in ("", *self.image.holds) if path != "/"]
         command = self.inside([*self.image.entrypoint, *(self.args or self.image.args)])
         return "\n".join([*lines, f"exec chroot {root} {shlex.join(command)}"])
 
