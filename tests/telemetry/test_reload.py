@@ -42,4 +42,5 @@ def test_a_callers_limits_change_for_its_next_call() -> None:
 async def test_a_gateway_takes_all_that_may_change(node: StandIn) -> None:
     """While it serves."""
     async with app.running(settings(node.rpc_file, receive=False)) as gateway:
+        await gateway.ready()
         gateway.reload(settings(node.rpc_file, receive=False, log_calls="none", peer_burst=9.0))
