@@ -5,7 +5,8 @@ what is in flight when the stream breaks may have been, unless the gateway says 
 
 A refusal that may be tried again holds everything back: what is in flight is answered first, then, after the
 time that the gateway asks for, what was refused goes before the rest. So the order to a peer is kept.
-What has been overtaken by then, by a later message to the same peer, is not tried again.
+What has been overtaken by then, by a later message to the same peer, is not tried again. That is rare, because
+there and on a new stream one batch goes alone until something was taken.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Outbox:
         self._next_number = 0
         self._resume_at = 0.0
         self._heard = self._lived = False  # whether a result came on this stream, on any
+        self._probing = True  # whether one batch goes alone, to see if anything is taken at all
         self._failures = 0
         self.alarm = inf
         """When `tick` has something to do, in seconds of the clock."""
@@ -117,6 +119,8 @@ class Outbox:
         queue, in_flight = self._queue, self._in_flight
         if not in_flight:
             self._last_sent.clear()
+        elif self._probing:
+            return None
         room = min(MAX_BATCH, MAX_IN_FLIGHT - len(in_flight))
         if not queue or room <= 0 or self._now() < self._resume_at:
             return None
@@ -148,6 +152,7 @@ class Outbox:
             if result.HasField("error"):
                 self._failed(message, from_status(result.error))
                 continue
+            self._probing = False
             node_id = message.node_id
             if last_sent.get(node_id, -1) < number:
                 last_sent[node_id] = number
@@ -167,6 +172,7 @@ class Outbox:
                 self._refused.append(message)
         self._in_flight.clear()
         self._heard = False
+        self._probing = True
         self._failures += 1
         if self._retry and can_resume(unwritten) and (self._lived or unwritten.retry_after is not None):
             self._hold_back(backoff(unwritten, self._failures, self._jitter()))
@@ -205,6 +211,8 @@ class Outbox:
         if isinstance(failure, OutcomeUnknown):
             return self._unknown(message, failure)
         wait = retry_wait(failure, self._jitter()) if self._retry else None
+        if wait is None:
+            self._probing = False
         if wait is None or self._now() + wait + MIN_ATTEMPT > message.deadline or not message.awaited:
             return _settle(message, failure)
         message.refusal = failure
@@ -226,6 +234,7 @@ class Outbox:
         return failure
 
     def _hold_back(self, wait: float) -> None:
+        self._probing = True
         self._resume_at = max(self._resume_at, self._now() + wait)
         self.alarm = min(self.alarm, self._resume_at)
 
