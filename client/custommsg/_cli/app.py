@@ -13,6 +13,7 @@ from typing import Annotated, Final
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
 from custommsg import _core
+from custommsg._cli import batch as batches
 from custommsg._cli import show
 from custommsg._cli.listen import listen
 from custommsg._cli.settings import Global, Settings, message_type
@@ -98,16 +99,16 @@ def _with_settings(
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
     settings = Settings(address, timeout, json, ca, cert, key, rune)
     try:
-        command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, settings))
+        status = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, settings))
     except CustomMsgError as error:
         show.error(error, as_json=json)
         return RPC_FAILED + int(error.code.value[0])
-    return 0
+    return status or 0
 
 
 @app.command
 def send(
-    peer: str,
+    peer: str | None = None,
     /,
     *,
     type: Annotated[int | None, Parameter(converter=_message_type)] = None,
@@ -115,11 +116,16 @@ def send(
     hex: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     msg: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     check: Annotated[bool, Parameter(negative="")] = False,
+    batch: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     settings: Global,
-) -> None:
-    """Send one custom message to one connected peer.
+) -> int:
+    """Send one custom message to one connected peer; or, with --batch, many.
 
     Success means that the node has queued it: the Lightning protocol has no word of delivery.
+
+    A line of a batch is {"peer": HEX, "type": NUMBER, "payload": HEX}, with "text" instead of "payload" for
+    text, or {"peer": HEX, "msg": HEX}. A line that fails is told by its number, and stops no other. The exit
+    status is 0 if all were sent, 64 + the gRPC code if all failures have the same, 64 if not.
 
     Args:
         peer: The peer's node id, 66 hex digits.
@@ -128,8 +134,15 @@ def send(
         hex: The payload in hex; "-" reads it from the standard input.
         msg: The whole message in hex, its type included, instead of --type; "-" reads it likewise.
         check: Run every check, the node's own included, and send nothing.
+        batch: A file with one message a line, as JSON; "-" for the standard input.
         settings: What is the same for every command.
     """
+    if batch is not None:
+        if check or any(given is not None for given in (peer, type, text, hex, msg)):
+            raise CycloptsError(msg="With --batch the messages are in the file alone.")
+        return _send_batch(batch, settings)
+    if peer is None:
+        raise CycloptsError(msg="Give the peer's node id, or --batch with a file of messages.")
     if (type is None) == (msg is None) or sum(given is not None for given in (text, hex, msg)) > 1:
         raise CycloptsError(
             msg="Give the message either as --type with --text or --hex, or as --msg with all of it."
@@ -144,6 +157,16 @@ def send(
         else:
             result = call(peer, type=type, payload=_text(text or ""))
     show.result(result, as_json=settings.json)
+    return 0
+
+
+def _send_batch(path: str, settings: Settings) -> int:
+    try:
+        return batches.send(path, settings)
+    except OSError as error:
+        if error.filename is None:  # not the file's
+            raise
+        raise CycloptsError(msg=f"{path}: {error.strerror}") from None
 
 
 @app.command

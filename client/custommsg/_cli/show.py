@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
@@ -107,6 +107,33 @@ def forgotten(name: str, *, as_json: bool) -> None:
     if as_json:
         return _json({"deleted": name})
     return _line(f"Deleted: {name}")
+
+
+def batch(sent: int, failures: Mapping[tuple[str, str], int], *, as_json: bool) -> None:
+    """Print how many messages were sent, and how many were not, by reason and code."""
+    ranked = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
+    failed = sum(failures.values())
+    if as_json:
+        reasons = [{"reason": reason, "code": code, "count": count} for (reason, code), count in ranked]
+        return _json({"sent": sent, "failed": failed, "failures": reasons})
+    _line(f"Sent: {sent:,} of {sent + failed:,}.")
+    if not failures:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("REASON")
+    table.add_column("CODE")
+    table.add_column("COUNT", justify="right")
+    for (reason, code), count in ranked:
+        _row(table, [reason, code, f"{count:,}"])
+    return _print(table)
+
+
+def failed_line(number: int, failure: CustomMsgError, *, as_json: bool) -> None:
+    """Print on stderr why a line of a batch failed."""
+    if as_json:
+        sys.stderr.write(_dumps({"line": number, "error": _error_fields(failure)}) + "\n")
+    else:
+        sys.stderr.write(printable(f"line {number}: {failure}") + "\n")
 
 
 def notice(text: str, *, as_json: bool) -> None:
