@@ -46,6 +46,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._streams: set[asyncio.Task[Any]] = set()
         self._is_draining = False
         self.in_flight = 0
+        self.begun = 0
+        """How many calls there were."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -98,8 +100,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 assert task is not None
                 self._streams.add(task)
                 try:
-                    if self._is_draining:
-                        raise stopping()
                     await inner(request, context)
                 except asyncio.CancelledError as error:
                     if is_drain(error):
@@ -114,8 +114,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _call(self, method: str, is_stream: bool, context: Context) -> AsyncIterator[None]:
         call = Call(method[1:], is_stream, context, self._observers)
         self.in_flight += 1
+        self.begun += 1
         self._idle.clear()
         try:
+            if self._is_draining:
+                raise stopping()
             if self._access is None:
                 yield
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import grpc
@@ -25,6 +26,12 @@ from grpc_health.v1 import health_pb2_grpc  # isort: skip
 log = structlog.get_logger()
 
 SERVICE: Final[str] = custommsg_pb2.DESCRIPTOR.services_by_name["CustomMsgService"].full_name
+
+
+SETTLE_TIME: Final = 0.1
+"""Seconds without a new call after which a gateway that refuses them stops listening."""
+SETTLE_MOST: Final = 2.0
+"""Seconds that callers have to notice that they are refused, at most."""
 
 
 class GrpcServer:
@@ -68,9 +75,6 @@ class GrpcServer:
             seconds: how long calls in flight may take.
         """
         await self.health.drain()
-        # stop() alone would wait for health watchers too, which never end by themselves: so it gets more time
-        # than it needs, and is cut short when the calls that matter have ended.
-        stopping = asyncio.create_task(self._server.stop(seconds + 1))
         try:
             async with asyncio.timeout(seconds):
                 await self._calls.drain()
@@ -78,5 +82,16 @@ class GrpcServer:
             log.warning(
                 "calls were still in flight at the end of the drain time", calls=self._calls.in_flight
             )
+        else:
+            await self._settle()
         await self._server.stop(None)
-        await stopping
+
+    async def _settle(self) -> None:
+        # Calls that gRPC has accepted and not yet handed to us would end as CANCELLED, and nobody could tell
+        # that nothing was sent. As long as the server runs each gets its answer: GATEWAY_STOPPING.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_MOST):
+                begun = -1
+                while begun != self._calls.begun:
+                    begun = self._calls.begun
+                    await asyncio.sleep(SETTLE_TIME)
