@@ -1,0 +1,72 @@
+"""Runes at the gateway's door, over every kind of node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from custommsg.v1 import custommsg_pb2 as pb
+from support.gateways import gateway
+
+from .conftest import Stage, called, run_node
+from .test_send import failed
+
+
+@pytest.fixture
+async def guarded_stage(node_kind: str, short_path: Path) -> AsyncIterator[Stage]:
+    """Run a node of that kind with a peer, and a gateway that asks for runes."""
+    async with (
+        run_node(node_kind, short_path) as node,
+        gateway(node.rpc_file) as open_door,
+        called(node, open_door) as stage,
+        gateway(node.rpc_file, insecure=False, receive=False, data_dir=short_path / "second") as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield Stage(stage.node, address, type(stage.stub)(channel))
+
+
+async def shown(stage: Stage, *restrictions: list[str]) -> tuple[tuple[str, str], ...]:
+    """Make a rune; return the metadata that show it."""
+    return (("rune", str((await stage.node.call("createrune", restrictions=list(restrictions)))["rune"])),)
+
+
+def request(stage: Stage, message_type: int = 0x9419) -> pb.SendCustomMsgRequest:
+    """Return a request to send."""
+    return pb.SendCustomMsgRequest(node_id=stage.node.peer.id, msg=message_type.to_bytes(2, "big") + b"hello")
+
+
+async def test_a_rune_is_held_to_what_it_says(guarded_stage: Stage) -> None:
+    """None, foreign, narrow, blacklisted: the documented code and the node's reason."""
+    stage, send = guarded_stage, guarded_stage.stub.SendCustomMsg
+    narrow = await shown(stage, ["method=sendcustommsg"], ["pnamemsg^9419"])
+
+    async def outcome(call: Any) -> tuple[str, str]:
+        return (await failed(call))[:2]
+
+    while True:  # until the link to the node is up
+        try:
+            assert (await send(request(stage), metadata=narrow)).type == 0x9419
+            break
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+    none = ("UNAUTHENTICATED", "NO_CREDENTIAL")
+    assert await outcome(send(request(stage))) == none
+    for wrong in ("AAAA" + narrow[0][1][4:], "A" * 60, "no rune"):
+        assert await outcome(send(request(stage), metadata=(("rune", wrong),))) == none
+    refused = ("PERMISSION_DENIED", "NOT_PERMITTED")
+    assert await outcome(send(request(stage, 0x7779), metadata=narrow)) == refused
+    assert await outcome(stage.stub.ListPeers(pb.ListPeersRequest(), metadata=narrow)) == refused
+    by_peer = await shown(stage, ["pnamenode_id=02" + "11" * 32])
+    assert await outcome(send(request(stage), metadata=by_peer)) == refused
+    rated = await shown(stage, ["rate=1"])
+    assert (await send(request(stage), metadata=rated)).status
+    assert await outcome(send(request(stage), metadata=rated)) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    await stage.node.call("blacklistrune", start=0, end=100)
+    assert await outcome(send(request(stage), metadata=narrow)) == none
+    received = [(await stage.node.peer.next_message()).type for _ in range(2)]
+    assert received == [0x9419, 0x9419]
