@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+
 from support import standin
 
 # The machine decides how long an example takes; the suite has one time limit for all.

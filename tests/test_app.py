@@ -10,14 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support import processes, standin
-from support.gateways import gateway
-from support.keys import node_id
-from support.standin import StandIn
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.rpc.server import SERVICE
+from support import processes, standin
+from support.gateways import gateway
+from support.keys import node_id
+from support.standin import StandIn
 
 REQUEST = pb.SendCustomMsgRequest(node_id=node_id(), msg_hex="9c4101")
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -83,7 +83,16 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
         pass
 
     node.on_send = never
-    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file), "--drain-time", "0.2")
+    arguments = (
+        "serve",
+        "--insecure",
+        "--listen",
+        "127.0.0.1:0",
+        "--rpc-file",
+        str(node.rpc_file),
+        "--drain-time",
+        "0.2",
+    )
     async with processes.server(*arguments) as program:
         async with grpc.aio.insecure_channel(await started(program)) as channel:
             await watch_until(health_pb2_grpc.HealthStub(channel), SERVICE, SERVING)

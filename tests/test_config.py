@@ -71,7 +71,12 @@ def test_an_unknown_variable_is_an_error(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["CUSTOMMSG_SERVICE_HOST", "CUSTOMMSG_SERVICE_PORT_GRPC", "CUSTOMMSG_PORT", "CUSTOMMSG_PORT_9737_TCP_ADDR"],
+    [
+        "CUSTOMMSG_SERVICE_HOST",
+        "CUSTOMMSG_SERVICE_PORT_GRPC",
+        "CUSTOMMSG_PORT",
+        "CUSTOMMSG_PORT_9737_TCP_ADDR",
+    ],
 )
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake(name: str) -> None:
     """Its service links would otherwise stop every gateway beside a Service called custommsg."""

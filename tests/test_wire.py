@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.keys import NOT_A_POINT, node_id
 
 from custommsg_server import wire
 from custommsg_server.errors import Reason, RelayError
+from support.keys import NOT_A_POINT, node_id
 
 
 def test_internal_types_are_the_fifty_that_lightningd_handles() -> None:

@@ -9,11 +9,11 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gateways import gateway
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.rpc.listen import Address, ListenError
+from support.gateways import gateway
 
 
 @given(st.text() | st.from_regex(r"[\[\]a-z0-9:./]+", fullmatch=True))

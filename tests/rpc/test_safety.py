@@ -10,20 +10,23 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import standin
-from support.gateways import gateway
-from support.keys import NOT_A_POINT, node_id
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server import wire
 from custommsg_server.errors import Reason
 from custommsg_server.rpc.status import CODES, DETAILS_KEY
+from support import standin
+from support.gateways import gateway
+from support.keys import NOT_A_POINT, node_id
 
 peers = (
-    st.builds(lambda raw: {"node_id": raw}, st.sampled_from([node_id(), NOT_A_POINT]) | st.binary(max_size=40))
+    st.builds(
+        lambda raw: {"node_id": raw}, st.sampled_from([node_id(), NOT_A_POINT]) | st.binary(max_size=40)
+    )
     | st.builds(
-        lambda text: {"node_id_hex": text}, st.sampled_from([node_id().hex(), "", "zz"]) | st.text(max_size=70)
+        lambda text: {"node_id_hex": text},
+        st.sampled_from([node_id().hex(), "", "zz"]) | st.text(max_size=70),
     )
     | st.just({})
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ class Link:
         return was_up
 
     async def _open(self, on_lost: Callable[[], None]) -> Connection:
-        sock = await asyncio.to_thread(open_socket, self._rpc_file)
+        sock = await _open_in_thread(self._rpc_file)
         _, connection = await asyncio.get_running_loop().create_unix_connection(
             lambda: Connection(self._options.window, self._options.max_waiting, on_lost), sock=sock
         )
@@ -192,6 +193,26 @@ def open_socket(rpc_file: Path) -> socket.socket:
     wrapper.sock = None  # else its destructor closes ours
     sock.setblocking(False)
     return sock
+
+
+async def _open_in_thread(rpc_file: Path) -> socket.socket:
+    """Connect in a thread: it blocks while lightningd is stopped and its backlog is full."""
+    opened: list[socket.socket] = []
+    abandoned = threading.Event()
+
+    def connect() -> None:
+        opened.append(open_socket(rpc_file))
+        if abandoned.is_set():
+            opened[0].close()
+
+    try:
+        await asyncio.to_thread(connect)
+    except asyncio.CancelledError:
+        abandoned.set()
+        for sock in opened:
+            sock.close()
+        raise
+    return opened[0]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -7,14 +7,32 @@ messages under another package name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+
+class _Pool:
+    """protobuf's pool, which also finds methods: itself it knows only the services that they are of."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindFileContainingSymbol(symbol.rpartition(".")[0])
 
 
 def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
     """Let clients ask what `services` (full names) look like."""
-    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
+    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=_Pool())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
