@@ -64,7 +64,7 @@ async def kill_a_subscriber(client: aio.Client, stage: dict[str, Any]) -> None:
     listen = ("listen", "--address", stage["address"], "--consumer", "demo", "--json")
     first = await start("custommsg", *listen)
     while not await client.consumers():
-        await asyncio.sleep(0.05)  # noqa: ASYNC110 -- another process makes it
+        await asyncio.sleep(0.05)
     sending = asyncio.create_task(send_numbers(client, stage["peer_id"]))
     got = [await number_of(first) for _ in range(50)]
     first.kill()

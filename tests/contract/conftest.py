@@ -11,12 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support import nodes
-from support.gateways import gateway
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.rpc.server import SERVICE
+from support import nodes
+from support.gateways import gateway
 
 
 @dataclass(frozen=True)

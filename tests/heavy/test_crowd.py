@@ -78,7 +78,7 @@ async def test_an_honest_caller_is_served_beside_a_crowd(node: nodes.Node) -> No
             ]
             await asyncio.gather(*(stream.initial_metadata() for stream in unread))
             beside = await latency()
-            print(f"median latency: {alone:.2f} ms alone, {beside:.2f} ms beside the crowd")  # noqa: T201 -- what it is run for
+            print(f"median latency: {alone:.2f} ms alone, {beside:.2f} ms beside the crowd")
             assert beside < 2 * alone
             for stream in [*streams, *unread]:
                 stream.cancel()

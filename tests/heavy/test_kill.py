@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import processes
 
 from custommsg import aio
 from custommsg_server import devnode
 from custommsg_server.devnode.plugins import Plugins
+from support import processes
 
 KILLS = 20
 
@@ -105,7 +105,7 @@ async def test_what_the_hook_took_survives_twenty_kills(
     short_path: Path, answered: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """kill -9 in a stream of messages: what was answered is delivered, in order, once, to a client that resumes."""
-    draw = random.Random(20)  # noqa: S311 -- not a secret
+    draw = random.Random(20)
     async with devnode.run(short_path / "node") as node, devnode.run(short_path / "peer") as peer:
         await peer.connect(node)
         gateway = Gateway(node.rpc_file, f"unix:{short_path}/gateway.sock")
@@ -142,7 +142,7 @@ async def test_what_the_hook_took_survives_twenty_kills(
     assert got == kept, "the client that was there all the time got what one from the beginning gets"
     assert set(answered) <= set(got), "what was answered was committed"
     with capsys.disabled():
-        print(  # noqa: T201
+        print(
             f"\n{KILLS} kills: {number:,} messages sent, {len(answered):,} hook calls answered,"
             f" {len(got):,} delivered, {len(missing):,} lost unanswered in the hook or sent while no gateway was there"
         )

@@ -9,12 +9,12 @@ from typing import Any
 
 import grpc
 import pytest
-from support import processes, standin
-from support.keys import node_id
-from support.lightningd_end import LightningdEnd
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
+from support import processes, standin
+from support.keys import node_id
+from support.lightningd_end import LightningdEnd
 
 LIMIT = 64 << 20
 
@@ -64,7 +64,7 @@ async def test_a_subscriber_that_stops_reading_costs_little_and_stops_nobody(
             assert await _numbers(asleep, count) == list(range(count)), "it goes on where it stopped"
             end.close()
     with capsys.disabled():
-        print(f"\n{count:,} messages of 1 kB past a subscriber that does not read: +{growth / 1e6:.1f} MB")  # noqa: T201
+        print(f"\n{count:,} messages of 1 kB past a subscriber that does not read: +{growth / 1e6:.1f} MB")
     assert growth < LIMIT
 
 
@@ -140,7 +140,7 @@ async def test_a_stream_to_a_node_that_stops_is_held_back(
     assert len(results) == count
     assert set(results.values()) == {"status"}
     with capsys.disabled():
-        print(  # noqa: T201
+        print(
             f"\na node that stops in a stream of {count:,}: the writer is held at {stopped_at:,}, +{growth / 1e6:.1f} MB"
         )
     assert growth < LIMIT
