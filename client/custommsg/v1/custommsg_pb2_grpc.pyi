@@ -29,6 +29,8 @@ request is at fault, and google.rpc.RetryInfo where nothing was sent and a retry
   INVALID_CONSUMER       INVALID_ARGUMENT     the name of a consumer is not 1 to 100 of A-Z a-z 0-9 . _ -
   CONSUMER_UNKNOWN       NOT_FOUND            there is no consumer of that name
   INVALID_FILTER         INVALID_ARGUMENT     a filter names a range of types that is none
+  NO_CREDENTIAL          UNAUTHENTICATED      no rune or client certificate, or none that is valid (any more)
+  NOT_PERMITTED          PERMISSION_DENIED    the credential does not permit this; nothing was sent
   GATEWAY_STOPPING       UNAVAILABLE          the gateway is stopping and ends its streams; RetryInfo
 
 The gateway never sends a message twice: where it cannot know whether the node took a message, it says
