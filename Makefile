@@ -7,7 +7,7 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 	--no-emit-find-links --custom-compile-command "make lock"
 
 .PHONY: docs help setup run demo test check format lint types imports proto proto-check lock clean \
-	test-heavy test-lightningd test-ldk test-clients conformance bench bench-save bench-inbox
+	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -94,6 +94,20 @@ test-clients: setup $(CLIENTS_READY) ## real clients of the dialects; needs Node
 conformance: setup $(CLIENTS_READY) ## write the table in docs/dialects.md anew
 	@CONFORMANCE=write $(BIN)/python -m pytest $(CLIENTS)
 
+# Containers, Kubernetes, systemd, compose: as root, with Debian's packages.
+DEPLOY := .venv-deploy
+$(DEPLOY)/.ready: requirements/deploy.txt
+	@$(PYTHON) -m venv --clear $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+test-deploy: setup $(DEPLOY)/.ready ## Dockerfile, manifests, systemd, compose; the pod as real processes; needs root
+	@PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" CUSTOMMSG_TESTS_NEED_ALL=1 $(BIN)/python -m pytest tests/deploy -rs
+
+test-image: setup $(DEPLOY)/.ready ## the same with the image, built without a registry; needs buildah, debootstrap, socat too
+	@PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" CUSTOMMSG_TESTS_NEED_ALL=1 PYTHON=$(BIN)/python \
+		tools/build_image.sh $(BIN)/python -m pytest tests/deploy -rs
+
 CODEGEN := .venv-codegen
 $(CODEGEN)/.ready: requirements/codegen.txt
 	@$(PYTHON) -m venv --clear $(CODEGEN)
@@ -118,8 +132,10 @@ lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	@$(UV_COMPILE) pyproject.toml --extra server --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
+	@$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	@$(UV_COMPILE) requirements/deploy.in -o requirements/deploy.txt
 	@$(UV_COMPILE) $(CLIENTS)/pyln_grpc_proto/requirements.in -o $(CLIENTS)/pyln_grpc_proto/requirements.txt
 	@$(UV_COMPILE) $(CLIENTS)/gl_client/requirements.in -o $(CLIENTS)/gl_client/requirements.txt
 
 clean: ## remove what make made
-	@rm -rf $(VENV) $(CODEGEN)
+	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) build
