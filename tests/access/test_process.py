@@ -7,6 +7,7 @@ import base64
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -59,7 +60,7 @@ async def test_no_rune_no_payload_and_no_key_is_ever_logged(
     assert [secret for secret in secrets + forms if secret in said] == []
 
 
-async def _ended(call: grpc.aio.UnaryUnaryCall) -> None:
+async def _ended(call: Any) -> None:
     await call.wait_for_connection()
     await call.code()
 
@@ -94,7 +95,7 @@ async def test_sigterm_under_load_loses_no_call_that_was_accepted(
                     sent.add(number)
 
             async def stream_until_refused() -> None:
-                stream = stub.SendCustomMsgStream(metadata=metadata)
+                stream: Any = stub.SendCustomMsgStream(metadata=metadata)
                 answered: set[int] = set()
                 try:
                     while True:
