@@ -59,9 +59,9 @@ def test_a_stream_waits_instead() -> None:
     """What is reserved is accounted for at once, so that those who follow wait behind it."""
     clock = Clock()
     limits = PeerLimits(Limits(messages_per_s=100, burst=0.5), clock)
-    assert limits.reserve([outbound(10)] * 100) == 0
-    assert limits.reserve([outbound(10)] * 100) == pytest.approx(0.5)
-    assert limits.reserve([outbound(10)]) == pytest.approx(1.5)
+    assert limits.reserve([outbound(10)] * 51) == 0
+    assert limits.reserve([outbound(10)] * 100) == pytest.approx(1.0)
+    assert limits.reserve([outbound(10)]) == pytest.approx(1.01)
     assert limits.reserve([outbound(10, peer=2)]) == 0
 
 

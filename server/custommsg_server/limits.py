@@ -77,21 +77,29 @@ class PeerLimits:
         self._charge(node_id, now, 1, size + FRAMING)
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
-        """Account for a batch, whatever it is; return how many seconds to wait before sending it."""
+        """Account for a batch, whatever it is; return the seconds to wait until its last message is allowed."""
         if self.are_off:
             return 0.0
-        now = self._clock()
-        wait = 0.0
-        for node_id, (messages, size) in _sums(batch).items():
-            wait = max(wait, self._wait(self._account(node_id, now), now))
-            self._charge(node_id, now, messages, size)
-        return max(0.0, wait)
+        now = latest = self._clock()
+        free_at, per_message, per_byte = self._free_at, self._per_message, self._per_byte
+        for node_id, message in batch:  # written out: each message of each stream passes here
+            by_messages, by_bytes = free_at.get(node_id, (now, now))
+            if by_messages < now:
+                by_messages = now
+            if by_bytes < now:
+                by_bytes = now
+            latest = max(latest, by_messages, by_bytes)
+            free_at[node_id] = by_messages + per_message, by_bytes + (len(message) + FRAMING) * per_byte
+            free_at.move_to_end(node_id)
+        while len(free_at) > MAX_PEERS:
+            free_at.popitem(last=False)
+        return max(0.0, round(latest - now - self._limits.burst, 6))
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
         """Undo a reservation: the batch is not sent after all."""
         now = self._clock()
-        for node_id, (messages, size) in _sums(batch).items():
-            self._charge(node_id, now, -messages, -size)
+        for node_id, message in batch:
+            self._charge(node_id, now, -1, -len(message) - FRAMING)
 
     def _account(self, node_id: bytes, now: float) -> tuple[float, float]:
         """Return when the peer's two accounts, for messages and for bytes, are empty again."""
@@ -110,11 +118,3 @@ class PeerLimits:
         self._free_at.move_to_end(node_id)
         if len(self._free_at) > MAX_PEERS:
             self._free_at.popitem(last=False)
-
-
-def _sums(batch: Sequence[Outbound]) -> dict[bytes, tuple[int, int]]:
-    sums: dict[bytes, tuple[int, int]] = {}
-    for outbound in batch:
-        messages, size = sums.get(outbound.node_id, (0, 0))
-        sums[outbound.node_id] = (messages + 1, size + len(outbound.message) + FRAMING)
-    return sums

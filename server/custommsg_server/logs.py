@@ -6,6 +6,7 @@ writes the same line at a sixth of the cost.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -21,6 +22,8 @@ _root = logging.getLogger()
 _log = structlog.get_logger()
 _handler: logging.StreamHandler[TextIO] | None = None
 """Takes JSON lines, if that is the format."""
+_lines: list[str] = []
+"""What `info` has to write at the end of this turn of the event loop."""
 
 
 def configure(level: str, form: LogFormat) -> None:
@@ -80,7 +83,7 @@ def says_info() -> bool:
 
 
 def info(event: str, fields: dict[str, object]) -> None:
-    """Log something that happens very often.
+    """Log something that happens very often, on the event loop.
 
     Args:
         event: what.
@@ -92,7 +95,16 @@ def info(event: str, fields: dict[str, object]) -> None:
     fields["event"] = event
     fields["level"] = "info"
     fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    text = json.dumps(fields) + "\n"
-    with _handler.lock or nullcontext():
-        _handler.stream.write(text)
-        _handler.stream.flush()
+    if not _lines:
+        asyncio.get_running_loop().call_soon(_write_lines)
+    _lines.append(json.dumps(fields))
+
+
+def _write_lines() -> None:
+    # One write for all the calls that ended in one turn of the loop.
+    text = "\n".join([*_lines, ""])
+    _lines.clear()
+    if _handler is not None:
+        with _handler.lock or nullcontext():
+            _handler.stream.write(text)
+            _handler.stream.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from custommsg_server.errors import RelayError, not_sent
@@ -47,7 +48,7 @@ class Relay:
         return outcome
 
     async def admit(self, batch: Sequence[Outbound], deadline: float) -> Sequence[RelayError | None] | None:
-        """Wait until the limits allow a batch: for a sender that can be held back.
+        """Wait until the limits and the node have room for a batch: for a sender that can be held back.
 
         Returns:
             Why each message may not be sent, None where it may; or None if all may.
@@ -55,18 +56,22 @@ class Relay:
         Raises:
             RelayError: NOT_SENT, because the deadline would pass first.
         """
-        wait = self._limits.reserve(batch)
-        if not wait:
-            return None
-        if asyncio.get_running_loop().time() + wait > deadline:
+        if wait := self._limits.reserve(batch):
+            if asyncio.get_running_loop().time() + wait > deadline:
+                self._limits.give_back(batch)
+                raise not_sent()
+            await asyncio.sleep(wait)
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                await self._node.room()
+        except TimeoutError:
             self._limits.give_back(batch)
-            raise not_sent()
-        await asyncio.sleep(wait)
+            raise not_sent() from None
         return None
 
     async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
         """Queue messages with the node, in order, once they are admitted; answer each, never raise."""
-        return await self._node.send(batch, deadline)
+        return await self._node.send(batch, deadline, held_back=True)
 
     async def check(self, outbound: Outbound, deadline: float) -> str:
         """Run every check on a message, the node's own included, and send nothing.

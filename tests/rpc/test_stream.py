@@ -173,11 +173,11 @@ async def test_a_deadline_that_the_limits_would_pass_is_told_for_each_message(
     """NOT_SENT, and it is true."""
     batch = [numbered({"node_id": PEERS[0]}, number) for number in range(200)]
     call = stub.SendCustomMsgStream(timeout=1.0)
-    await call.write(pb.SendCustomMsgStreamRequest(messages=batch))
+    await call.write(pb.SendCustomMsgStreamRequest(messages=batch[:10]))
     first = await call.read()
     assert {result.WhichOneof("outcome") for result in first.results} == {"status"}
     sent = len(node.sent())
-    await call.write(pb.SendCustomMsgStreamRequest(messages=batch[:5]))
+    await call.write(pb.SendCustomMsgStreamRequest(messages=batch))
     second = await call.read()
     for result in second.results:
         info = error_details_pb2.ErrorInfo()
@@ -212,3 +212,16 @@ async def test_a_stream_of_a_gateway_that_stops_gets_its_results_first(node: Sta
         with pytest.raises(grpc.aio.AioRpcError, match="stopping"):
             await call.read()
         await stopping
+
+
+async def test_many_streams_are_held_back_and_none_is_refused(node: StandIn) -> None:
+    """More than may wait for the node is a reason to wait, not to fail."""
+    async with gateway(node.rpc_file, node_window=8, node_max_waiting=16, **NO_LIMITS) as address:
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+            while not (await stub.GetInfo(pb.GetInfoRequest())).node_link_up:
+                await asyncio.sleep(0)
+            requests = requests_of([[{"node_id": PEERS[0]}] * 20] * 10, 0)
+            streams = await asyncio.gather(*(send_all(stub, requests, None) for _ in range(20)))
+    for results in streams:
+        assert [result.WhichOneof("outcome") for result in results] == ["status"] * 200

@@ -14,7 +14,6 @@ from math import inf
 from typing import Any, Final, cast
 
 import structlog
-from pyln.client.lightning import UnixDomainSocketRpc
 
 from custommsg_server.errors import Reason, RelayError, not_sent
 
@@ -88,12 +87,14 @@ class Connection(asyncio.Protocol):
         self._window = window
         self._max_waiting = max_waiting
         self._on_lost = on_lost
-        self._ids = UnixDomainSocketRpc("", caller_name="custommsg")
+        self._next_id = 1
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._flushing = False
         self._waiting: OrderedDict[Batch, None] = OrderedDict()
         self._waiting_count = 0
+        self._room = asyncio.Event()
+        self._room.set()
         self._sent: dict[str, tuple[Batch, int, float]] = {}
         self._buffer = bytearray()
         self._scanned = 0
@@ -110,7 +111,13 @@ class Connection(asyncio.Protocol):
         """When the longest unanswered request was written, in seconds of the loop's clock, or infinity."""
         return next(iter(self._sent.values()))[2] if self._sent else float("inf")
 
-    async def call(self, requests: Sequence[Request], deadline: float) -> list[Reply | RelayError]:
+    async def room(self) -> None:
+        """Wait until there is room for more: for a sender that can be held back."""
+        await self._room.wait()
+
+    async def call(
+        self, requests: Sequence[Request], deadline: float, held_back: bool = False
+    ) -> list[Reply | RelayError]:
         """Make requests, in order; answer each with the node's reply or with why there is none.
 
         If the caller is cancelled, what was not yet written never will be.
@@ -118,15 +125,16 @@ class Connection(asyncio.Protocol):
         Args:
             requests: what to ask.
             deadline: in seconds of the loop's clock; may be infinite.
+            held_back: the caller has waited for `room`, so it is not refused for want of it.
         """
         if not self.is_open:
             return [unavailable("the connection to it was lost")] * len(requests)
-        if self._waiting_count + len(requests) > self._max_waiting + self._window:
+        if not held_back and self._waiting_count + len(requests) > self._max_waiting + self._window:
             return [overloaded()] * len(requests)
         batch = Batch(requests, self._loop.create_future())
         timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
         self._waiting[batch] = None
-        self._waiting_count += len(requests)
+        self._count(len(requests))
         self._schedule_flush()
         try:
             if requests:
@@ -155,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         batches = [*self._waiting, *(batch for batch, _, _ in self._sent.values())]
         self._waiting.clear()
-        self._waiting_count = 0
+        self._count(-self._waiting_count)
         self._sent.clear()
         for batch in batches:
             batch.give_up(written=_lost(), unwritten=unavailable("the connection to it was lost"))
@@ -185,8 +193,9 @@ class Connection(asyncio.Protocol):
         del buffer[: end + 2]
         self._scanned = max(0, len(buffer) - 1)
         try:
-            for text in complete.decode().split("\n\n"):
-                self._take(json.loads(text))
+            # Read all at once. In JSON, two newlines stand only between replies, never within a string.
+            for reply in json.loads(b"[" + complete.replace(b"\n\n", b",") + b"]"):
+                self._take(reply)
         except (ValueError, RecursionError):
             self._reject("something that is no JSON-RPC reply")
             return
@@ -220,24 +229,16 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         if self._transport is None or self._paused:
             return
-        now = self._loop.time()
         out: list[str] = []
         room, size = self._window - len(self._sent), 0
         while room > 0 and self._waiting and size < MAX_WRITE_SIZE:
             batch = next(iter(self._waiting))
-            index = batch.written
-            request = batch.requests[index]
-            request_id = self._next_id(request.method)
-            text = (
-                f'{{"jsonrpc":"2.0","id":"{request_id}","method":"{request.method}",'
-                f'"params":{request.params}}}'
+            first = batch.written
+            size += self._write_some(
+                batch, min(len(batch.requests), first + room), MAX_WRITE_SIZE - size, out
             )
-            out.append(text)
-            size += len(text)
-            room -= 1
-            self._sent[request_id] = (batch, index, now)
-            batch.written = index + 1
-            self._waiting_count -= 1
+            room -= batch.written - first
+            self._count(first - batch.written)
             if batch.written == len(batch.requests):
                 del self._waiting[batch]
         if out:
@@ -245,10 +246,33 @@ class Connection(asyncio.Protocol):
             if self._waiting:
                 self._schedule_flush()
 
-    def _next_id(self, method: str) -> str:
-        request_id: str = self._ids.get_json_id(method, None)
-        self._ids.next_id += 1
-        return request_id
+    def _write_some(self, batch: Batch, end: int, max_size: int, out: list[str]) -> int:
+        """Write requests of a batch, up to one; return how many bytes that were."""
+        sent, number, now = self._sent, self._next_id, self._loop.time()
+        index, size = batch.written, 0
+        while index < end and size < max_size:
+            request = batch.requests[index]
+            # An id as pyln-client writes it: who asks, for what, which time.
+            request_id = f"custommsg:{request.method}#{number}"
+            text = (
+                f'{{"jsonrpc":"2.0","id":"{request_id}","method":"{request.method}",'
+                f'"params":{request.params}}}'
+            )
+            out.append(text)
+            sent[request_id] = (batch, index, now)
+            size += len(text)
+            number += 1
+            index += 1
+        batch.written, self._next_id = index, number
+        return size
+
+    def _count(self, more: int) -> None:
+        """Count what waits."""
+        self._waiting_count += more
+        if self._waiting_count > self._max_waiting:
+            self._room.clear()
+        else:
+            self._room.set()
 
     def _expire(self, batch: Batch) -> None:
         self._forget(batch)
@@ -266,7 +290,7 @@ class Connection(asyncio.Protocol):
         # Nobody waits for it any longer: what was not written never will be.
         if batch in self._waiting:
             del self._waiting[batch]
-            self._waiting_count -= len(batch.requests) - batch.written
+            self._count(batch.written - len(batch.requests))
 
 
 def unavailable(why: str) -> RelayError:

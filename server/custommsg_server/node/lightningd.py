@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from custommsg_server.errors import RelayError
@@ -48,10 +49,18 @@ class Lightningd:
         """The node as it last described itself, or None if it never did."""
         return self._info
 
-    async def send(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+    async def room(self) -> None:
+        """Wait until the node can take more."""
+        with suppress(RelayError):  # a node that is not there refuses at once, and has room for that
+            await self._link.connection().room()
+
+    async def send(
+        self, batch: Sequence[Outbound], deadline: float, held_back: bool = False
+    ) -> list[str | RelayError]:
         """Make one `sendcustommsg` for each message, in order."""
         try:
-            answers = await self._link.connection().call([_send_request(one) for one in batch], deadline)
+            requests = [_send_request(one) for one in batch]
+            answers = await self._link.connection().call(requests, deadline, held_back)
         except RelayError as error:
             return [error] * len(batch)
         return [_status(answer) for answer in answers]

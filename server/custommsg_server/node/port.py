@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from custommsg_server.errors import RelayError
 from custommsg_server.permit import Use
 from custommsg_server.wire import Message, NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
+class Outbound(NamedTuple):
     """A message on its way to a peer."""
 
     node_id: NodeId
@@ -71,7 +70,12 @@ class Node(Protocol):
     def info(self) -> NodeInfo | None:
         """The node as it last described itself, or None if it never did."""
 
-    async def send(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+    async def room(self) -> None:
+        """Wait until the node can take more: for a sender that can be held back."""
+
+    async def send(
+        self, batch: Sequence[Outbound], deadline: float, held_back: bool = False
+    ) -> list[str | RelayError]:
         """Queue messages with the node, in order; answer each with its status or its error, never raise."""
 
     async def check(self, outbound: Outbound, deadline: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -43,7 +43,9 @@ class SendStream:
         self._messages = 0
         self._bytes = 0
         self._changed = asyncio.Event()
-        self._writing = asyncio.Lock()
+        self._out: list[pb.SendResult] = []
+        self._out_bytes = 0
+        self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -96,14 +98,15 @@ class SendStream:
             refusals = [error] * len(batch)
         except asyncio.CancelledError:
             # It was read, so it gets its results even if the gateway stops now.
-            self._spawn(numbers, results, batch, size, [stopping()] * len(batch))
+            self._spawn(self._send(numbers, results, batch, size, [stopping()] * len(batch)))
             raise
-        self._spawn(numbers, results, batch, size, refusals)
+        self._spawn(self._send(numbers, results, batch, size, refusals))
 
-    def _spawn(self, *arguments: Any) -> None:
-        task = asyncio.get_running_loop().create_task(self._send(*arguments))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _send(
         self,
@@ -119,17 +122,26 @@ class SendStream:
             outcomes = await self._send_rest(batch, refusals)
         self._call.count_outcomes(outcomes)
         left = iter(outcomes)
-        response = pb.SendCustomMsgStreamResponse(
-            results=[
-                _result(number, next(left)) if result is None else result
-                for number, result in zip(numbers, results, strict=True)
-            ]
-        )
-        async with self._writing:
-            await self._context.write(response)
-        self._messages -= len(numbers)
-        self._bytes -= size
-        self._changed.set()
+        self._out += [
+            _result(number, next(left)) if result is None else result
+            for number, result in zip(numbers, results, strict=True)
+        ]
+        self._out_bytes += size
+        if self._writer is None:
+            self._writer = self._spawn(self._write())
+
+    async def _write(self) -> None:
+        """Write the results that there are; those that come meanwhile go together into the next response."""
+        try:
+            while self._out:
+                results, size = self._out, self._out_bytes
+                self._out, self._out_bytes = [], 0
+                await self._context.write(pb.SendCustomMsgStreamResponse(results=results))
+                self._messages -= len(results)
+                self._bytes -= size
+                self._changed.set()
+        finally:
+            self._writer = None
 
     async def _send_rest(
         self, batch: list[Outbound], refusals: Sequence[RelayError | None]
