@@ -207,8 +207,8 @@ FINAL = [
     ("INVALID_FILTER", Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     ("INVALID_CONSUMER", Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     ("INVALID_NODE_ID", Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
-    ("NO_CREDENTIAL", Code.UNAUTHENTICATED, custommsg.CustomMsgError),
-    ("NOT_PERMITTED", Code.PERMISSION_DENIED, custommsg.CustomMsgError),
+    ("NO_CREDENTIAL", Code.UNAUTHENTICATED, custommsg.NotPermitted),
+    ("NOT_PERMITTED", Code.PERMISSION_DENIED, custommsg.NotPermitted),
     ("POSITION_EXPIRED", Code.OUT_OF_RANGE, custommsg.PositionExpired),
 ]
 
