@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import standin
-from support.keys import node_id
-from support.standin import Connection, Request, StandIn
 
 from custommsg_server.errors import Reason, RelayError
 from custommsg_server.node.lightningd import Lightningd
 from custommsg_server.node.link import LinkOptions
 from custommsg_server.node.port import Outbound, PeerAddress
 from custommsg_server.wire import join_message
+from support import standin
+from support.keys import node_id
+from support.standin import Connection, Request, StandIn
 
 QUICK = LinkOptions(probe_interval=0.3, backoff_min=0.01, backoff_max=0.05, reply_timeout=5)
 STATUS = standin.SENT["status"]

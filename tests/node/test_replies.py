@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.keys import node_id
 
 from custommsg_server.errors import Reason, RelayError
 from custommsg_server.node import replies
 from custommsg_server.node.port import NodeInfo, Peer
+from support.keys import node_id
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "sendcustommsg.json").read_text())
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.keys import node_id
 
 from custommsg_server.inbox.port import Arrival, Kind
 from custommsg_server.plugin.channel import Channel, DeclinedError
 from custommsg_server.plugin.manifest import Init, Manifest, PluginOptions
+from support.keys import node_id
 
 PEER = node_id(7).hex()
 COMMANDO = {0x4C4D, 0x4C4F, 0x594B, 0x594D}
@@ -83,7 +83,10 @@ class Pipe(asyncio.Transport):
 
 def call(method: str, params: Any, request_id: Any = "cln:x#1") -> bytes:
     """Make a request, as lightningd writes it."""
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}).encode() + b"\n\n"
+    return (
+        json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}).encode()
+        + b"\n\n"
+    )
 
 
 def hook(number: int, payload: str, peer: str = PEER) -> bytes:
