@@ -27,6 +27,7 @@ from custommsg_server.config import Settings, SettingsError, load
 from custommsg_server.doctor import report
 from custommsg_server.doctor.examine import examine
 from custommsg_server.doctor.finding import Finding, is_well
+from custommsg_server.plugin.stdio import is_started_by_node
 from custommsg_server.rpc import probe
 from custommsg_server.rpc.access import certs
 from custommsg_server.rpc.listen import ListenError
@@ -99,6 +100,11 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
 @cli.command(name="plugin")
 def run_as_plugin() -> int:
     """Run the gateway as a plugin that lightningd has started: its settings are lightningd's options."""
+    if not is_started_by_node():
+        print(  # noqa: T201 -- said to a person, or to an installer that tries whether this runs
+            "This is a plugin of lightningd: start it with plugin=... in its configuration, or lightning-cli plugin start."
+        )
+        return 0
     base = load({})
     logs.configure(base.log_level, "json")
     _run(_until_signal(lambda stop: gateway.serve_as_plugin(base, stop)))

@@ -235,7 +235,10 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else None
+        try:
+            return value.expanduser() if value else None
+        except RuntimeError:
+            raise ValueError("there is no home directory here, so ~ means nothing; write the whole path") from None
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import sys
 
 from custommsg_server.plugin.channel import Channel
+
+
+def is_started_by_node() -> bool:
+    """Whether stdin and stdout lead to another program, as lightningd leads them."""
+    modes = [os.fstat(number).st_mode for number in (0, 1)]
+    return all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 
 
 async def open_stdio(channel: Channel) -> None:
