@@ -63,7 +63,7 @@ async def kill_a_subscriber(client: aio.Client, stage: dict[str, Any]) -> None:
     say(f"2. A subscriber is killed while {COUNT} messages come in, and comes back")
     listen = ("listen", "--address", stage["address"], "--consumer", "demo", "--json")
     first = await start("custommsg", *listen)
-    while not await client.consumers():
+    while not await client.consumers():  # noqa: ASYNC110 -- another process makes it
         await asyncio.sleep(0.05)
     sending = asyncio.create_task(send_numbers(client, stage["peer_id"]))
     got = [await number_of(first) for _ in range(50)]

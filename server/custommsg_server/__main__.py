@@ -102,7 +102,7 @@ def run_as_plugin() -> int:
     """Run the gateway as a plugin that lightningd has started: its settings are lightningd's options."""
     if not is_started_by_node():
         print(  # noqa: T201 -- said to a person, or to an installer that tries whether this runs
-            "This is a plugin of lightningd: start it with plugin=... in its configuration, or lightning-cli plugin start."
+            "This is a plugin of lightningd: write plugin=... in its configuration, or use lightning-cli plugin start."
         )
         return 0
     base = load({})

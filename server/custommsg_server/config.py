@@ -238,7 +238,9 @@ class Settings(BaseSettings):
         try:
             return value.expanduser() if value else None
         except RuntimeError:
-            raise ValueError("there is no home directory here, so ~ means nothing; write the whole path") from None
+            raise ValueError(
+                "there is no home directory here, so ~ means nothing; write the whole path"
+            ) from None
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:

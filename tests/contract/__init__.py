@@ -1,0 +1,1 @@
+"""What the contract promises, over each kind of node."""

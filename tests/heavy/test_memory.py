@@ -141,6 +141,7 @@ async def test_a_stream_to_a_node_that_stops_is_held_back(
     assert set(results.values()) == {"status"}
     with capsys.disabled():
         print(
-            f"\na node that stops in a stream of {count:,}: the writer is held at {stopped_at:,}, +{growth / 1e6:.1f} MB"
+            f"\na node that stops in a stream of {count:,}: the writer is held at {stopped_at:,},"
+            f" +{growth / 1e6:.1f} MB"
         )
     assert growth < LIMIT

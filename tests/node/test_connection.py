@@ -343,8 +343,8 @@ async def test_a_connect_that_takes_long_leaves_the_link_alone(node: StandIn) ->
     async with lightningd(node.rpc_file, replace(QUICK, reply_timeout=0.1, probe_interval=0.1)) as link:
         await until_up(link)
         downs: list[bool] = []
+        link.watch(downs.append)
         with pytest.raises(RelayError, match="could not connect") as caught:
-            link.watch(downs.append)
             await link.connect(address, loop.time() + 0.5)
         assert (caught.value.reason, downs) == (Reason.PEER_NOT_CONNECTED, [True])
         assert await send(link) == STATUS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -250,7 +251,7 @@ def test_every_hook_call_is_answered_with_continue_and_nothing_else(
         before = len(pipe.replies())
         stream = b"".join(raw for _, raw in parts)
         places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-        for start, end in zip(places, places[1:], strict=False):
+        for start, end in pairwise(places):
             channel.data_received(stream[start:end])
             await settle()
         assert not pipe.closed
