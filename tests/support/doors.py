@@ -76,6 +76,13 @@ class Rpc:
 
     async def call(self, channel: grpc.aio.Channel, metadata: Metadata = ()) -> tuple[str, str]:
         """Make the call; return its code and its reason. A stream is left when it has begun."""
+        outcome = await self._call(channel, metadata)
+        while outcome == ("INTERNAL", "") and self.method.client_streaming:
+            # grpc.aio's client shows this instead of the server's status when it was just writing (grpc#36066).
+            outcome = await self._call(channel, metadata)
+        return outcome
+
+    async def _call(self, channel: grpc.aio.Channel, metadata: Metadata) -> tuple[str, str]:
         make = getattr(
             channel,
             ("stream" if self.method.client_streaming else "unary")
