@@ -119,8 +119,11 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
         factory = None
     else:
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(main)
+    finally:
+        logs.flush()
 
 
 async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:

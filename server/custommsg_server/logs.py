@@ -23,7 +23,9 @@ _log = structlog.get_logger()
 _handler: logging.StreamHandler[TextIO] | None = None
 """Takes JSON lines, if that is the format."""
 _lines: list[str] = []
-"""What `info` has to write at the end of this turn of the event loop."""
+"""What `info` has to write soon."""
+_WRITE_AFTER = 0.02
+"""Seconds: a write for each line would cost a call more than the line itself."""
 
 
 def configure(level: str, form: LogFormat) -> None:
@@ -96,12 +98,14 @@ def info(event: str, fields: dict[str, object]) -> None:
     fields["level"] = "info"
     fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     if not _lines:
-        asyncio.get_running_loop().call_soon(_write_lines)
+        asyncio.get_running_loop().call_later(_WRITE_AFTER, flush)
     _lines.append(json.dumps(fields))
 
 
-def _write_lines() -> None:
-    # One write for all the calls that ended in one turn of the loop.
+def flush() -> None:
+    """Write what `info` has collected; to be called before the event loop ends."""
+    if not _lines:
+        return
     text = "\n".join([*_lines, ""])
     _lines.clear()
     if _handler is not None:

@@ -117,7 +117,8 @@ class Lightningd:
 
     async def _greet(self, connection: Connection) -> None:
         deadline = asyncio.get_running_loop().time() + self._reply_timeout
-        [answer] = await connection.call([Request("getinfo", "{}")], deadline)
+        # Never refused for want of room: a node that has much to do is not a node that is away.
+        [answer] = await connection.call([Request("getinfo", "{}")], deadline, held_back=True)
         if isinstance(answer, RelayError):
             raise answer
         self._info = replies.info_of(answer)
