@@ -13,9 +13,10 @@ from pathlib import Path
 import structlog
 
 from custommsg_server import plugin_settings
-from custommsg_server.callers import CallerLimits, Callers
+from custommsg_server.access.callers import CallerLimits, Callers
+from custommsg_server.access.guarded import GuardedMailbox, GuardedRelay
+from custommsg_server.access.runes import Runes
 from custommsg_server.config import Settings, SettingsError
-from custommsg_server.guarded import GuardedMailbox, GuardedRelay
 from custommsg_server.inbox.inbox import Inbox, InboxOptions
 from custommsg_server.inbox.port import Retention, StoreError
 from custommsg_server.inbox.sqlite import SqliteStore
@@ -39,7 +40,6 @@ from custommsg_server.rpc.dialects.serving import Dialects
 from custommsg_server.rpc.listen import Address, ListenError
 from custommsg_server.rpc.server import GrpcServer
 from custommsg_server.rpc.service import CustomMsgService
-from custommsg_server.runes import Runes
 from custommsg_server.telemetry.rooms import Rooms
 from custommsg_server.telemetry.telemetry import Telemetry
 

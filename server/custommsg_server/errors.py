@@ -88,3 +88,12 @@ def not_sent() -> RelayError:
         expired=True,
         retry_after=0.0,
     )
+
+
+def no_credential(why: str) -> RelayError:
+    """Make the error for a caller that has not shown who it is."""
+    return RelayError(
+        Reason.NO_CREDENTIAL,
+        f"No valid credential: {why}. Send a rune in the metadata key `rune` (lightning-cli createrune makes one),"
+        " or, where the gateway takes them, a client certificate.",
+    )

@@ -10,13 +10,13 @@ import pytest
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server import runes
-from custommsg_server.callers import CallerLimits, Callers
+from custommsg_server.access import runes
+from custommsg_server.access.callers import CallerLimits, Callers
+from custommsg_server.access.runes import MAX_STRANGERS, VERDICT_TTL, Rune, Runes
 from custommsg_server.devnode.rune import Alternative
 from custommsg_server.devnode.rune import Rune as MadeRune
 from custommsg_server.errors import Reason, RelayError
-from custommsg_server.permit import Use
-from custommsg_server.runes import MAX_STRANGERS, VERDICT_TTL, Rune, Runes
+from custommsg_server.node.port import Use
 from support.doors import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id

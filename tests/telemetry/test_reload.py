@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from custommsg_server import app
-from custommsg_server.callers import CallerLimits, Callers
+from custommsg_server.access.callers import CallerLimits, Callers
 from custommsg_server.config import RELOADABLE, Settings
 from custommsg_server.errors import RelayError
 from custommsg_server.limits import Limits, PeerLimits

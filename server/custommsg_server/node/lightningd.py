@@ -12,8 +12,7 @@ from custommsg_server.errors import RelayError
 from custommsg_server.node import replies
 from custommsg_server.node.connection import Connection, Reply, Request
 from custommsg_server.node.link import Link, LinkOptions
-from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
-from custommsg_server.permit import Use
+from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress, Use
 
 _NO_OPTIONS = LinkOptions()
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from custommsg_server import wire
-from custommsg_server.errors import Reason, RelayError, not_sent
+from custommsg_server.errors import Reason, RelayError, no_credential, not_sent
 from custommsg_server.node.port import NodeInfo, Peer
-from custommsg_server.permit import no_credential
 
 T = TypeVar("T")
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
 
-from custommsg_server.callers import Callers
-from custommsg_server.permit import enter, no_credential
+from custommsg_server.access.callers import Callers
+from custommsg_server.access.permit import enter
+from custommsg_server.access.runes import NamedPermit, Rune, RunePermit, Runes
+from custommsg_server.errors import no_credential
 from custommsg_server.rpc.access.credentials import certificate_of, rune_of
-from custommsg_server.runes import NamedPermit, Rune, RunePermit, Runes
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]

@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 from typing import Final
 
+from custommsg_server.access.permit import Permit, current, require
 from custommsg_server.errors import Reason, RelayError, not_sent
 from custommsg_server.inbox.feed import Batch, Subscription
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Arrival, Kind
 from custommsg_server.limits import FRAMING
 from custommsg_server.mailbox import ConsumerState, Mailbox, State, Wish
-from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
-from custommsg_server.permit import Permit, Use, current, require
+from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress, Use
 from custommsg_server.relay import Relay
 from custommsg_server.wire import message_type
 

@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from custommsg_server.callers import Callers
-from custommsg_server.errors import Reason, RelayError
-from custommsg_server.permit import Use, no_credential
+from custommsg_server.access.callers import Callers
+from custommsg_server.errors import Reason, RelayError, no_credential
+from custommsg_server.node.port import Use
 from custommsg_server.stages import stage
 
 MAX_SIZE: Final = 4096

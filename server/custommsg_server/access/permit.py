@@ -6,20 +6,12 @@ to. The core behind the door (`guarded`) asks for it and fails without one, so n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Protocol
 
-from custommsg_server.errors import Reason, RelayError
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Something that a caller wants to do, in the words of a rune: a method and its parameters by name."""
-
-    method: str
-    params: Mapping[str, str | int]
+from custommsg_server.errors import RelayError, no_credential
+from custommsg_server.node.port import Use
 
 
 class Permit(Protocol):
@@ -79,12 +71,3 @@ async def require(use: Use, deadline: float) -> None:
     [refusal] = await current().judge([use], deadline)
     if refusal is not None:
         raise refusal
-
-
-def no_credential(why: str) -> RelayError:
-    """Make the error for a caller that has not shown who it is."""
-    return RelayError(
-        Reason.NO_CREDENTIAL,
-        f"No valid credential: {why}. Send a rune in the metadata key `rune` (lightning-cli createrune makes one),"
-        " or, where the gateway takes them, a client certificate.",
-    )
