@@ -60,7 +60,9 @@ def test_time_left_is_never_below_zero() -> None:
 
 async def test_a_send_that_was_refused_for_now_is_tried_again(client: Any, gateway: ScriptedGateway) -> None:
     """The caller sees only the success; all tries share one deadline."""
-    later = refuse_because(Code.UNAVAILABLE, "NODE_UNAVAILABLE", retry_after=0.001)
+    later = refuse_because(
+        Code.UNAVAILABLE, "NODE_UNAVAILABLE", retry_after=0.1
+    )  # more than gRPC rounds a deadline
     gateway.script.extend([later, later, queue])
     assert (await client("send", PEER, msg="9419", timeout=2)).type == 0x9419
     assert len(gateway.requests) == 3

@@ -14,6 +14,7 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes
 from support.containers import PROJECT
+from support.doors import until_serving
 
 NAME = "custommsg-plugin"
 FOLDER = PROJECT / NAME
@@ -48,8 +49,9 @@ async def test_what_it_installs_is_the_gateway(installed: Path, short_path: Path
     async with nodes.embedded(short_path) as node:
         await node.call("plugin", subcommand="start", plugin=str(installed), **options)
         async with grpc.aio.insecure_channel(address) as channel:
+            await until_serving(channel)
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
             request = pb.SendCustomMsgRequest(node_id=node.peer.id, msg_hex="9c41" + b"hi".hex())
-            await stub.SendCustomMsg(request, wait_for_ready=True)
+            await stub.SendCustomMsg(request)
             assert (await node.peer.received.next()).message == b"\x9c\x41hi"
         await node.call("plugin", subcommand="stop", plugin=installed.name)

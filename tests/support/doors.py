@@ -136,7 +136,9 @@ def rpcs(peer: bytes, message_type: int = 0x9419) -> list[Rpc]:
 
 async def until_serving(channel: grpc.aio.Channel) -> None:
     """Wait until the gateway reports the node."""
-    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    watch = health_pb2_grpc.HealthStub(channel).Watch(
+        health_pb2.HealthCheckRequest(service=SERVICE), wait_for_ready=True
+    )
     async for answer in watch:
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             return
