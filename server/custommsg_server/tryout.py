@@ -86,7 +86,7 @@ One peer is connected to it, which sends back whatever it gets. In another shell
 
   .venv/bin/custommsg send {stage.peer_id}{here} --type {EXAMPLE_TYPE} --text hello
 
-  grpcurl -plaintext -d '{request}' \\
+  .venv/bin/grpcurl -plaintext -d '{request}' \\
       {stage.address} custommsg.v1.CustomMsgService/SendCustomMsg
 
   .venv/bin/python -c 'from custommsg import sync; c = sync.connect("{stage.address}"); \

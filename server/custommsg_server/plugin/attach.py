@@ -119,6 +119,7 @@ class Attachment:
             await self._keep_attached()
         finally:
             server.close()
+            self._attached = None  # it is not lost, we let go of it
             for channel in list(self._channels):
                 channel.close()
             with suppress(OSError):
