@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: docs help setup run demo test check format lint types imports proto proto-check lock clean \
+.PHONY: docs help setup run demo test check format lint types imports proto proto-check proto-breaking lock clean \
 	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox
 
 help: ## this list
@@ -127,6 +127,11 @@ proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
 
 docs: setup ## write the tables of docs/operations.md anew
 	@$(BIN)/python tools/document.py
+
+AGAINST ?= HEAD
+proto-breaking: setup ## does the contract still serve the clients of an earlier one? AGAINST=v0.1.0
+	@rm -rf build/before && mkdir -p build/before && git archive $(AGAINST) proto | tar -x -C build/before
+	@$(BIN)/python tools/lint_protos.py --against build/before/proto
 
 lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
