@@ -61,13 +61,17 @@ class Relay:
                 self._limits.give_back(batch)
                 raise not_sent()
             await asyncio.sleep(wait)
+        if not self._node.has_room:
+            await self._room(batch, deadline)
+        return None
+
+    async def _room(self, batch: Sequence[Outbound], deadline: float) -> None:
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline):
                 await self._node.room()
         except TimeoutError:
             self._limits.give_back(batch)
             raise not_sent() from None
-        return None
 
     async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
         """Queue messages with the node, in order, once they are admitted; answer each, never raise."""

@@ -111,6 +111,11 @@ class Connection(asyncio.Protocol):
         """When the longest unanswered request was written, in seconds of the loop's clock, or infinity."""
         return next(iter(self._sent.values()))[2] if self._sent else float("inf")
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for more now."""
+        return self._room.is_set()
+
     async def room(self) -> None:
         """Wait until there is room for more: for a sender that can be held back."""
         await self._room.wait()

@@ -48,9 +48,14 @@ class Lightningd:
         """The node as it last described itself, or None if it never did."""
         return self._info
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the node can take more now; one that is not there refuses at once, and has room for that."""
+        return self._link.has_room
+
     async def room(self) -> None:
         """Wait until the node can take more."""
-        with suppress(RelayError):  # a node that is not there refuses at once, and has room for that
+        with suppress(RelayError):
             await self._link.connection().room()
 
     async def send(

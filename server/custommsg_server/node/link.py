@@ -71,6 +71,11 @@ class Link:
         self._watchers.append(watcher)
         watcher(self._is_up)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a request would not have to wait for room."""
+        return self._connection is None or self._connection.has_room
+
     def connection(self) -> Connection:
         """Return the connection to make requests on.
 

@@ -77,6 +77,10 @@ class Node(Protocol):
     def info(self) -> NodeInfo | None:
         """The node as it last described itself, or None if it never did."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the node can take more now."""
+
     async def room(self) -> None:
         """Wait until the node can take more: for a sender that can be held back."""
 

@@ -45,7 +45,7 @@ class SendStream:
         self._changed = asyncio.Event()
         self._out: list[pb.SendResult] = []
         self._out_bytes = 0
-        self._writer: asyncio.Task[None] | None = None
+        self._is_writing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -102,11 +102,10 @@ class SendStream:
             raise
         self._spawn(self._send(numbers, results, batch, size, refusals))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _send(
         self,
@@ -127,11 +126,12 @@ class SendStream:
             for number, result in zip(numbers, results, strict=True)
         ]
         self._out_bytes += size
-        if self._writer is None:
-            self._writer = self._spawn(self._write())
+        if not self._is_writing:
+            await self._write()
 
     async def _write(self) -> None:
         """Write the results that there are; those that come meanwhile go together into the next response."""
+        self._is_writing = True
         try:
             while self._out:
                 results, size = self._out, self._out_bytes
@@ -141,7 +141,7 @@ class SendStream:
                 self._bytes -= size
                 self._changed.set()
         finally:
-            self._writer = None
+            self._is_writing = False
 
     async def _send_rest(
         self, batch: list[Outbound], refusals: Sequence[RelayError | None]
