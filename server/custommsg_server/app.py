@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -106,10 +107,10 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             telemetry.watching(Rooms(node, inbox, settings.inbox_path, mailbox, intake))
         )
         addresses = await server.start(settings.addresses)
-        tasks = [asyncio.create_task(node.run())]
+        tasks = [_watched(node.run())]
         if attachment is not None:
             node.watch(attachment.node_changed)
-            tasks.append(asyncio.create_task(attachment.run()))
+            tasks.append(_watched(attachment.run()))
 
         def reload(settings: Settings) -> None:
             telemetry.reload(settings)
@@ -126,8 +127,7 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             await server.drain(settings.drain_time)
             for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
             log.info("gateway stopped")
 
 
@@ -160,6 +160,20 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
         manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
         await open_stdio(Channel(Manifest(manifest), start, lambda channel: stop.set()))
         await stop.wait()
+
+
+def _watched(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run something for as long as the gateway lasts, and say so if it ends before."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.critical(
+                "a part of the gateway has ended for a reason of our own; restart it", exc_info=error
+            )
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    return task
 
 
 def _node(settings: Settings) -> Lightningd:

@@ -97,9 +97,11 @@ class PeerLimits:
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
         """Undo a reservation: the batch is not sent after all."""
-        now = self._clock()
         for node_id, message in batch:
-            self._charge(node_id, now, -1, -len(message) - FRAMING)
+            if node_id in self._free_at:
+                by_messages, by_bytes = self._free_at[node_id]
+                size = len(message) + FRAMING
+                self._free_at[node_id] = by_messages - self._per_message, by_bytes - size * self._per_byte
 
     def _account(self, node_id: bytes, now: float) -> tuple[float, float]:
         """Return when the peer's two accounts, for messages and for bytes, are empty again."""

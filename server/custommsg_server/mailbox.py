@@ -75,13 +75,13 @@ class Mailbox:
         with _reasons():
             if wish.inbox_id and self.inbox_id and wish.inbox_id != self.inbox_id:
                 raise _other_inbox(self._inbox.latest)
-            start = wish.start
+            start, known = wish.start, {}
             if wish.consumer is not None:
                 known = {consumer.name: consumer for consumer in await self._inbox.consumers()}
                 if wish.consumer in known:
                     start = known[wish.consumer].position
             subscription = self._inbox.subscribe(wish.filter, start)
-            if wish.consumer is not None:
+            if wish.consumer is not None and wish.consumer not in known:
                 # Made now, so that what arrives before the first acknowledgement is not missed after a reconnect.
                 await self._inbox.advance(wish.consumer, subscription.position)
             return subscription

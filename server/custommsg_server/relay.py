@@ -11,6 +11,31 @@ from custommsg_server.limits import PeerLimits
 from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
 from custommsg_server.stages import stage
 
+
+async def wait_until(time: float, deadline: float) -> None:
+    """Wait until a time of the loop's clock.
+
+    Raises:
+        RelayError: NOT_SENT at once, because the deadline would pass first.
+    """
+    if time > deadline:
+        raise not_sent()
+    await asyncio.sleep(time - asyncio.get_running_loop().time())
+
+
+async def room(node: Node, deadline: float) -> None:
+    """Wait until a node can take more.
+
+    Raises:
+        RelayError: NOT_SENT, because the deadline has passed.
+    """
+    try:
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            await node.room()
+    except TimeoutError:
+        raise not_sent() from None
+
+
 CHECKED = "Checked, not sent"
 """The status of a message that was to be validated only."""
 
@@ -56,22 +81,23 @@ class Relay:
         Raises:
             RelayError: NOT_SENT, because the deadline would pass first.
         """
-        if wait := self._limits.reserve(batch):
-            if asyncio.get_running_loop().time() + wait > deadline:
-                self._limits.give_back(batch)
-                raise not_sent()
-            await asyncio.sleep(wait)
-        if not self._node.has_room:
-            await self._room(batch, deadline)
+        wait = self._limits.reserve(batch)
+        if not wait and self._node.has_room:
+            return None
+        try:
+            await wait_until(asyncio.get_running_loop().time() + wait, deadline)
+            await room(self._node, deadline)
+        except BaseException:  # cancelled, too: what is not sent must not weigh on those who come after
+            self._limits.give_back(batch)
+            raise
         return None
 
-    async def _room(self, batch: Sequence[Outbound], deadline: float) -> None:
-        try:
-            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                await self._node.room()
-        except TimeoutError:
-            self._limits.give_back(batch)
-            raise not_sent() from None
+    async def begin_stream(self, deadline: float) -> None:
+        """Let a stream of messages begin.
+
+        Raises:
+            RelayError: whoever sends it has no right to.
+        """
 
     async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
         """Queue messages with the node, in order, once they are admitted; answer each, never raise."""

@@ -17,6 +17,7 @@ from custommsg_server.devnode.rune import Alternative
 from custommsg_server.devnode.rune import Rune as MadeRune
 from custommsg_server.errors import Reason, RelayError
 from custommsg_server.node.port import Use
+from support import nodes
 from support.doors import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id
@@ -165,3 +166,39 @@ async def test_a_caller_beyond_its_rate_is_told_when_to_come_back(node: StandIn,
                 codes.add(error.code())
         assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert len(node.sent()) == 2
+
+
+async def test_a_made_up_rune_asks_one_question_however_much_it_wants() -> None:
+    """So that a stranger cannot fill the queue to the node; one that turns out to be valid has the rest asked."""
+    asked: list[int] = []
+
+    class Node:
+        async def check_rune(
+            self, rune: str, uses: Sequence[Use], deadline: float
+        ) -> list[RelayError | None]:
+            asked.append(len(uses))
+            return [answer] * len(uses)
+
+    uses = [Use("sendcustommsg", {"node_id": "02", "msg": str(number)}) for number in range(500)]
+    answer: RelayError | None = RelayError(Reason.NO_CREDENTIAL, "not ours")
+    assert await Runes(Node()).judge(Rune(made()), uses, NOW) == [answer] * 500
+    assert asked == [1]
+    answer = None
+    assert await Runes(Node()).judge(Rune(made()), uses, NOW) == [None] * 500
+    assert asked == [1, 1, 499]
+
+
+async def test_a_stream_with_a_made_up_rune_ends_before_its_messages_are_read(
+    embedded: nodes.Node, short_path: Path
+) -> None:
+    """Even if none of them could be sent, so that there is nothing to ask the node about."""
+    async with (
+        gateway(embedded.rpc_file, insecure=False) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        await until_serving(channel)
+        stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+        call = stub.SendCustomMsgStream(metadata=(("rune", made()),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

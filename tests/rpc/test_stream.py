@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
+from custommsg_server.rpc.stream import MAX_MESSAGES, MAX_RESULTS
 from support import standin
 from support.gateways import gateway
 from support.keys import NOT_A_POINT, node_id
@@ -225,3 +226,28 @@ async def test_many_streams_are_held_back_and_none_is_refused(node: StandIn) -> 
             streams = await asyncio.gather(*(send_all(stub, requests, None) for _ in range(20)))
     for results in streams:
         assert [result.WhichOneof("outcome") for result in results] == ["status"] * 200
+
+
+async def test_results_that_are_many_come_in_several_responses(node: StandIn) -> None:
+    """A failure takes more room than a message: together they could be more than a client takes at once."""
+    async with gateway(node.rpc_file, **NO_LIMITS) as address, grpc.aio.insecure_channel(address) as channel:
+        stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+        call = stub.SendCustomMsgStream(
+            iter([pb.SendCustomMsgStreamRequest(messages=[pb.OutboundMsg()] * MAX_MESSAGES)])
+        )
+        sizes = [len(response.results) async for response in call]
+    assert sum(sizes) == MAX_MESSAGES
+    assert max(sizes) <= MAX_RESULTS
+
+
+async def test_a_request_of_too_many_messages_ends_the_stream_before_any_is_read(node: StandIn) -> None:
+    """Reading two million empty ones would stop everything else; what came before has its results."""
+    async with gateway(node.rpc_file, **NO_LIMITS) as address, grpc.aio.insecure_channel(address) as channel:
+        stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+        call = stub.SendCustomMsgStream()
+        await call.write(pb.SendCustomMsgStreamRequest(messages=[pb.OutboundMsg(number=7)]))
+        assert [result.number for result in (await call.read()).results] == [7]
+        await call.write(pb.SendCustomMsgStreamRequest(messages=[pb.OutboundMsg()] * (MAX_MESSAGES + 1)))
+        with pytest.raises(grpc.aio.AioRpcError, match="2,048 are allowed"):
+            await call.read()
+    assert not node.sent()

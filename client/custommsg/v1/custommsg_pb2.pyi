@@ -149,7 +149,7 @@ Global___SendCustomMsgResponse: typing_extensions.TypeAlias = SendCustomMsgRespo
 
 @typing.final
 class SendCustomMsgStreamRequest(google.protobuf.message.Message):
-    """Some messages to send, in order. Batches of some 64 messages are as fast as larger ones."""
+    """Some messages to send, in order: 2,048 at most, and 4 MB. Batches of some 64 are as fast as larger ones."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -88,12 +88,20 @@ class Callers:
     def _wait(self, caller: str) -> float:
         return max(0.0, self._free_at.get(caller, 0.0) - self._clock() - self._limits.burst)
 
-    def _charge(self, caller: str, messages: int, size: int) -> None:
+    def give_back(self, caller: str, messages: int, size: int) -> None:
+        """Undo a reservation: the messages are not sent after all."""
+        if caller in self._free_at:
+            self._free_at[caller] -= self._cost(messages, size)
+
+    def _cost(self, messages: int, size: int) -> float:
         limits = self._limits
-        cost = max(
+        return max(
             messages / limits.messages_per_s if limits.messages_per_s else 0.0,
             size / limits.bytes_per_s if limits.bytes_per_s else 0.0,
         )
+
+    def _charge(self, caller: str, messages: int, size: int) -> None:
+        cost = self._cost(messages, size)
         if not cost:
             return
         self._free_at[caller] = max(self._free_at.get(caller, 0.0), self._clock()) + cost

@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import Final
 
 from custommsg_server.access.permit import Permit, current, require
-from custommsg_server.errors import Reason, RelayError, not_sent
+from custommsg_server.errors import Reason, RelayError
 from custommsg_server.inbox.feed import Batch, Subscription
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Arrival, Kind
 from custommsg_server.limits import FRAMING
 from custommsg_server.mailbox import ConsumerState, Mailbox, State, Wish
 from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress, Use
-from custommsg_server.relay import Relay
+from custommsg_server.relay import Relay, wait_until
 from custommsg_server.wire import message_type
 
 CHECK_TIME: Final = 10.0
@@ -48,13 +48,24 @@ class GuardedRelay(Relay):
         permit = current()
         refusals = await permit.judge([send_use(one) for one in batch], min(deadline, _soon()))
         allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        wait = permit.reserve(len(allowed), sum(len(one.message) + FRAMING for one in allowed))
-        if asyncio.get_running_loop().time() + wait > deadline:
-            raise not_sent()
-        if wait:
-            await asyncio.sleep(wait)
-        await super().admit(allowed, deadline)
+        size = sum(len(one.message) + FRAMING for one in allowed)
+        try:
+            if wait := permit.reserve(len(allowed), size):
+                await wait_until(asyncio.get_running_loop().time() + wait, deadline)
+            await super().admit(allowed, deadline)
+        except BaseException:
+            permit.give_back(len(allowed), size)
+            raise
         return refusals
+
+    async def begin_stream(self, deadline: float) -> None:
+        """Let a stream begin, if the caller's credential is one: what it may send is judged by each message."""
+        permit = current()
+        if permit.is_rated:
+            return  # to ask would count as a use
+        [refusal] = await permit.judge([Use("sendcustommsg", {})], min(deadline, _soon()))
+        if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
+            raise refusal
 
     async def check(self, outbound: Outbound, deadline: float) -> str:
         """Run every check on a message, that of the caller's permit included."""

@@ -41,6 +41,9 @@ class Permit(Protocol):
     def reserve(self, messages: int, size: int) -> float:
         """Account for messages, whatever it is; return how many seconds to wait before sending them."""
 
+    def give_back(self, messages: int, size: int) -> None:
+        """Undo a reservation: they are not sent after all."""
+
 
 _current: ContextVar[Permit] = ContextVar("permit")
 

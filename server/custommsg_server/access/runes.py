@@ -92,14 +92,16 @@ class Runes:
             return [_crowded()] * len(uses)
         self._strangers += 1
         try:
-            refusals = await self._ask(rune, uses, deadline)
+            # One question, however many uses: a made-up rune must not fill the queue to the node.
+            [first] = await self._ask(rune, uses[:1], deadline)
         finally:
             self._strangers -= 1
-        if any(one is None or one.reason is Reason.NOT_PERMITTED for one in refusals):
-            self._known[rune.digest] = None
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return refusals
+        if first is not None and first.reason is not Reason.NOT_PERMITTED:
+            return [first] * len(uses)
+        self._known[rune.digest] = None
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return [first, *(await self._ask(rune, uses[1:], deadline) if uses[1:] else ())]
 
     async def _ask(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         with stage("rune"):
@@ -166,6 +168,10 @@ class RunePermit:
         """Account for messages; return the seconds to wait."""
         return self._callers.reserve(self.name, messages, size)
 
+    def give_back(self, messages: int, size: int) -> None:
+        """Undo a reservation."""
+        self._callers.give_back(self.name, messages, size)
+
 
 class NamedPermit:
     """What a caller may do that has shown a client certificate: everything, within its limits.
@@ -196,6 +202,10 @@ class NamedPermit:
     def reserve(self, messages: int, size: int) -> float:
         """Account for messages; return the seconds to wait."""
         return self._callers.reserve(self.name, messages, size)
+
+    def give_back(self, messages: int, size: int) -> None:
+        """Undo a reservation."""
+        self._callers.give_back(self.name, messages, size)
 
 
 def _restrictions(text: str) -> str:

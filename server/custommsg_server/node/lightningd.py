@@ -77,7 +77,8 @@ class Lightningd:
         """Ask `checkrune` for each use, all in one write. The rune is base64 already: it needs no escaping."""
         requests = [_rune_request(rune, use) for use in uses]
         try:
-            answers = await self._link.connection().call(requests, deadline)
+            # Held back as what they are asked for is; how many strangers may ask is bounded elsewhere.
+            answers = await self._link.connection().call(requests, deadline, held_back=True)
         except RelayError as error:
             return [error] * len(uses)
         return list(map(replies.verdict_of, answers))

@@ -201,23 +201,41 @@ def open_socket(rpc_file: Path) -> socket.socket:
 
 
 async def _open_in_thread(rpc_file: Path) -> socket.socket:
-    """Connect in a thread: it blocks while lightningd is stopped and its backlog is full."""
-    opened: list[socket.socket] = []
-    abandoned = threading.Event()
+    """Connect in a thread: it blocks while lightningd is stopped and its backlog is full.
+
+    A thread of its own, since the event loop would wait at its end for those of its pool.
+    """
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[socket.socket] = loop.create_future()
+
+    def hand_over(sock: socket.socket | None, error: OSError | None) -> None:
+        if opened.done():  # nobody waits any more
+            if sock is not None:
+                sock.close()
+        elif sock is not None:
+            opened.set_result(sock)
+        elif error is not None:
+            opened.set_exception(error)
 
     def connect() -> None:
-        opened.append(open_socket(rpc_file))
-        if abandoned.is_set():
-            opened[0].close()
+        sock, failure = None, None
+        try:
+            sock = open_socket(rpc_file)
+        except OSError as error:
+            failure = error
+        try:
+            loop.call_soon_threadsafe(hand_over, sock, failure)
+        except RuntimeError:  # the loop has ended
+            if sock is not None:
+                sock.close()
 
+    threading.Thread(target=connect, daemon=True, name="connect").start()
     try:
-        await asyncio.to_thread(connect)
+        return await opened
     except asyncio.CancelledError:
-        abandoned.set()
-        for sock in opened:
-            sock.close()
+        if opened.done() and not opened.cancelled() and opened.exception() is None:
+            opened.result().close()
         raise
-    return opened[0]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

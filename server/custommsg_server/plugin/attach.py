@@ -7,11 +7,12 @@ a few lines, and all the rest is here.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,10 @@ class Attachment:
                 await asyncio.sleep(RETRY)
 
     async def _listen_and_attach(self) -> None:
+        with _only_one(self._paths.socket.parent):
+            await self._listen_and_attach_alone()
+
+    async def _listen_and_attach_alone(self) -> None:
         server = await self._listen()
         try:
             self._write_script()
@@ -147,7 +152,6 @@ class Attachment:
 
     async def _listen(self) -> asyncio.Server:
         path = self._paths.socket
-        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             path.unlink()
         # lightningd may run as another user of our group; nobody else may feed the inbox.
@@ -197,3 +201,21 @@ class Attachment:
             f"lightningd must be able to run {self._paths.script_for_node} and to reach"
             f" {self._paths.socket_for_node}; beside lightningd there must be socat or this Python."
         )
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Let one gateway at a time use a folder: a second one would take the socket away from the first.
+
+    Raises:
+        OSError: another one does, or the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "attach.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"another gateway attaches lightningd in {folder}; set another plugin_dir"
+            ) from None
+        yield

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
-from custommsg_server.errors import RelayError
+from custommsg_server.errors import Reason, RelayError
 from custommsg_server.node.port import Outbound
 from custommsg_server.relay import Relay
 from custommsg_server.rpc import convert
@@ -24,6 +24,8 @@ MAX_MESSAGES: Final = 2048
 """Messages of one stream that may be in flight; then nothing more is read, and the caller is held back."""
 MAX_BYTES: Final = 4 << 20
 """Bytes of them."""
+MAX_RESULTS: Final = 1000
+"""Results in one response."""
 
 
 class SendStream:
@@ -55,6 +57,7 @@ class SendStream:
             RelayError: GATEWAY_STOPPING, after all that was read is answered.
         """
         try:
+            await self._relay.begin_stream(self._deadline)
             await self._read()
             await self._finish()
         except asyncio.CancelledError as error:
@@ -68,6 +71,9 @@ class SendStream:
 
     async def _read(self) -> None:
         while (request := await self._context.read()) is not grpc.aio.EOF:
+            if len(request.messages) > MAX_MESSAGES:
+                await self._finish()
+                raise _too_many(len(request.messages))
             results: list[pb.SendResult | None] = []
             batch: list[Outbound] = []
             for message in request.messages:
@@ -134,8 +140,9 @@ class SendStream:
         self._is_writing = True
         try:
             while self._out:
-                results, size = self._out, self._out_bytes
-                self._out, self._out_bytes = [], 0
+                # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
+                results, self._out = self._out[:MAX_RESULTS], self._out[MAX_RESULTS:]
+                size, self._out_bytes = (0, self._out_bytes) if self._out else (self._out_bytes, 0)
                 await self._context.write(pb.SendCustomMsgStreamResponse(results=results))
                 self._messages -= len(results)
                 self._bytes -= size
@@ -165,3 +172,11 @@ def _result(number: int, outcome: str | RelayError) -> pb.SendResult:
 
 def _failure(number: int, error: RelayError) -> pb.SendResult:
     return pb.SendResult(number=number, error=status_of(error))
+
+
+def _too_many(count: int) -> RelayError:
+    return RelayError(
+        Reason.OVERLOADED,
+        f"A request has {count:,} messages; {MAX_MESSAGES:,} are allowed. None of them was sent: send fewer at once.",
+        metadata={"limit": "request_messages"},
+    )
