@@ -74,7 +74,7 @@ class PeerLimits:
                 metadata={"limit": "peer_rate"},
                 retry_after=wait,
             )
-        self._charge(node_id, now, 1, size + FRAMING)
+        self._charge(node_id, now, size + FRAMING)
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
         """Account for a batch, whatever it is; return the seconds to wait until its last message is allowed."""
@@ -111,12 +111,9 @@ class PeerLimits:
     def _wait(self, account: tuple[float, float], now: float) -> float:
         return round(max(account) - now - self._limits.burst, 6)  # microseconds: less is rounding
 
-    def _charge(self, node_id: bytes, now: float, messages: int, size: int) -> None:
+    def _charge(self, node_id: bytes, now: float, size: int) -> None:
         by_messages, by_bytes = self._account(node_id, now)
-        self._free_at[node_id] = (
-            by_messages + messages * self._per_message,
-            by_bytes + size * self._per_byte,
-        )
+        self._free_at[node_id] = by_messages + self._per_message, by_bytes + size * self._per_byte
         self._free_at.move_to_end(node_id)
         if len(self._free_at) > MAX_PEERS:
             self._free_at.popitem(last=False)

@@ -11,6 +11,9 @@ from custommsg_server.limits import PeerLimits
 from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
 from custommsg_server.stages import stage
 
+CHECKED = "Checked, not sent"
+"""The status of a message that was to be validated only."""
+
 
 async def wait_until(time: float, deadline: float) -> None:
     """Wait until a time of the loop's clock.
@@ -21,23 +24,6 @@ async def wait_until(time: float, deadline: float) -> None:
     if time > deadline:
         raise not_sent()
     await asyncio.sleep(time - asyncio.get_running_loop().time())
-
-
-async def room(node: Node, deadline: float) -> None:
-    """Wait until a node can take more.
-
-    Raises:
-        RelayError: NOT_SENT, because the deadline has passed.
-    """
-    try:
-        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-            await node.room()
-    except TimeoutError:
-        raise not_sent() from None
-
-
-CHECKED = "Checked, not sent"
-"""The status of a message that was to be validated only."""
 
 
 class Relay:
@@ -86,11 +72,18 @@ class Relay:
             return None
         try:
             await wait_until(asyncio.get_running_loop().time() + wait, deadline)
-            await room(self._node, deadline)
+            await self._room(deadline)
         except BaseException:  # cancelled, too: what is not sent must not weigh on those who come after
             self._limits.give_back(batch)
             raise
         return None
+
+    async def _room(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                await self._node.room()
+        except TimeoutError:
+            raise not_sent() from None
 
     async def begin_stream(self, deadline: float) -> None:
         """Let a stream of messages begin.

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.rpc.server import SERVICE
 from support import nodes
+from support.doors import until_serving
 from support.gateways import gateway
 
 
@@ -90,15 +89,7 @@ async def called(node: nodes.Node, address: str) -> AsyncIterator[Stage]:
     """Open a channel to a gateway, and wait until it is ready to send and to receive."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
-        await ready(channel)
+        await until_serving(channel)
         while not (await stub.GetInbox(pb.GetInboxRequest())).attached:
             pass
         yield Stage(node, address, stub)
-
-
-async def ready(channel: grpc.aio.Channel) -> None:
-    """Wait until the gateway reports the node."""
-    stub = health_pb2_grpc.HealthStub(channel)
-    async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), wait_for_ready=True):
-        if answer.status == health_pb2.HealthCheckResponse.SERVING:
-            return

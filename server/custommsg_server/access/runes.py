@@ -130,17 +130,38 @@ class Runes:
         return self._verdicts.get(key, (0.0, False))[0]
 
 
-class RunePermit:
+class _Accounted:
+    """The part of a permit that is the same for all: what is sent is accounted for by the caller's name."""
+
+    __slots__ = ("_callers", "name")
+
+    def __init__(self, name: str, callers: Callers) -> None:
+        self.name = name
+        """Who it is, as far as the credential is valid."""
+        self._callers = callers
+
+    def take(self, messages: int, size: int) -> None:
+        """Account for messages that are sent now."""
+        self._callers.take(self.name, messages, size)
+
+    def reserve(self, messages: int, size: int) -> float:
+        """Account for messages; return the seconds to wait."""
+        return self._callers.reserve(self.name, messages, size)
+
+    def give_back(self, messages: int, size: int) -> None:
+        """Undo a reservation."""
+        self._callers.give_back(self.name, messages, size)
+
+
+class RunePermit(_Accounted):
     """What the holder of a rune may do. Implements `permit.Permit`."""
 
-    __slots__ = ("_callers", "_rune", "_runes", "name")
+    __slots__ = ("_rune", "_runes")
 
     def __init__(self, rune: Rune, runes: Runes, callers: Callers) -> None:
+        super().__init__(f"rune:{rune.id}", callers)  # by its id, which no holder can change
         self._rune = rune
         self._runes = runes
-        self._callers = callers
-        self.name = f"rune:{rune.id}"
-        """Who it is, as far as the rune is valid."""
 
     @property
     def secret_name(self) -> str:
@@ -160,32 +181,16 @@ class RunePermit:
         """Whether the rune has a rate."""
         return self._rune.is_rated
 
-    def take(self, messages: int, size: int) -> None:
-        """Account for messages that are sent now: by the rune's id, which no holder can change."""
-        self._callers.take(self.name, messages, size)
 
-    def reserve(self, messages: int, size: int) -> float:
-        """Account for messages; return the seconds to wait."""
-        return self._callers.reserve(self.name, messages, size)
-
-    def give_back(self, messages: int, size: int) -> None:
-        """Undo a reservation."""
-        self._callers.give_back(self.name, messages, size)
-
-
-class NamedPermit:
+class NamedPermit(_Accounted):
     """What a caller may do that has shown a client certificate: everything, within its limits.
 
     Implements `permit.Permit`.
     """
 
-    __slots__ = ("_callers", "name")
+    __slots__ = ()
 
     is_rated = False
-
-    def __init__(self, name: str, callers: Callers) -> None:
-        self.name = name
-        self._callers = callers
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """Permit every use."""
@@ -194,18 +199,6 @@ class NamedPermit:
     async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
         """Permit every use."""
         return [True] * len(uses)
-
-    def take(self, messages: int, size: int) -> None:
-        """Account for messages that are sent now."""
-        self._callers.take(self.name, messages, size)
-
-    def reserve(self, messages: int, size: int) -> float:
-        """Account for messages; return the seconds to wait."""
-        return self._callers.reserve(self.name, messages, size)
-
-    def give_back(self, messages: int, size: int) -> None:
-        """Undo a reservation."""
-        self._callers.give_back(self.name, messages, size)
 
 
 def _restrictions(text: str) -> str:
