@@ -48,6 +48,6 @@ EXPOSE 9737 9750
 STOPSIGNAL SIGTERM
 # `custommsg-server health` at a fifth of the cost. With TLS, have it listen on a unix socket as well, and give that
 # here: --address=unix:/path.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["python", "-m", "custommsg_server.rpc.probe"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["python", "-m", "custommsg_server.ops.probe"]
 ENTRYPOINT ["custommsg-server"]
 CMD ["serve"]

@@ -19,7 +19,8 @@ $(VENV)/.ready: requirements/dev.txt
 	@echo "Setting up $(VENV) (once; about a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+		-e client -e cli -e server -e testing
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
@@ -114,7 +115,7 @@ $(CODEGEN)/.ready: requirements/codegen.txt
 	@$(CODEGEN)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/codegen.txt
 	@touch $@
 
-DIALECTS := custommsg_server/rpc/dialects/protos
+DIALECTS := custommsg_server/api/dialects/protos
 proto: $(CODEGEN)/.ready ## generate the stubs: our contract's from proto/, the dialects' beside their protos
 	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py client server
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.rpc.server import SERVICE
+from custommsg_server.api.server import SERVICE
 from support import processes, standin
 from support.gateways import gateway
 from support.keys import node_id

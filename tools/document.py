@@ -18,10 +18,11 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from custommsg_server import app, errors
-from custommsg_server.config import RELOADABLE, Settings, load
-from custommsg_server.errors import Reason
-from custommsg_server.rpc.status import CODES
+from custommsg_server import app
+from custommsg_server.api.status import CODES
+from custommsg_server.domain import errors
+from custommsg_server.domain.errors import Reason
+from custommsg_server.settings import RELOADABLE, Settings, load
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 

@@ -15,7 +15,7 @@ import google.rpc
 ROOT = Path(__file__).resolve().parent.parent
 BUF = Path(sys.executable).with_name("buf")
 GOOGLE_RPC = Path(next(iter(google.rpc.__path__)))
-DIALECTS = ROOT / "server/custommsg_server/rpc/dialects/protos"
+DIALECTS = ROOT / "server/custommsg_server/api/dialects/protos"
 CONFIG = """\
 version: v2
 modules:

@@ -11,7 +11,7 @@ from typing import Final
 import coincurve
 
 from custommsg_server.inbox.port import Arrival, Kind
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.store import SqliteStore
 
 PEER: Final = coincurve.PrivateKey((1).to_bytes(32, "big")).public_key.format()
 TYPE: Final = 37913

@@ -9,35 +9,29 @@ import sys
 # it (native_log): nothing else tells why a handshake failed.
 os.environ.setdefault("GRPC_VERBOSITY", "INFO" if sys.argv[1:2] == ["serve"] else "NONE")
 
-import asyncio
 import inspect
 import resource
-import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Optional, TypeVar
+from typing import Annotated, Any, Optional
 
 from cyclopts import App, Parameter
 
 from custommsg_server import app as gateway
-from custommsg_server import devnode, logs, native_log, tryout
-from custommsg_server.config import Settings, SettingsError, load
-from custommsg_server.doctor import report
-from custommsg_server.doctor.examine import examine
-from custommsg_server.doctor.finding import Finding, is_well
-from custommsg_server.plugin.stdio import is_started_by_node
-from custommsg_server.rpc import probe
-from custommsg_server.rpc.access import certs
-from custommsg_server.rpc.listen import ListenError
-
-T = TypeVar("T")
+from custommsg_server.access import certs
+from custommsg_server.domain.errors import UserError
+from custommsg_server.node.lightningd.stdio import is_started_by_node
+from custommsg_server.ops import logs, native_log, probe
+from custommsg_server.ops.doctor import report
+from custommsg_server.ops.doctor.examine import examine
+from custommsg_server.ops.doctor.finding import Finding, is_well
+from custommsg_server.ops.process import run, until_signal
+from custommsg_server.settings import Settings, SettingsError, load
 
 cli = App(
     name="custommsg-server",
     help="A gRPC gateway for Lightning custom messages.",
-    version=version("custommsg"),
+    version=version("custommsg-server"),
 )
 
 
@@ -52,7 +46,7 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
     _allow_many_connections()
     with native_log.captured():
         logs.configure(settings.log_level, settings.log_format)
-        _run(_until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
+        run(until_signal(lambda stop: gateway.serve(settings, stop, lambda: load(given, config))))
     return 0
 
 
@@ -88,7 +82,7 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
     logs.configure("critical", "console")
     try:
         settings = load({name: value for name, value in flags.items() if value is not None}, config)
-        findings = _run(examine(settings))
+        findings = run(examine(settings))
     except SettingsError as error:
         findings = [
             Finding("settings", "fix", str(error), "custommsg-server serve --help says what there is.")
@@ -107,39 +101,8 @@ def run_as_plugin() -> int:
         return 0
     base = load({})
     logs.configure(base.log_level, "json")
-    _run(_until_signal(lambda stop: gateway.serve_as_plugin(base, stop)))
+    run(until_signal(lambda stop: gateway.serve_as_plugin(base, stop)))
     return 0
-
-
-def _run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(main)
-    finally:
-        logs.flush()
-
-
-async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run something until SIGTERM or Ctrl-C; the second of them cuts short what takes too long to end."""
-    stop = asyncio.Event()
-    running = asyncio.ensure_future(run(stop))
-
-    def end() -> None:
-        if stop.is_set():
-            running.cancel()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
-    with suppress(asyncio.CancelledError):
-        await running
 
 
 @cli.command
@@ -152,57 +115,6 @@ def health(
     said = probe.check(address, service)
     print(said)  # noqa: T201 -- said to the person at the terminal
     return int(said != probe.SERVING)
-
-
-@cli.command(name="try")
-def try_out(
-    *,
-    listen: Annotated[str, Parameter(help="Where the gateway listens.")] = "127.0.0.1:9737",
-    json: Annotated[bool, Parameter(help="Print one JSON object a line, for a program.")] = False,
-) -> int:
-    """Run a gateway on an embedded node with a peer, to try it out."""
-    logs.configure("warning", "auto")
-    _run(_until_signal(lambda stop: tryout.try_out(listen, json, stop)))
-    return 0
-
-
-@cli.command(name="devnode")
-def run_devnode(
-    *,
-    lightning_dir: Annotated[Path, Parameter(help="Its directory; it keeps its key there.")],
-    network: Annotated[str, Parameter(help="Its network, as lightningd names it.")] = "regtest",
-    listen: Annotated[str, Parameter(help="Where peers find it; port 0 takes a free one.")] = "127.0.0.1:0",
-    connect: Annotated[tuple[str, ...], Parameter(help="Peers to connect to: ID@HOST:PORT.")] = (),
-    plugin: Annotated[tuple[Path, ...], Parameter(help="Plugins to start with it.")] = (),
-    even_type: Annotated[tuple[int, ...], Parameter(help="Even types of custom messages to accept.")] = (),
-) -> int:
-    """Run the embedded node: a small real Lightning node, without channels and without money."""
-    logs.configure("info", "auto")
-
-    async def run(stop: asyncio.Event) -> None:
-        node = asyncio.ensure_future(
-            devnode.serve(
-                lightning_dir,
-                network,
-                listen,
-                connect=connect,
-                plugins=plugin,
-                even_types=even_type,
-                ready=_say,
-            )
-        )
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({node, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (node, stopping):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await node
-
-    def _say(node: devnode.DevNode) -> None:
-        print(f"{node.id.hex()}@{node.address}  rpc-file {node.rpc_file}", flush=True)  # noqa: T201
-
-    _run(_until_signal(run))
-    return 0
 
 
 def _with_settings_as_flags(command: Any, *more: inspect.Parameter) -> Any:
@@ -236,13 +148,15 @@ _JSON = inspect.Parameter(
 )
 cli.command(_with_settings_as_flags(serve), name="serve")
 cli.command(_with_settings_as_flags(doctor, _JSON), name="doctor")
+for _extension in entry_points(group="custommsg_server.commands"):
+    _extension.load()(cli)  # custommsg-testing adds `try` and `devnode`
 
 
 def main() -> None:
     """Run the command line; end with its exit status."""
     try:
         sys.exit(cli())
-    except (SettingsError, ListenError, certs.CertsError, devnode.DirectoryError, devnode.PeerError) as error:
+    except UserError as error:
         print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- said to the person at the terminal
         sys.exit(2)
 

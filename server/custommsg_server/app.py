@@ -13,36 +13,36 @@ from typing import Any
 
 import structlog
 
-from custommsg_server import plugin_settings
 from custommsg_server.access.callers import CallerLimits, Callers
-from custommsg_server.access.guarded import GuardedMailbox, GuardedRelay
+from custommsg_server.access.entry import Access
 from custommsg_server.access.runes import Runes
-from custommsg_server.config import Settings, SettingsError
-from custommsg_server.inbox.inbox import Inbox, InboxOptions
+from custommsg_server.access.tls import Tls, TlsError, TlsFiles
+from custommsg_server.api.deadline import Deadlines
+from custommsg_server.api.dialects.core import Core
+from custommsg_server.api.dialects.serving import Dialects
+from custommsg_server.api.doors import Doors
+from custommsg_server.api.server import GrpcServer
+from custommsg_server.api.service import CustomMsgService
+from custommsg_server.core.guarded import GuardedMailbox, GuardedRelay
+from custommsg_server.core.intake import Intake
+from custommsg_server.core.limits import Limits, PeerLimits
+from custommsg_server.core.mailbox import Mailbox
+from custommsg_server.core.relay import Relay
+from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.inbox.port import Retention, StoreError
-from custommsg_server.inbox.sqlite import SqliteStore
-from custommsg_server.intake import Intake
-from custommsg_server.limits import Limits, PeerLimits
-from custommsg_server.mailbox import Mailbox
-from custommsg_server.node.lightningd import Lightningd
-from custommsg_server.node.link import LinkOptions
-from custommsg_server.plugin.attach import Attachment, Paths
-from custommsg_server.plugin.channel import Channel, DeclinedError
-from custommsg_server.plugin.manifest import Init, Manifest
-from custommsg_server.plugin.stdio import open_stdio
-from custommsg_server.relay import Relay
-from custommsg_server.reload import on_hangup
-from custommsg_server.rpc.access.access import Access
-from custommsg_server.rpc.access.doors import Doors
-from custommsg_server.rpc.access.tls import Tls, TlsError, TlsFiles
-from custommsg_server.rpc.deadline import Deadlines
-from custommsg_server.rpc.dialects.core import Core
-from custommsg_server.rpc.dialects.serving import Dialects
-from custommsg_server.rpc.listen import Address, ListenError
-from custommsg_server.rpc.server import GrpcServer
-from custommsg_server.rpc.service import CustomMsgService
-from custommsg_server.telemetry.rooms import Rooms
-from custommsg_server.telemetry.telemetry import Telemetry
+from custommsg_server.inbox.sqlite.inbox import Inbox, InboxOptions
+from custommsg_server.inbox.sqlite.store import SqliteStore
+from custommsg_server.node.lightningd.attach import Attachment, Paths
+from custommsg_server.node.lightningd.channel import Channel, DeclinedError
+from custommsg_server.node.lightningd.link import LinkOptions
+from custommsg_server.node.lightningd.manifest import Init, Manifest
+from custommsg_server.node.lightningd.node import Lightningd
+from custommsg_server.node.lightningd.stdio import open_stdio
+from custommsg_server.ops import plugin_settings
+from custommsg_server.ops.collector import Rooms
+from custommsg_server.ops.reload import on_hangup
+from custommsg_server.ops.telemetry import Telemetry
+from custommsg_server.settings import Settings, SettingsError
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
     async with AsyncExitStack() as stack:
         node = _node(settings)
         inbox = await stack.enter_async_context(_inbox(settings))
-        telemetry = Telemetry(settings, version("custommsg"))
+        telemetry = Telemetry(settings, version("custommsg-server"))
         intake = Intake(inbox, settings.received_types, telemetry.metrics)
         attachment = None if started_by_node or not settings.receive else _attachment(settings, node, intake)
 
@@ -99,7 +99,7 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
         relay = Relay(node, limits) if settings.insecure else GuardedRelay(node, limits)
         front = mailbox if settings.insecure else GuardedMailbox(inbox, is_attached)
         deadlines = Deadlines(settings.call_timeout)
-        service = CustomMsgService(relay, front, deadlines, version("custommsg"))
+        service = CustomMsgService(relay, front, deadlines, version("custommsg-server"))
         dialects = Dialects(Core(relay, front, deadlines), settings.dialects, settings.lnd_type_set)
         server = GrpcServer(service, dialects, _doors(settings, node, callers), telemetry.observers)
         node.watch(server.health.node_changed)

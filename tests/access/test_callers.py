@@ -13,10 +13,10 @@ from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.access import runes
 from custommsg_server.access.callers import CallerLimits, Callers
 from custommsg_server.access.runes import MAX_STRANGERS, VERDICT_TTL, Rune, Runes
-from custommsg_server.devnode.rune import Alternative
-from custommsg_server.devnode.rune import Rune as MadeRune
-from custommsg_server.errors import Reason, RelayError
+from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.node.port import Use
+from custommsg_testing.devnode.rune import Alternative
+from custommsg_testing.devnode.rune import Rune as MadeRune
 from support import nodes
 from support.doors import Certificates, until_serving
 from support.gateways import gateway

@@ -12,7 +12,7 @@ import pytest
 
 import custommsg
 from custommsg._credentials import checked_rune
-from custommsg_server.rpc.access import certs
+from custommsg_server.access import certs
 from support import nodes
 from support.gateways import gateway
 
@@ -85,7 +85,7 @@ async def test_the_command_takes_them_from_its_environment(
         outcomes = {}
         for command in ("info", "peers"):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "custommsg.cli", command, "--json"),
+                *(sys.executable, "-m", "custommsg_cli", command, "--json"),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=environ,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from custommsg_server.config import SettingsError, load
+from custommsg_server.settings import SettingsError, load
 
 TLS = {"tls_cert": "/c", "tls_key": "/k"}
 ANYWHERE = {"listen": ("0.0.0.0:9737",)}

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server import native_log
-from custommsg_server.rpc.access import certs
-from custommsg_server.rpc.access.tls import TlsError, TlsFiles
+from custommsg_server.access import certs
+from custommsg_server.access.tls import TlsError, TlsFiles
+from custommsg_server.ops import native_log
 from support import processes
 from support.doors import Certificates, until_serving
 from support.gateways import gateway

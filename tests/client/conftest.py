@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from custommsg import _reconnect
-from custommsg.cli import main
+from custommsg_cli.__main__ import main
 from support.client_gateway import ScriptedGateway, run
 from support.command import Done, Run
 from support.either import Either

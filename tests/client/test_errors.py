@@ -14,7 +14,7 @@ import pytest
 
 import custommsg
 from custommsg import Reason
-from custommsg_server.errors import Reason as ServerReason
+from custommsg_server.domain.errors import Reason as ServerReason
 from support.client_gateway import PEER, ScriptedGateway, hang, refuse, refuse_because
 
 Code = grpc.StatusCode

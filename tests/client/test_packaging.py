@@ -62,15 +62,3 @@ def test_every_public_name_is_there() -> None:
 def test_the_package_is_typed() -> None:
     """Type checkers read the client's annotations."""
     assert (Path(custommsg.__file__).parent / "py.typed").exists()
-
-
-@pytest.mark.parametrize("missing", ["cyclopts", "rich"])
-def test_the_command_without_its_extra_says_what_to_install(missing: str) -> None:
-    """The base install has the command but not what it needs: it says so, without a trace."""
-    code = (
-        f"import sys; sys.modules[{missing!r}] = None; import custommsg.cli as c; sys.exit(c.main(['peers']))"
-    )
-    done = python("-c", code)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "pip install 'custommsg[cli]'" in done.stderr

@@ -16,8 +16,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from pyln.client import LightningRpc
 
-from custommsg_server import app, devnode
-from custommsg_server.devnode import DevNode
+from custommsg_server import app
+from custommsg_testing import devnode
+from custommsg_testing.devnode import DevNode
 from support.gateways import gateway, settings
 from support.keys import NOT_A_POINT, node_id
 

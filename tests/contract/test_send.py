@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from pyln.client import RpcError
 
 from custommsg.v1 import custommsg_pb2 as pb
-from custommsg_server import wire
-from custommsg_server.rpc.status import DETAILS_KEY
+from custommsg_server.api.status import DETAILS_KEY
+from custommsg_server.domain import wire
 from support.keys import NOT_A_POINT, node_id
 
 from .conftest import Stage

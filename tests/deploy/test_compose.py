@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from custommsg_server.config import PREFIX, load
+from custommsg_server.settings import PREFIX, load
 from support.containers import PROJECT
 from support.tools import run, tool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from custommsg_server.config import PREFIX, load
+from custommsg_server.settings import PREFIX, load
 from support.tools import run_and_hear, tool
 
 OLDEST = "1.33"

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server import devnode
+from custommsg_testing import devnode
 from support import containers
 from support.containers import Running
 from support.pods import Pod, gateway_image, lightningd_image

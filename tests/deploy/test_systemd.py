@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from custommsg_server.config import load
+from custommsg_server.settings import load
 from support.containers import PROJECT
 from support.tools import run, run_and_hear, tool
 

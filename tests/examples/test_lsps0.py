@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custommsg import aio
-from custommsg_server import devnode
+from custommsg_testing import devnode
 from support.gateways import gateway
 
 EXAMPLE = Path(__file__).parents[2] / "examples/lsps0.py"

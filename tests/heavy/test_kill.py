@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from custommsg import aio
-from custommsg_server import devnode
-from custommsg_server.devnode.plugins import Plugins
+from custommsg_testing import devnode
+from custommsg_testing.devnode.plugins import Plugins
 from support import processes
 
 KILLS = 20

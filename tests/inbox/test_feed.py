@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from custommsg_server.inbox.feed import Batch, Feed
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Arrival, Event, Retention, StoreError
 from custommsg_server.inbox.position import PositionExpired, PositionUnknown, Start
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.feed import Batch, Feed
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import ALICE, BOB, arrival, collect, numbers, sequences
 
 EVERYTHING = Filter()

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.inbox import Inbox, InboxOptions
 from custommsg_server.inbox.port import Retention, StoreError
 from custommsg_server.inbox.position import PositionUnknown, Start
-from custommsg_server.inbox.sqlite import SqliteStore
-from custommsg_server.inbox.writer import WriterOptions
+from custommsg_server.inbox.sqlite.inbox import Inbox, InboxOptions
+from custommsg_server.inbox.sqlite.store import SqliteStore
+from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import FOREVER, Unruly, arrival, collect, numbers, sequences
 
 EVERYTHING = Filter()

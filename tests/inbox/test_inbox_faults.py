@@ -11,11 +11,11 @@ import pytest
 import structlog
 
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.inbox import Inbox, InboxOptions
 from custommsg_server.inbox.port import Arrival, Kind, Retention, Store, StoreError
 from custommsg_server.inbox.position import Start
-from custommsg_server.inbox.sqlite import SqliteStore
-from custommsg_server.inbox.writer import WriterOptions
+from custommsg_server.inbox.sqlite.inbox import Inbox, InboxOptions
+from custommsg_server.inbox.sqlite.store import SqliteStore
+from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import FOREVER, Unruly, arrival, collect, numbers
 
 EVERYTHING = Filter()

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 from custommsg_server.inbox.port import Retention
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import numbers
 
 CHILD = """
 import sys
 from pathlib import Path
 from custommsg_server.inbox.port import Arrival, Kind
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.store import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]))
 number = int(sys.argv[2])

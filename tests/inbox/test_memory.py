@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.inbox import Inbox
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.inbox import Inbox
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import FOREVER, arrival, fast_directory, numbers, sequences
 
 COUNT = 100_000

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.inbox.feed import Feed, Subscription
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.inbox import Inbox
 from custommsg_server.inbox.port import Event, Kind, Retention
 from custommsg_server.inbox.position import PositionExpired, PositionUnknown, Start
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.feed import Feed, Subscription
+from custommsg_server.inbox.sqlite.inbox import Inbox
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import ALICE, BOB, arrival, fast_directory
 
 FILTERS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from custommsg_server.inbox.port import Arrival, Consumer, Kind, Range, Retention, StoreError
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import ALICE, BOB, FOREVER, arrival, numbers, sequences
 
 NOTHING = Retention(max_age=0, max_size=0)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custommsg_server.inbox.port import Retention, StoreError
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import FOREVER, arrival, fast_directory, numbers
 
 NOBODY = 65534

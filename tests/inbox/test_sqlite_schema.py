@@ -8,8 +8,8 @@ import apsw
 import pytest
 
 from custommsg_server.inbox.port import StoreError
-from custommsg_server.inbox.sqlite import SqliteStore
-from custommsg_server.inbox.sqlite_schema import STEPS
+from custommsg_server.inbox.sqlite.schema import STEPS
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import arrival, numbers
 
 NEXT = (

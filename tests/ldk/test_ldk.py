@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from custommsg_server import devnode
-from custommsg_server.devnode import DevNode
+from custommsg_testing import devnode
+from custommsg_testing.devnode import DevNode
 
 HERE = Path(__file__).parent
 COUNT = 2500

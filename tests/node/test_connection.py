@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from custommsg_server.errors import Reason, RelayError
-from custommsg_server.node.lightningd import Lightningd
-from custommsg_server.node.link import LinkOptions
+from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.domain.wire import join_message
+from custommsg_server.node.lightningd.link import LinkOptions
+from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.node.port import Outbound, PeerAddress
-from custommsg_server.wire import join_message
 from support import standin
 from support.keys import node_id
 from support.standin import Connection, Request, StandIn

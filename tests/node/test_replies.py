@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.errors import Reason, RelayError
-from custommsg_server.node import replies
+from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.node.lightningd import replies
 from custommsg_server.node.port import NodeInfo, Peer
 from support.keys import node_id
 

@@ -28,7 +28,7 @@ async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Proce
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "custommsg.cli",
+        "custommsg_cli",
         *arguments,
         stdout=pipe,
         stderr=pipe,

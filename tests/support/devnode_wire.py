@@ -12,8 +12,8 @@ from typing import Any
 from pyln.client.lightning import UnixSocket
 from pyln.proto.primitives import PrivateKey
 
-from custommsg_server.devnode import DevNode, bolt1, noise
-from custommsg_server.devnode.networks import NETWORKS
+from custommsg_testing.devnode import DevNode, bolt1, noise
+from custommsg_testing.devnode.networks import NETWORKS
 
 REGTEST = NETWORKS["regtest"].chain_hash
 SECONDS = 10.0

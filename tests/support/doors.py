@@ -16,9 +16,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
-from custommsg_server.rpc.dialects.protos import cln_pb2, greenlight_pb2, lnd_pb2
-from custommsg_server.rpc.server import SERVICE
-from custommsg_server.rpc.status import DETAILS_KEY
+from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2, lnd_pb2
+from custommsg_server.api.server import SERVICE
+from custommsg_server.api.status import DETAILS_KEY
 
 Metadata = Sequence[tuple[str, str]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from custommsg_server import app
-from custommsg_server.config import Settings, load
+from custommsg_server.settings import Settings, load
 
 
 def settings(rpc_file: Path, **more: Any) -> Settings:

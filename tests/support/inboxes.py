@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from custommsg_server.inbox.feed import Subscription
 from custommsg_server.inbox.port import Arrival, Consumer, Event, Kind, Range, Retention, Store, StoreError
-from custommsg_server.inbox.sqlite import SqliteStore
+from custommsg_server.inbox.sqlite.feed import Subscription
+from custommsg_server.inbox.sqlite.store import SqliteStore
 
 ALICE = b"\x02" + b"a" * 32
 BOB = b"\x03" + b"b" * 32

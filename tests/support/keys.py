@@ -6,7 +6,7 @@ from functools import cache
 
 import coincurve
 
-from custommsg_server.wire import NodeId, parse_node_id
+from custommsg_server.domain.wire import NodeId, parse_node_id
 
 
 @cache

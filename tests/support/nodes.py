@@ -15,7 +15,7 @@ from typing import Any
 
 from pyln.client import LightningRpc
 
-from custommsg_server import devnode
+from custommsg_testing import devnode
 
 BACKEND = Path(__file__).with_name("genesis_backend.py")
 

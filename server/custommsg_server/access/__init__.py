@@ -1,1 +1,1 @@
-"""Who may do what: permits, runes, limits per caller, and the core behind its door."""
+"""Who calls, and what they may do: TLS, credentials, runes, accounts."""

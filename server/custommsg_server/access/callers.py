@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from custommsg_server.errors import Reason, RelayError
+from custommsg_server.domain.errors import Reason, RelayError
 
 MAX_CALLERS: Final = 10_000
 """Callers whose rates are remembered; the one that was idle for the longest time is forgotten first."""

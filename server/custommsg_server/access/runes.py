@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from custommsg_server.access.callers import Callers
-from custommsg_server.errors import Reason, RelayError, no_credential
+from custommsg_server.domain.errors import Reason, RelayError, no_credential
+from custommsg_server.domain.stages import stage
 from custommsg_server.node.port import Use
-from custommsg_server.stages import stage
 
 MAX_SIZE: Final = 4096
 """Characters of a rune: beyond any real one, and all of it may be in one header."""

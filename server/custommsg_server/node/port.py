@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from custommsg_server.errors import RelayError
-from custommsg_server.wire import Message, NodeId
+from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.wire import Message, NodeId
 
 
 @dataclass(frozen=True, slots=True)

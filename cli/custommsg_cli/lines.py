@@ -1,0 +1,97 @@
+"""How `listen` prints an event: one line each, written out at once, for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from codecs import getincrementaldecoder
+from dataclasses import asdict
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+
+from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
+from custommsg_cli.show import WIDTH_OF_A_FILE, printable
+
+_KINDS: Final = {
+    Message: "message",
+    PeerConnected: "peer_connected",
+    PeerDisconnected: "peer_disconnected",
+    Interruption: "interruption",
+}
+_TEXTS: Final = {PeerConnected: "connected", PeerDisconnected: "disconnected"}
+_COLUMNS: Final = "{:<19}  {:>8}  {:<13}  {:>5}  {:>5}  {}"
+_ELLIPSIS: Final = "\N{HORIZONTAL ELLIPSIS}"
+
+
+class JsonLines:
+    """One JSON object a line; bytes are hex, times are UTC."""
+
+    def begin(self) -> None:
+        """Print nothing: a program knows the names."""
+
+    def print(self, event: Event) -> None:
+        """Print one event."""
+        fields = {"kind": _KINDS[type(event)]} | asdict(event) | {"time": event.time.isoformat()}
+        _write(json.dumps(fields, default=bytes.hex))
+
+
+class Columns:
+    """Columns for people; times are local. A line fits the terminal, and commands it nothing."""
+
+    def __init__(self) -> None:
+        self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH_OF_A_FILE
+
+    def begin(self) -> None:
+        """Print the heads of the columns."""
+        _write(_COLUMNS.format("TIME", "SEQUENCE", "PEER", "TYPE", "SIZE", "PAYLOAD"))
+
+    def print(self, event: Event) -> None:
+        """Print one event."""
+        _write(self.line(event))
+
+    def line(self, event: Event) -> str:
+        """Make the line of one event."""
+        kind, size, rest = "", "", ""
+        if isinstance(event, Message):
+            kind, size = str(event.type), str(len(event.payload))
+            rest = preview(event.payload, self._width)
+        elif isinstance(event, Interruption):
+            rest = f"messages before this may be missing ({event.lost or 'unknown'} lost)"
+        else:
+            rest = _TEXTS[type(event)]
+        peer = "" if isinstance(event, Interruption) else _short(event.node_id_hex)
+        time = f"{event.time.astimezone():%Y-%m-%d %H:%M:%S}"
+        return _fit(printable(_COLUMNS.format(time, event.sequence, peer, kind, size, rest)), self._width)
+
+
+def preview(payload: bytes, width: int) -> str:
+    """Show the beginning of a payload: as text if it is text, else in hex behind 0x.
+
+    White space becomes single spaces; what could command a terminal is not shown as text.
+    """
+    if not payload:
+        return ""
+    head = payload[: 4 * width]  # a character has up to 4 bytes in UTF-8, and the cut may go through one
+    try:
+        text = getincrementaldecoder("utf-8")().decode(head, final=head == payload)
+    except UnicodeDecodeError:
+        return f"0x{head.hex()}"
+    text = " ".join(text.split())
+    return text if text and text.isprintable() else f"0x{head.hex()}"
+
+
+def _short(node_id: str) -> str:
+    return f"{node_id[:8]}{_ELLIPSIS}{node_id[-4:]}"
+
+
+def _fit(line: str, width: int) -> str:
+    if cell_len(line) <= width:
+        return line.rstrip()
+    return set_cell_size(line, width - 1).rstrip() + _ELLIPSIS
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

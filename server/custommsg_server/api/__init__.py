@@ -1,0 +1,1 @@
+"""gRPC: servicers, conversions, status codes, dialects."""

@@ -1,0 +1,138 @@
+"""Between LND's messages and the core's values."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from custommsg_server.api.dialects.protos import lnd_pb2 as pb
+from custommsg_server.domain import wire
+from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.inbox.port import Arrival
+from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
+
+DEFAULT_PORT: Final = 9735
+NETWORKS: Final = {"bitcoin": "mainnet"}
+"""LND's name of a network, where lightningd's is another."""
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_])?")
+
+
+def outbound_from_proto(request: pb.SendCustomMessageRequest, types: frozenset[int]) -> Outbound:
+    """Read the peer and the message.
+
+    Raises:
+        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field at fault.
+    """
+    try:
+        peer = wire.parse_node_id(request.peer)
+    except RelayError as error:
+        error.field = "peer"
+        raise
+    try:
+        message = wire.join_message(request.type, request.data)
+        if request.type not in types:
+            # LND's words; its clients look for them to find out what it can do.
+            raise RelayError(
+                Reason.INVALID_MESSAGE,
+                f"msg type: {request.type} not in custom range: {min(types, default=0)} and not overridden."
+                " The gateway's setting lnd_types says which are.",
+            )
+    except RelayError as error:
+        error.field = "data" if request.type in types else "type"
+        raise
+    return Outbound(peer, message)
+
+
+def message_to_proto(arrival: Arrival) -> pb.CustomMessage:
+    """Convert a message that has arrived."""
+    message = arrival.message
+    return pb.CustomMessage(peer=arrival.node_id, type=wire.message_type(message), data=message[2:])
+
+
+def ranges(types: Iterable[int]) -> tuple[range, ...]:
+    """Return the same types as few ranges."""
+    found: list[range] = []
+    for number in sorted(types):
+        if found and number == found[-1].stop:
+            found[-1] = range(found[-1].start, number + 1)
+        else:
+            found.append(range(number, number + 1))
+    return tuple(found)
+
+
+def info_to_proto(info: NodeInfo, peers: Sequence[Peer]) -> pb.GetInfoResponse:
+    """Convert a node's description of itself."""
+    return pb.GetInfoResponse(
+        identity_pubkey=info.node_id.hex(),
+        alias=info.alias,
+        num_pending_channels=info.pending_channels,
+        num_active_channels=info.active_channels,
+        num_inactive_channels=info.inactive_channels,
+        num_peers=sum(peer.connected for peer in peers),
+        block_height=info.block_height,
+        synced_to_chain=info.is_synced,
+        testnet=info.network == "testnet",
+        version=info.version,
+        chains=[pb.Chain(chain="bitcoin", network=NETWORKS.get(info.network, info.network))],
+        color=f"#{info.color}" if info.color else "",
+    )
+
+
+def peer_to_proto(peer: Peer) -> pb.Peer:
+    """Convert a peer."""
+    return pb.Peer(pub_key=peer.node_id.hex(), address=peer.address)
+
+
+def address_from_proto(address: pb.LightningAddress, node: NodeInfo | None) -> PeerAddress:
+    """Read where a peer is.
+
+    Only a name or an IP address goes to the node: lightningd would also take the path of a unix socket.
+
+    Args:
+        address: what the request says.
+        node: our own node, if it is known.
+
+    Raises:
+        RelayError: INVALID_NODE_ID.
+    """
+    try:
+        node_id = wire.parse_node_id_hex(address.pubkey)
+    except RelayError as error:
+        error.field = "addr.pubkey"
+        raise
+    if node is not None and node_id == node.node_id:
+        # LND's words: its clients take them for success.
+        raise RelayError(Reason.INVALID_NODE_ID, "cannot make connection to self", field="addr.pubkey")
+    host, port = _split(address.host)
+    if not (_is_ipv6(host) or _HOST.fullmatch(host)) or not 0 < port <= 65_535:
+        raise RelayError(
+            Reason.INVALID_NODE_ID,
+            "This is no address of a peer. Write host, host:port or [ipv6]:port.",
+            field="addr.host",
+        )
+    return PeerAddress(node_id, host, port)
+
+
+def _split(text: str) -> tuple[str, int]:
+    """Take host and port apart; a port that is none becomes 0."""
+    if _is_ipv6(text):
+        return text, DEFAULT_PORT
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or not _is_ipv6(host) or rest[:1] not in ("", ":"):
+            return "", 0
+        colon, port = rest[:1], rest[1:]
+    else:
+        host, colon, port = text.partition(":")
+    if not colon:
+        return host, DEFAULT_PORT
+    return host, int(port) if re.fullmatch(r"[0-9]{1,5}", port) else 0
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return "%" not in text and bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False

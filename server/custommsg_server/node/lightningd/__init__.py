@@ -1,0 +1,1 @@
+"""lightningd behind the port: the link to its socket, and the plugin channel."""

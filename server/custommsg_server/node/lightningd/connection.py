@@ -1,0 +1,326 @@
+"""One connection to lightningd's JSON-RPC socket: many requests in flight, answers matched by id.
+
+The socket is a stream: requests need no separator, every reply ends with two newlines, and replies come in
+any order (https://docs.corelightning.org/docs/json-rpc).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, Final, cast
+
+import structlog
+
+from custommsg_server.domain.errors import Reason, RelayError, not_sent
+
+log = structlog.get_logger()
+
+Reply = dict[str, Any]
+"""A JSON-RPC reply: an object with `result` or `error`."""
+
+MAX_REPLY_SIZE: Final = 64 << 20
+"""Bytes: beyond any real reply (listpeers takes some 300 bytes a peer); garbage cannot fill the memory."""
+MAX_WRITE_SIZE: Final = 256 << 10
+"""Bytes handed to the transport at once; the rest waits here, where it still counts as not sent."""
+
+
+class Request:
+    """One JSON-RPC request.
+
+    Args:
+        method: the command's name.
+        params: the parameters, as JSON.
+    """
+
+    __slots__ = ("method", "params")
+
+    def __init__(self, method: str, params: str) -> None:
+        self.method = method
+        self.params = params
+
+
+class Batch:
+    """Requests that were handed in together, each of which gets exactly one answer.
+
+    Requests of a batch are written in order, so a count says which of them were.
+    """
+
+    __slots__ = ("answers", "done", "missing", "requests", "written")
+
+    def __init__(self, requests: Sequence[Request], done: asyncio.Future[None]) -> None:
+        self.requests = requests
+        self.answers: list[Reply | RelayError | None] = [None] * len(requests)
+        self.missing = len(requests)
+        self.written = 0
+        self.done = done
+
+    def answer(self, index: int, answer: Reply | RelayError) -> None:
+        """Take the answer to one request."""
+        if self.answers[index] is None:
+            self.answers[index] = answer
+            self.missing -= 1
+            if not self.missing and not self.done.done():
+                self.done.set_result(None)
+
+    def give_up(self, written: RelayError, unwritten: RelayError) -> None:
+        """Answer what has none yet: with the one error if it was written, with the other if not."""
+        for index, answer in enumerate(self.answers):
+            if answer is None:
+                self.answer(index, written if index < self.written else unwritten)
+
+
+class Connection(asyncio.Protocol):
+    """A connection to lightningd. Never writes a request twice.
+
+    Args:
+        window: how many requests may be unanswered at once.
+        max_waiting: how many more may wait for their turn.
+        on_lost: called once when the connection has ended.
+    """
+
+    def __init__(self, window: int, max_waiting: int, on_lost: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._window = window
+        self._max_waiting = max_waiting
+        self._on_lost = on_lost
+        self._next_id = 1
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._flushing = False
+        self._waiting: OrderedDict[Batch, None] = OrderedDict()
+        self._waiting_count = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._sent: dict[str, tuple[Batch, int, float]] = {}
+        self._buffer = bytearray()
+        self._scanned = 0
+        self.last_reply = 0.0
+        """When lightningd last said something, in seconds of the loop's clock."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be written."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def oldest(self) -> float:
+        """When the longest unanswered request was written, in seconds of the loop's clock, or infinity."""
+        return next(iter(self._sent.values()))[2] if self._sent else float("inf")
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for more now."""
+        return self._room.is_set()
+
+    async def room(self) -> None:
+        """Wait until there is room for more: for a sender that can be held back."""
+        await self._room.wait()
+
+    async def call(
+        self, requests: Sequence[Request], deadline: float, held_back: bool = False
+    ) -> list[Reply | RelayError]:
+        """Make requests, in order; answer each with the node's reply or with why there is none.
+
+        If the caller is cancelled, what was not yet written never will be.
+
+        Args:
+            requests: what to ask.
+            deadline: in seconds of the loop's clock; may be infinite.
+            held_back: the caller has waited for `room`, so it is not refused for want of it.
+        """
+        if not self.is_open:
+            return [unavailable("the connection to it was lost")] * len(requests)
+        if not held_back and self._waiting_count + len(requests) > self._max_waiting + self._window:
+            return [overloaded()] * len(requests)
+        batch = Batch(requests, self._loop.create_future())
+        timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
+        self._waiting[batch] = None
+        self._count(len(requests))
+        self._schedule_flush()
+        try:
+            if requests:
+                await batch.done
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._forget(batch)
+        return [answer for answer in batch.answers if answer is not None]
+
+    def close(self) -> None:
+        """End the connection; what is unanswered gets its error."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        # uvloop's transports have all the methods, and are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=MAX_WRITE_SIZE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell each caller what is known of its requests."""
+        self._transport = None
+        batches = [*self._waiting, *(batch for batch, _, _ in self._sent.values())]
+        self._waiting.clear()
+        self._count(-self._waiting_count)
+        self._sent.clear()
+        for batch in batches:
+            batch.give_up(written=_lost(), unwritten=unavailable("the connection to it was lost"))
+        self._on_lost()
+
+    def pause_writing(self) -> None:
+        """Lightningd reads slower than we write: keep the rest here."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Lightningd reads again."""
+        self._paused = False
+        self._schedule_flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Split what came into replies; the last may be half a one."""
+        self.last_reply = self._loop.time()
+        buffer = self._buffer
+        buffer += data
+        end = buffer.rfind(b"\n\n", self._scanned)
+        if end < 0:
+            self._scanned = max(0, len(buffer) - 1)
+            if len(buffer) > MAX_REPLY_SIZE:
+                self._reject("a reply without an end")
+            return
+        complete = bytes(buffer[:end])
+        del buffer[: end + 2]
+        self._scanned = max(0, len(buffer) - 1)
+        try:
+            # Read all at once. In JSON, two newlines stand only between replies, never within a string.
+            for reply in json.loads(b"[" + complete.replace(b"\n\n", b",") + b"]"):
+                self._take(reply)
+        except (ValueError, RecursionError):
+            self._reject("something that is no JSON-RPC reply")
+            return
+        if self._waiting:
+            self._schedule_flush()
+
+    # Inside.
+
+    def _take(self, reply: object) -> None:
+        if not isinstance(reply, dict):
+            raise ValueError("not an object")
+        sent = self._sent.pop(str(reply.get("id")), None)
+        if sent is not None:
+            batch, index, _ = sent
+            batch.answer(index, reply)
+        elif "id" in reply:  # without one it is a notification, which nobody asked for
+            log.warning("lightningd answered a request that nobody made", id=str(reply["id"])[:100])
+
+    def _reject(self, what: str) -> None:
+        # After garbage no reply can be trusted to belong to its request.
+        log.error("lightningd sent " + what + "; closing the connection to it")
+        self.close()
+
+    def _schedule_flush(self) -> None:
+        # One write for all that is asked for in this turn of the loop.
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._transport is None or self._paused:
+            return
+        out: list[str] = []
+        room, size = self._window - len(self._sent), 0
+        while room > 0 and self._waiting and size < MAX_WRITE_SIZE:
+            batch = next(iter(self._waiting))
+            first = batch.written
+            size += self._write_some(
+                batch, min(len(batch.requests), first + room), MAX_WRITE_SIZE - size, out
+            )
+            room -= batch.written - first
+            self._count(first - batch.written)
+            if batch.written == len(batch.requests):
+                del self._waiting[batch]
+        if out:
+            self._transport.write("".join(out).encode())
+            if self._waiting:
+                self._schedule_flush()
+
+    def _write_some(self, batch: Batch, end: int, max_size: int, out: list[str]) -> int:
+        """Write requests of a batch, up to one; return how many bytes that were."""
+        sent, number, now = self._sent, self._next_id, self._loop.time()
+        index, size = batch.written, 0
+        while index < end and size < max_size:
+            request = batch.requests[index]
+            # An id as pyln-client writes it: who asks, for what, which time.
+            request_id = f"custommsg:{request.method}#{number}"
+            text = (
+                f'{{"jsonrpc":"2.0","id":"{request_id}","method":"{request.method}",'
+                f'"params":{request.params}}}'
+            )
+            out.append(text)
+            sent[request_id] = (batch, index, now)
+            size += len(text)
+            number += 1
+            index += 1
+        batch.written, self._next_id = index, number
+        return size
+
+    def _count(self, more: int) -> None:
+        """Count what waits."""
+        self._waiting_count += more
+        if self._waiting_count > self._max_waiting:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _expire(self, batch: Batch) -> None:
+        self._forget(batch)
+        batch.give_up(
+            written=RelayError(
+                Reason.OUTCOME_UNKNOWN,
+                "The deadline passed before the node answered: it may have taken the message or not."
+                " Ask the peer in your own protocol before you send it again.",
+                expired=True,
+            ),
+            unwritten=not_sent(),
+        )
+
+    def _forget(self, batch: Batch) -> None:
+        # Nobody waits for it any longer: what was not written never will be.
+        if batch in self._waiting:
+            del self._waiting[batch]
+            self._count(batch.written - len(batch.requests))
+
+
+def unavailable(why: str) -> RelayError:
+    """Make the error for a node that cannot be reached, when nothing was written to it."""
+    return RelayError(
+        Reason.NODE_UNAVAILABLE,
+        f"The Lightning node cannot be reached: {why}. Nothing was sent;"
+        " try again, or see whether lightningd runs.",
+        retry_after=1.0,
+    )
+
+
+def overloaded() -> RelayError:
+    """Make the error for more requests than may wait."""
+    return RelayError(
+        Reason.OVERLOADED,
+        "Too many requests wait for the node. Nothing was sent; try again, with fewer at once.",
+        metadata={"limit": "node_queue"},
+        retry_after=0.5,
+    )
+
+
+def _lost() -> RelayError:
+    return RelayError(
+        Reason.OUTCOME_UNKNOWN,
+        "The connection to the node broke before it answered: it may have taken the message or not."
+        " Ask the peer in your own protocol before you send it again.",
+    )

@@ -1,0 +1,159 @@
+"""lightningd behind the port: its commands, as requests on the link."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from custommsg_server.domain.errors import RelayError
+from custommsg_server.node.lightningd import replies
+from custommsg_server.node.lightningd.connection import Connection, Reply, Request
+from custommsg_server.node.lightningd.link import Link, LinkOptions
+from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress, Use
+
+_NO_OPTIONS = LinkOptions()
+
+
+class Lightningd:
+    """A lightningd, reached through its JSON-RPC socket. Implements `node.port.Node`.
+
+    Args:
+        rpc_file: the socket; it need not exist yet.
+        options: how the link to it behaves.
+    """
+
+    def __init__(self, rpc_file: Path, options: LinkOptions = _NO_OPTIONS) -> None:
+        self._link = Link(rpc_file, self._greet, options)
+        self._info: NodeInfo | None = None
+        self._reply_timeout = options.reply_timeout
+
+    async def run(self) -> None:
+        """Keep the link until cancelled."""
+        await self._link.run()
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Call `watcher` now and whenever the link goes up or down."""
+        self._link.watch(watcher)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the node answers now."""
+        return self._link.is_up
+
+    @property
+    def info(self) -> NodeInfo | None:
+        """The node as it last described itself, or None if it never did."""
+        return self._info
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the node can take more now; one that is not there refuses at once, and has room for that."""
+        return self._link.has_room
+
+    async def room(self) -> None:
+        """Wait until the node can take more."""
+        with suppress(RelayError):
+            await self._link.connection().room()
+
+    async def send(
+        self, batch: Sequence[Outbound], deadline: float, held_back: bool = False
+    ) -> list[str | RelayError]:
+        """Make one `sendcustommsg` for each message, in order."""
+        try:
+            requests = [_send_request(one) for one in batch]
+            answers = await self._link.connection().call(requests, deadline, held_back)
+        except RelayError as error:
+            return [error] * len(batch)
+        return [_status(answer) for answer in answers]
+
+    async def check(self, outbound: Outbound, deadline: float) -> None:
+        """Run lightningd's checks on a message: `check sendcustommsg`."""
+        await self._call(_check_request(outbound), deadline)
+
+    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+        """Ask `checkrune` for each use, all in one write. The rune is base64 already: it needs no escaping."""
+        requests = [_rune_request(rune, use) for use in uses]
+        try:
+            # Held back as what they are asked for is; how many strangers may ask is bounded elsewhere.
+            answers = await self._link.connection().call(requests, deadline, held_back=True)
+        except RelayError as error:
+            return [error] * len(uses)
+        return list(map(replies.verdict_of, answers))
+
+    async def list_peers(self, deadline: float) -> list[Peer]:
+        """Ask `listpeers`."""
+        return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline))
+
+    async def describe(self, deadline: float) -> NodeInfo:
+        """Ask `getinfo`."""
+        return replies.info_of(await self._call(Request("getinfo", "{}"), deadline))
+
+    async def connect(self, address: PeerAddress, deadline: float) -> None:
+        """Make a `connect`, on a connection of its own.
+
+        lightningd takes up to a minute to find out that nobody is there, and the link gives a connection up
+        on which it waits that long.
+        """
+        params = json.dumps({"id": address.node_id.hex(), "host": address.host, "port": address.port})
+        async with self._link.aside() as connection:
+            [answer] = await connection.call([Request("connect", params)], deadline)
+        if isinstance(answer, RelayError):
+            raise replies.unreachable("it did not answer in time") if answer.expired else answer
+        replies.result_of_connect(answer)
+
+    async def start_plugin(self, path: str) -> None:
+        """Ask lightningd to run a plugin: `plugin start`. It returns when the plugin is initialised.
+
+        Raises:
+            RelayError: lightningd did not.
+        """
+        params = json.dumps({"subcommand": "start", "plugin": path})
+        await self._call(Request("plugin", params), asyncio.get_running_loop().time() + self._reply_timeout)
+
+    async def _call(self, request: Request, deadline: float) -> Reply:
+        [answer] = await self._link.connection().call([request], deadline)
+        if isinstance(answer, RelayError):
+            raise answer
+        replies.result_of(answer)
+        return answer
+
+    async def _greet(self, connection: Connection) -> None:
+        deadline = asyncio.get_running_loop().time() + self._reply_timeout
+        # Never refused for want of room: a node that has much to do is not a node that is away.
+        [answer] = await connection.call([Request("getinfo", "{}")], deadline, held_back=True)
+        if isinstance(answer, RelayError):
+            raise answer
+        self._info = replies.info_of(answer)
+
+
+def _send_request(outbound: Outbound) -> Request:
+    # Hex needs no escaping, so the JSON is written directly: this is the hot path.
+    return Request(
+        "sendcustommsg", f'{{"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}'
+    )
+
+
+def _check_request(outbound: Outbound) -> Request:
+    return Request(
+        "check",
+        f'{{"command_to_check":"sendcustommsg",'
+        f'"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}',
+    )
+
+
+def _rune_request(rune: str, use: Use) -> Request:
+    return Request(
+        "checkrune", f'{{"rune":"{rune}","method":"{use.method}","params":{json.dumps(dict(use.params))}}}'
+    )
+
+
+def _status(answer: Reply | RelayError) -> str | RelayError:
+    if isinstance(answer, RelayError):
+        return answer
+    try:
+        return replies.status_of(answer)
+    except RelayError as error:
+        return error

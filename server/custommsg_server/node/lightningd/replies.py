@@ -1,0 +1,222 @@
+"""lightningd's replies become reasons here, and nowhere else.
+
+Nearly every refusal has the code -32600, so the text has to tell them apart. The texts were recorded from
+lightningd v26.06.6; tests/golden/ keeps them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from custommsg_server.domain import wire
+from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_sent
+from custommsg_server.node.port import NodeInfo, Peer
+
+T = TypeVar("T")
+
+INVALID_PARAMS: Final = -32602
+
+LIGHTNINGD: Final = -1
+CONNECT_FAILED: Final = (400, 401, 402)
+"""No address known, all addresses failed, disconnected during (common/jsonrpc_errors.h)."""
+
+_INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
+
+
+def result_of(reply: Mapping[str, Any]) -> Any:
+    """Return the result that a JSON-RPC reply carries.
+
+    Raises:
+        RelayError: the reply is an error, or no reply at all.
+    """
+    if "result" in reply and reply.get("error") is None:
+        return reply["result"]
+    raise error_of(reply.get("error"))
+
+
+def status_of(reply: Mapping[str, Any]) -> str:
+    """Return the status that sendcustommsg answered.
+
+    Raises:
+        RelayError: it answered with an error.
+    """
+    try:
+        status = reply["result"]["status"]  # the way that nearly all go: no more than this for each message
+        if type(status) is str and "error" not in reply:
+            return status
+    except (KeyError, TypeError, IndexError):
+        pass
+    return _field(result_of(reply), "status", str)
+
+
+def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
+    """Return the peers that listpeers answered.
+
+    Raises:
+        RelayError: it answered with an error.
+    """
+    return [
+        Peer(
+            node_id=_node_id(peer),
+            connected=_field(peer, "connected", bool),
+            address=str((peer.get("netaddr") or [""])[0]),
+            num_channels=int(peer.get("num_channels", 0)),
+        )
+        for peer in _field(result_of(reply), "peers", list)
+    ]
+
+
+def info_of(reply: Mapping[str, Any]) -> NodeInfo:
+    """Return what getinfo answered.
+
+    Raises:
+        RelayError: it answered with an error.
+    """
+    result = result_of(reply)
+    return NodeInfo(
+        node_id=_node_id(result),
+        alias=str(result.get("alias", "")),
+        network=_field(result, "network", str),
+        version=_field(result, "version", str),
+        color=str(result.get("color", "")),
+        block_height=_count(result, "blockheight"),
+        is_synced=not any(f"warning_{daemon}_sync" in result for daemon in ("bitcoind", "lightningd")),
+        active_channels=_count(result, "num_active_channels"),
+        inactive_channels=_count(result, "num_inactive_channels"),
+        pending_channels=_count(result, "num_pending_channels"),
+    )
+
+
+def result_of_connect(reply: Mapping[str, Any]) -> Any:
+    """Return what connect answered.
+
+    Raises:
+        RelayError: it answered with an error.
+    """
+    error = reply.get("error")
+    if isinstance(error, Mapping):
+        code, message = error.get("code"), str(error.get("message", ""))
+        if code in CONNECT_FAILED or (code == LIGHTNINGD and message.startswith("Host ")):
+            raise unreachable(message)
+    return result_of(reply)
+
+
+def unreachable(why: str) -> RelayError:
+    """Make the error for a peer that the node cannot connect to."""
+    return RelayError(
+        Reason.PEER_NOT_CONNECTED,
+        f"The node could not connect to this peer: {why[:200]}",
+        field="node_id",
+    )
+
+
+def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
+    """Return why checkrune refused; None if it did not.
+
+    What nobody knows here is no OUTCOME_UNKNOWN: nothing was sent yet.
+    """
+    if isinstance(reply, RelayError):
+        if reply.reason is not Reason.OUTCOME_UNKNOWN:
+            return reply
+        return (
+            not_sent() if reply.expired else unchecked("the connection to it broke while it checked the rune")
+        )
+    try:
+        if _field(result_of(reply), "valid", bool):
+            return None
+    except RelayError as error:
+        return rune_error_of(reply.get("error")) or error
+    return no_credential("the node does not take this rune")
+
+
+def rune_error_of(error: object) -> RelayError | None:
+    """Turn the error of checkrune into a reason; None for an error that is not about the rune.
+
+    Its text holds what the rune says, never what the call said; for an unreadable one it may quote the rune itself.
+    """
+    if not isinstance(error, Mapping):
+        return None
+    text = str(error.get("message", ""))
+    match error.get("code"):
+        case 1501 | 1503:
+            return no_credential(f"the node says of the rune: {text[:200]}")
+        case -32602 if text.startswith("rune:"):
+            return no_credential("this is no rune")
+        case 1502 if text.endswith("too soon"):
+            # https://grpc.github.io/grpc/core/md_doc_statuscodes.html: never PERMISSION_DENIED for a rate.
+            return RelayError(
+                Reason.OVERLOADED,
+                "The rune has a rate, and was used too soon. Nothing was sent; try again later.",
+                metadata={"limit": "rune_rate"},
+                retry_after=1.0,
+            )
+        case 1502:
+            return RelayError(
+                Reason.NOT_PERMITTED, f"The rune does not permit this. The node says: {text[:200]}"
+            )
+        case _:
+            return None
+
+
+def unchecked(why: str) -> RelayError:
+    """Make the error for a credential that the node could not be asked about."""
+    return RelayError(
+        Reason.NODE_UNAVAILABLE,
+        f"The Lightning node cannot be reached: {why}. Nothing was sent; try again.",
+        retry_after=1.0,
+    )
+
+
+def error_of(error: object) -> RelayError:
+    """Turn the error of a JSON-RPC reply into a reason."""
+    if not isinstance(error, Mapping):
+        return _node_error("?", "a reply without a result and without an error")
+    code, message = error.get("code"), str(error.get("message", ""))
+    if message.startswith("No such peer"):
+        return RelayError(
+            Reason.PEER_UNKNOWN,
+            "The node knows no such peer. Connect to it first: lightning-cli connect ID HOST PORT.",
+            field="node_id",
+        )
+    if message.startswith("Peer is not connected"):
+        return RelayError(
+            Reason.PEER_NOT_CONNECTED,
+            "The node is not connected to this peer now. Try again when ListPeers shows it as connected.",
+            field="node_id",
+        )
+    if internal := _INTERNAL_TYPE.match(message):
+        return wire.internal_type(int(internal[1]), internal[2])
+    if code == INVALID_PARAMS and message.startswith("node_id:"):
+        return RelayError(Reason.INVALID_NODE_ID, "The node does not take this node id.", field="node_id")
+    if code == INVALID_PARAMS and message.startswith("msg:"):
+        return RelayError(Reason.INVALID_MESSAGE, "The node does not take this message.", field="msg")
+    return _node_error(str(code), message)
+
+
+def _node_error(code: str, text: str) -> RelayError:
+    return RelayError(
+        Reason.NODE_ERROR,
+        f"The node answered with an error that the gateway does not know (code {code}): {text[:200]}",
+        metadata={"code": code},
+    )
+
+
+def _field(obj: object, name: str, kind: type[T]) -> T:
+    value = obj.get(name) if isinstance(obj, Mapping) else None
+    if not isinstance(value, kind):
+        raise _node_error("?", f"a reply without {name}")
+    return value
+
+
+def _count(obj: Mapping[str, Any], name: str) -> int:
+    value = obj.get(name)
+    return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
+
+
+def _node_id(obj: object) -> bytes:
+    try:
+        return wire.unhex(_field(obj, "id", str))
+    except ValueError:
+        raise _node_error("?", "a reply with an id that is no hex") from None

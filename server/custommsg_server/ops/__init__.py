@@ -1,0 +1,1 @@
+"""For those who run it: metrics, traces, logs, health, doctor."""

@@ -1,0 +1,184 @@
+"""The metrics that are read from the rooms when somebody asks: the node's link, the inbox, the consumers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError as FutureCancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from custommsg_server.core.intake import Intake
+from custommsg_server.core.mailbox import ConsumerState, Mailbox, State
+from custommsg_server.domain.errors import RelayError
+from custommsg_server.inbox.sqlite.inbox import Inbox
+from custommsg_server.node.lightningd.node import Lightningd
+from custommsg_server.ops.metrics import CallMetrics
+
+log = structlog.get_logger()
+
+MAX_CONSUMERS: Final = 100
+"""Consumers with a metric of their own: their names are their callers' choice, and could be any number."""
+OTHERS: Final = "(others)"
+"""What the rest of them are called; no consumer can have this name."""
+_TIMEOUT: Final = 5.0
+"""Seconds that the event loop may take to answer; then the scrape fails, as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Where numbers are read."""
+
+    node: Lightningd
+    inbox: Inbox
+    inbox_path: Path
+    mailbox: Mailbox
+    intake: Intake
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """What had to be asked for on the event loop."""
+
+    lag: float
+    state: State
+    consumers: list[ConsumerState]
+
+
+class RoomsCollector(Collector):
+    """Asks the rooms whenever it is scraped, which happens on a thread of the metrics endpoint.
+
+    Args:
+        rooms: whom to ask.
+        calls: knows which calls run.
+        version: the gateway's.
+        registry: where to register.
+    """
+
+    def __init__(self, rooms: Rooms, calls: CallMetrics, version: str, registry: CollectorRegistry) -> None:
+        self._rooms = rooms
+        self._calls = calls
+        self._version = version
+        self._links = 0
+        rooms.node.watch(self._node_changed)
+        self._loop = asyncio.get_running_loop()
+        self._named: set[str] = set()
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing, so that registering asks nobody."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask, and yield what there is.
+
+        Raises:
+            TimeoutError: the event loop does not answer.
+        """
+        now = self._on_loop(self._ask(time.perf_counter()))
+        yield from self._node()
+        yield from self._received()
+        yield from self._inbox(now)
+        yield from self._consumers(now.consumers)
+        yield _gauge("loop_delay_seconds", "How long the event loop took to turn to the scrape.", now.lag)
+
+    def _node_changed(self, is_up: bool) -> None:
+        self._links += is_up
+
+    def _on_loop(self, question: Coroutine[Any, Any, _Now]) -> _Now:
+        future = asyncio.run_coroutine_threadsafe(question, self._loop)
+        try:
+            return future.result(_TIMEOUT)
+        except (TimeoutError, FutureCancelledError):
+            future.cancel()
+            raise TimeoutError("the gateway's event loop does not answer") from None
+
+    async def _ask(self, asked: float) -> _Now:
+        lag = time.perf_counter() - asked
+        consumers: list[ConsumerState] = []
+        with suppress(RelayError):  # the inbox fails, and inbox_up says so
+            consumers = await self._rooms.mailbox.consumers()
+        return _Now(lag, await self._rooms.mailbox.state(), consumers)
+
+    def _node(self) -> Iterator[Metric]:
+        node = self._rooms.node
+        info = GaugeMetricFamily(
+            "custommsg_info",
+            "The versions of the gateway and of its node; always 1.",
+            labels=("version", "node_version", "network"),
+        )
+        known = node.info
+        info.add_metric([self._version, known.version if known else "", known.network if known else ""], 1)
+        yield info
+        yield _gauge("node_up", "Whether the node answers.", node.is_up)
+        yield _counter("node_links", "How often the link to the node came up.", self._links)
+        calls = GaugeMetricFamily("custommsg_calls_in_flight", "Calls that run now.", labels=("method",))
+        for method, count in self._calls.in_flight:
+            calls.add_metric([method], count)
+        yield calls
+
+    def _received(self) -> Iterator[Metric]:
+        intake, inbox = self._rooms.intake, self._rooms.inbox
+        received = CounterMetricFamily(
+            "custommsg_messages_received",
+            "Messages that lightningd handed over, by outcome: STORED, LOST or IGNORED.",
+            labels=("outcome",),
+        )
+        for outcome, count in (("STORED", intake.stored), ("LOST", inbox.lost), ("IGNORED", intake.ignored)):
+            received.add_metric([outcome], count)
+        yield received
+
+    def _inbox(self, now: _Now) -> Iterator[Metric]:
+        inbox, held = self._rooms.inbox, now.state.held
+        yield _gauge("attached", "Whether lightningd hands over what peers send.", now.state.attached)
+        yield _gauge("inbox_up", "Whether the inbox works.", now.state.error is None)
+        yield _gauge("inbox_waiting_bytes", "What has arrived and waits to be stored.", inbox.waiting)
+        if held is not None:
+            age = time.time() - held.oldest_ns / 1e9 if held.oldest_ns else 0.0
+            yield _gauge("inbox_events", "Events that the inbox holds.", held.count)
+            yield _gauge(
+                "inbox_bytes", "What the inbox takes on its disk; the retention is held to it.", held.size
+            )
+            yield _gauge("inbox_oldest_seconds", "The age of the oldest event in the inbox.", age)
+            yield _gauge("inbox_latest_sequence", "The sequence number of the newest event.", held.latest)
+        with suppress(OSError):
+            disk = os.statvfs(self._rooms.inbox_path.parent)
+            yield _gauge("inbox_disk_free_bytes", "Room on the inbox's disk.", disk.f_bavail * disk.f_frsize)
+
+    def _consumers(self, consumers: list[ConsumerState]) -> Iterator[Metric]:
+        yield _gauge("consumers", "How many named consumers there are.", len(consumers))
+        expired = sum(one.expired for one in consumers)
+        yield _gauge("consumers_expired", "Named consumers for whom some events are no longer kept.", expired)
+        names = {one.consumer.name for one in consumers}
+        self._named &= names
+        for name in sorted(names - self._named)[: MAX_CONSUMERS - len(self._named)]:
+            self._named.add(name)
+        lags: dict[str, int] = {}
+        for one in consumers:
+            name = one.consumer.name if one.consumer.name in self._named else OTHERS
+            lags[name] = max(lags.get(name, 0), one.lag)
+        family = GaugeMetricFamily(
+            "custommsg_consumer_lag_events",
+            "Events that a consumer has not acknowledged yet.",
+            labels=("consumer",),
+        )
+        for name, lag in lags.items():
+            family.add_metric([name], lag)
+        yield family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"custommsg_{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"custommsg_{name}", text, value=float(value))

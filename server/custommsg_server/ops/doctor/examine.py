@@ -1,0 +1,99 @@
+"""All checks, one after the other."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import AsyncIterator
+from typing import Final
+
+from custommsg_server.inbox.port import StoreError
+from custommsg_server.inbox.sqlite.inspect import Seen, look_at
+from custommsg_server.node.lightningd.ask import AskError, ask
+from custommsg_server.node.lightningd.attach import Paths
+from custommsg_server.ops.doctor import certificates
+from custommsg_server.ops.doctor.finding import Finding
+from custommsg_server.ops.doctor.places import check_address, check_plugin
+from custommsg_server.settings import Settings
+
+_ANSWER_TIME: Final = 5.0
+"""Seconds that lightningd may take to answer."""
+_TRIED: Final = (24, 8)
+"""The oldest release that should work with everything here."""
+_LITTLE: Final = 100_000_000
+"""Bytes: with less room on the inbox's disk it is time to do something."""
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Check a machine and its lightningd for a gateway with these settings; nothing is changed."""
+    findings = [Finding("settings", "ok", "all are known, and right")]
+    for checks in (_node, _inside, _certificates):
+        try:
+            findings += [finding async for finding in checks(settings)]
+        except Exception as error:  # a bug of ours must not hide what the other checks find
+            name = checks.__name__.strip("_")
+            said = f"the check itself has failed: {type(error).__name__}"
+            findings.append(Finding(name, "fix", said, "Please report this, with the lines around it."))
+    return findings
+
+
+async def _node(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        info = await ask(settings.socket_path, _ANSWER_TIME)
+    except AskError as error:
+        yield Finding("node", "fix", error.what, error.advice)
+        return
+    said = f"{settings.socket_path} answers: {info.alias or info.node_id.hex()[:16]}"
+    yield Finding("node", "ok", f"{said}, {info.version}, on {info.network}")
+    found = re.match(r"v?(\d+)\.(\d+)", info.version)
+    if found and (int(found[1]), int(found[2])) < _TRIED:
+        advice = "Upgrade it if something does not work; before v23.08 it knows no runes."
+        yield Finding("node version", "note", f"{info.version} was not tried", advice)
+
+
+async def _inside(settings: Settings) -> AsyncIterator[Finding]:
+    seen = Seen(exists=False, in_use=False, free=0)
+    try:
+        seen = look_at(settings.inbox_path)
+    except StoreError as error:
+        said, _, advice = str(error).partition("; ")
+        yield Finding("inbox", "fix", said, advice)
+    else:
+        there = "can be read and written" if seen.exists else "will be made"
+        used = "; a gateway uses it" if seen.in_use else ""
+        yield Finding("inbox", "ok", f"{settings.inbox_path} {there}{used}")
+        wanted = settings.inbox_max_mb * 1_000_000
+        free = f"{seen.free / 1e9:,.1f} GB are free on the inbox's disk"
+        if seen.free < _LITTLE:
+            yield Finding("disk", "fix", free, "Free some space, or keep less: inbox_max_mb, inbox_max_days.")
+        elif seen.free < wanted and not seen.exists:
+            yield Finding(
+                "disk", "note", f"{free}; the inbox may take {wanted / 1e9:,.1f}", "Lower inbox_max_mb."
+            )
+        else:
+            yield Finding("disk", "ok", free)
+    for address in settings.addresses:
+        yield check_address("listen", address, seen.in_use)
+    if settings.metrics_address:
+        yield check_address("metrics_listen", settings.metrics_address, seen.in_use)
+    if settings.receive:
+        paths = Paths.within(settings.plugin_path, settings.plugin_dir_for_node)
+        for finding in check_plugin(paths, other_view=settings.plugin_dir_for_node is not None):
+            yield finding
+    asked = settings.otel_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if asked and not _installed("opentelemetry.sdk"):
+        said = "traces are asked for, and the extra otel is not installed"
+        yield Finding("traces", "fix", said, "pip install 'custommsg-server[otel]', or unset otel_endpoint.")
+
+
+async def _certificates(settings: Settings) -> AsyncIterator[Finding]:
+    for finding in certificates.check(settings.tls_cert, settings.tls_key, settings.tls_client_ca):
+        yield finding
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

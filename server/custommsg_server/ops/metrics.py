@@ -1,0 +1,119 @@
+"""The metrics that calls and hook calls make as they happen.
+
+Label values are bounded: methods and codes are those of the contract, outcomes are reasons of the error table.
+A peer's id is never one. Children are looked up once and kept, so that a call costs some microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+
+from custommsg_server.api.call import DELIVERED, Call
+
+CALL_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Seconds. A send takes about 1 ms on a quiet machine, and 30 s is the default call_timeout."""
+HOOK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+"""Seconds. A commit to a quiet disk takes some milliseconds."""
+
+
+class _Method:
+    """What is kept of one method."""
+
+    __slots__ = ("ended", "in_flight", "name", "seconds")
+
+    def __init__(self, name: str, seconds: Histogram) -> None:
+        self.name = name
+        self.in_flight = 0
+        self.ended: dict[tuple[str, str], Counter] = {}
+        self.seconds = seconds
+
+
+class CallMetrics:
+    """Counts calls and messages. Implements `rpc.call.Observer` and `intake.Watcher`.
+
+    Args:
+        registry: where the metrics are registered; never the global one, so that a process may hold several
+            gateways.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which says when it was made
+        self._calls = Counter(
+            "custommsg_calls",
+            "Calls that have ended, by method, status code and reason.",
+            ("method", "code", "reason"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "custommsg_call_seconds",
+            "How long calls took that are no streams.",
+            ("method",),
+            buckets=CALL_BUCKETS,
+            registry=registry,
+        )
+        self._sent = Counter(
+            "custommsg_messages_sent",
+            "Messages that callers wanted sent, by outcome: SENT, or the reason why not.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._delivered = Counter(
+            "custommsg_events_delivered", "Events that were written to subscribers.", registry=registry
+        )
+        self._limits = Counter(
+            "custommsg_limits_hit",
+            "How often a limit refused something, by limit.",
+            ("limit",),
+            registry=registry,
+        )
+        self._hook = Histogram(
+            "custommsg_hook_seconds",
+            "How long what lightningd handed over together took until it was safe, or lost.",
+            buckets=HOOK_BUCKETS,
+            registry=registry,
+        )
+        self._methods: dict[str, _Method] = {}
+        self._outcomes: dict[str, Counter] = {}
+
+    @property
+    def in_flight(self) -> list[tuple[str, int]]:
+        """Each method that was ever called, and how many calls of it run now."""
+        return [(method.name, method.in_flight) for method in list(self._methods.values())]
+
+    def began(self, call: Call) -> None:
+        """See `rpc.call.Observer`."""
+        method = self._methods.get(call.method)
+        if method is None:  # only methods that we serve come here, so these are few
+            method = _Method(call.method, self._seconds.labels(call.method))
+            self._methods[call.method] = method
+        method.in_flight += 1
+
+    def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
+        """See `rpc.call.Observer`."""
+        if limit:
+            self._limits.labels(limit).inc(messages or 1)
+        if outcome == DELIVERED:
+            self._delivered.inc(messages)
+        elif messages:
+            child = self._outcomes.get(outcome)
+            if child is None:
+                child = self._outcomes[outcome] = self._sent.labels(outcome)
+            child.inc(messages)
+
+    def ended(self, call: Call) -> None:
+        """See `rpc.call.Observer`."""
+        method = self._methods[call.method]
+        method.in_flight -= 1
+        key = (call.code, call.reason)
+        child = method.ended.get(key)
+        if child is None:
+            child = method.ended[key] = self._calls.labels(call.method, *key)
+        child.inc()
+        if not call.is_stream:
+            method.seconds.observe(call.seconds)
+
+    def handed_over(self, seconds: float) -> None:
+        """See `intake.Watcher`."""
+        self._hook.observe(seconds)

@@ -1,0 +1,120 @@
+"""OpenTelemetry: a span for each call, with children for its stages, sent over OTLP/gRPC.
+
+opentelemetry-instrumentation-grpc is not used: it iterates over a stream's handler, and ours write by themselves.
+Needs the extra `otel`; this module is imported only where it is installed and asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import structlog
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from custommsg_server.api.call import Call
+from custommsg_server.domain import stages
+from custommsg_server.domain.errors import RelayError
+
+log = structlog.get_logger()
+
+_CONTEXT: Final = ("traceparent", "tracestate")
+"""Metadata that carry the caller's context: https://www.w3.org/TR/trace-context/."""
+_OUR_FAULT: Final = {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"}
+"""Codes that make a server's span an error (OpenTelemetry's semantic conventions for gRPC)."""
+_SHUTDOWN: Final = 2.0
+"""Seconds for the last spans: a collector that is away must not hold the gateway's end up."""
+
+
+class Tracing:
+    """Makes spans. Implements `rpc.call.Observer`.
+
+    A span says what a metric may say, and the message's type and size: no payload, no credential, no peer.
+
+    Args:
+        exporter: where spans go.
+        version: the gateway's.
+    """
+
+    def __init__(self, exporter: SpanExporter, version: str) -> None:
+        # service.name and more can be set with OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME.
+        resource = Resource({"service.name": "custommsg", "service.version": version}).merge(
+            Resource.create()
+        )
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("custommsg_server", version)
+        self._propagator = TraceContextTextMapPropagator()
+
+    @classmethod
+    def to(cls, endpoint: str, version: str) -> Tracing:
+        """Send spans to an OTLP/gRPC endpoint: "http://host:4317", or "https://..." with TLS."""
+        return cls(OTLPSpanExporter(endpoint=endpoint, timeout=5), version)
+
+    async def close(self) -> None:
+        """Send what there is, as far as that is possible in a moment."""
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=shut_down, daemon=True).start()
+        try:
+            async with asyncio.timeout(_SHUTDOWN):
+                await done.wait()
+        except TimeoutError:
+            log.warning("the last traces could not be sent", seconds=_SHUTDOWN)
+
+    def began(self, call: Call) -> None:
+        """See `rpc.call.Observer`."""
+        carrier = {key: value for key, value in call.context.invocation_metadata() or () if key in _CONTEXT}
+        service, _, method = call.method.partition("/")
+        call.span = self._tracer.start_span(
+            call.method,
+            self._propagator.extract(carrier) if carrier else None,
+            SpanKind.SERVER,
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        )
+        stages.marker.set(partial(self._child, call))
+
+    def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
+        """See `rpc.call.Observer`."""
+
+    def ended(self, call: Call) -> None:
+        """See `rpc.call.Observer`."""
+        span = call.span
+        span.set_attribute("rpc.grpc.status_code", call.code)
+        if call.reason:
+            span.set_attribute("custommsg.reason", call.reason)
+        if call.message_type is not None:
+            span.set_attribute("custommsg.type", call.message_type)
+            span.set_attribute("custommsg.size", call.size)
+        if call.is_stream:
+            for outcome, messages in call.counts.items():
+                span.set_attribute(f"custommsg.messages.{outcome}", messages)
+        if call.code in _OUR_FAULT:
+            span.set_status(StatusCode.ERROR, call.reason or call.code)
+        span.end()
+
+    @contextmanager
+    def _child(self, call: Call, name: str) -> Iterator[None]:
+        span = self._tracer.start_span(name, set_span_in_context(call.span))
+        try:
+            yield
+        except RelayError as error:
+            span.set_attribute("custommsg.reason", error.reason.name)
+            raise
+        finally:
+            span.end()

@@ -1,1 +1,0 @@
-"""The plugin channel: lightningd's hook calls in, `continue` out."""

@@ -1,1 +1,0 @@
-"""gRPC: servicers, conversions, status codes, health."""

@@ -1,1 +1,0 @@
-"""Who calls, and whether to let them in."""

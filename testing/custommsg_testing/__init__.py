@@ -1,0 +1,1 @@
+"""A Lightning node for tests, and a gateway on it."""

@@ -1,0 +1,282 @@
+"""The embedded node: its directory, its peers and its RPC put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from custommsg_server.domain import wire
+from custommsg_testing.devnode import commands, plugin_commands, rune_commands  # noqa: F401 (they fill the table)
+from custommsg_testing.devnode.address import Address
+from custommsg_testing.devnode.identity import Lock, load_key
+from custommsg_testing.devnode.networks import NETWORKS
+from custommsg_testing.devnode.peer import HANDSHAKE_TIMEOUT, Peer, PeerError, Terms
+from custommsg_testing.devnode.peers import Events, Peers
+from custommsg_testing.devnode.plugin_commands import forwarded
+from custommsg_testing.devnode.plugins import Host, Plugins
+from custommsg_testing.devnode.received import Received, ReceivedMessages
+from custommsg_testing.devnode.rpc import RpcServer
+from custommsg_testing.devnode.rune_commands import Runes
+from custommsg_testing.devnode.table import Command
+
+logger = logging.getLogger(__name__)
+
+VERSION: Final = "v26.06.6-devnode"
+"""The lightningd release whose behaviour this node shows."""
+
+ALIAS: Final = "DEVNODE-no-channels-no-money"
+
+OnMessage = Callable[["DevNode", Received], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a node is set up.
+
+    Args:
+        directory: the lightning-dir; the node's own files are in a folder of it named as the network.
+        network: one of NETWORKS.
+        listen: `host:port` for peers; port 0 takes a free one.
+        alias: what getinfo calls the node.
+        even_types: custom messages of these even types are accepted; those of plugins' manifests come on top.
+        on_message: called with each custom message that comes in; the next one of the same peer waits for it.
+        plugins: executables that start with the node.
+        options: values for the plugins' options, by name.
+        handshake_timeout: seconds that a peer may take to introduce itself.
+    """
+
+    directory: Path
+    network: str = "regtest"
+    listen: str = "127.0.0.1:0"
+    alias: str = ALIAS
+    even_types: Collection[int] = field(default=())
+    on_message: OnMessage | None = None
+    plugins: Sequence[Path] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+
+
+class DevNode:
+    """A small real Lightning node without channels and without money.
+
+    `run` and `serve` make it. `id` is its node id (33 bytes), `rpc_file` its RPC socket, `received` what came
+    in, and `would_have_died` lists what lightningd would not have survived.
+    """
+
+    version: Final = VERSION
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.network not in NETWORKS:
+            raise ValueError(f"{settings.network!r} is none of the networks {', '.join(NETWORKS)}")
+        self.network = NETWORKS[settings.network]
+        self.alias = settings.alias
+        self.network_dir = settings.directory.absolute() / self.network.name
+        self.rpc_file = self.network_dir / "lightning-rpc"
+        self.received = ReceivedMessages()
+        self.would_have_died: list[str] = []
+        self.remembered: set[bytes] = set()
+        self.binding: list[Address] = []
+        self.stopped = asyncio.Event()
+        self._settings = settings
+        self.network_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = Lock(settings.directory / f"lightningd-{self.network.name}.pid")
+        try:
+            key = load_key(self.network_dir)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.id = bytes(key.public_key().serializeCompressed())
+        self.runes = Runes(key.serializeCompressed())
+        terms = Terms(key, self.network, self._accepts, settings.handshake_timeout)
+        self.peers = Peers(terms, Events(self._connected, self._message, self._disconnected))
+        self.plugins = Plugins(
+            Host(self.network_dir, self.network.name, VERSION, settings.options, self.record_death)
+        )
+        self._rpc = RpcServer(self)
+        self._winding_down: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where peers find this node; its text is host:port."""
+        return self.binding[0]
+
+    async def start(self) -> None:
+        """Open the RPC, start the plugins, which may call it, then listen for peers.
+
+        Raises:
+            OSError: an address cannot be had.
+            NoSuchPluginError: a plugin is no executable.
+        """
+        self.binding = await self.peers.bind(Address.parse(self._settings.listen, self.network.port))
+        await self._rpc.listen(self.rpc_file)
+        await self.plugins.start_all(self._settings.plugins)
+        await self.peers.listen()
+        logger.info(
+            "devnode %s listens on %s (%s); it holds no channels and no money",
+            self.id.hex(),
+            self.address,
+            self.network.name,
+        )
+
+    async def connect(self, other: DevNode | str) -> bytes:
+        """Connect to another node.
+
+        Args:
+            other: a node of this process, or `id@host:port`.
+
+        Returns:
+            Its node id.
+
+        Raises:
+            PeerError: it cannot be reached.
+            TimeoutError: it was reached, but does not know of it.
+        """
+        text = other if isinstance(other, str) else f"{other.id.hex()}@{other.address}"
+        node_id, _, host = text.partition("@")
+        peer = await self.peers.connect(bytes.fromhex(node_id), Address.parse(host, self.network.port))
+        if not isinstance(other, str):
+            # Our side is ready first: the other one has yet to read our init.
+            await other.until_connected(self.id)
+        return peer.id
+
+    async def until_connected(self, peer_id: bytes, connected: bool = True, timeout: float = 10.0) -> None:
+        """Wait until a peer is there, or is gone.
+
+        Args:
+            peer_id: 33 bytes.
+            connected: which of them.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it did not come to that.
+        """
+        async with asyncio.timeout(timeout):
+            await self.peers.until(peer_id, connected=connected)
+
+    async def send(self, peer_id: bytes, message: bytes) -> None:
+        """Send a custom message, and wait until there is room for more.
+
+        Args:
+            peer_id: a connected peer.
+            message: its type and payload, 2 to 65,535 bytes.
+
+        Raises:
+            RelayError: it is no message that may be sent.
+            PeerError: no such peer is connected, or it has just left.
+            OutboxFullError: the peer does not read.
+        """
+        peer = self._peer(peer_id)
+        peer.send(wire.parse_message(message))
+        try:
+            await peer.drain()
+        except OSError as error:
+            raise PeerError(f"the connection was lost: {error}") from None
+
+    async def disconnect(self, peer_id: bytes) -> None:
+        """End the connection to a peer.
+
+        Raises:
+            PeerError: there is none.
+        """
+        await self.peers.disconnect(self._peer(peer_id))
+
+    async def next_message(self, timeout: float = 10.0) -> Received:
+        """Take the next custom message that came in.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: none came.
+            MessagesLostError: nobody has read for too long.
+        """
+        return await self.received.next(timeout)
+
+    def remember(self, peer_id: bytes) -> None:
+        """Treat a peer as lightningd treats one with a channel: it stays known when it leaves."""
+        self.remembered.add(peer_id)
+
+    def plugin_command(self, name: str) -> Command | None:
+        """Give the command that a plugin has registered under this name."""
+        plugin = self.plugins.find_method(name)
+        return None if plugin is None else forwarded(plugin, name)
+
+    def record_death(self, what: str) -> None:
+        """Say as loudly as possible that real lightningd would not have survived this."""
+        logger.error("%s", what)
+        self.would_have_died.append(what)
+
+    async def wind_down(self) -> None:
+        """End everything but the RPC, which has a last reply to give, and then stop."""
+        if self._winding_down is None:
+            self._winding_down = asyncio.create_task(self._wind_down())
+        await asyncio.shield(self._winding_down)
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._close())
+
+    async def stop(self) -> None:
+        """Stop; the directory can be used again. The RPC socket's file stays, as lightningd's does."""
+        await self.wind_down()
+        await self.stopped.wait()
+
+    async def kill(self) -> None:
+        """Cut everything at once, as kill -9 would."""
+        if self._stopping is None:
+            self._stopping = self._winding_down = asyncio.create_task(self._cut())
+        await self.stopped.wait()
+
+    def _peer(self, peer_id: bytes) -> Peer:
+        peer = self.peers.get(peer_id)
+        if peer is None:
+            raise PeerError(f"no such peer: {peer_id.hex()}")
+        return peer
+
+    async def _wind_down(self) -> None:
+        await self.plugins.stop_all()
+        await self.peers.close()
+
+    async def _close(self) -> None:
+        # One turn of the loop, in which the reply to `stop` is written.
+        await asyncio.sleep(0)
+        await self._rpc.close()
+        self._lock.release()
+        self.stopped.set()
+
+    async def _cut(self) -> None:
+        await self._rpc.kill()
+        await self.peers.kill()
+        await self.plugins.kill_all()
+        self._lock.release()
+        self.stopped.set()
+
+    def _accepts(self, number: int) -> bool:
+        return number in self._settings.even_types or self.plugins.accepts(number)
+
+    def _connected(self, peer: Peer) -> None:
+        direction = "in" if peer.incoming else "out"
+        self.plugins.notify(
+            "connect", {"id": peer.id.hex(), "direction": direction, "address": peer.address.to_json()}
+        )
+
+    def _disconnected(self, peer: Peer) -> None:
+        self.plugins.notify("disconnect", {"id": peer.id.hex()})
+
+    def _message(self, peer: Peer, message: bytes) -> Awaitable[None] | None:
+        received = Received(peer.id, message)
+        self.received.put(received)
+        waits = [self.plugins.message(peer.id, message)]
+        if self._settings.on_message is not None:
+            waits.append(self._settings.on_message(self, received))
+        waits = [wait for wait in waits if wait is not None]
+        return _all(waits) if waits else None
+
+
+async def _all(waits: list[Awaitable[None] | None]) -> None:
+    for wait in waits:
+        assert wait is not None
+        await wait

@@ -1,0 +1,209 @@
+"""The commands `createrune`, `checkrune` and `blacklistrune` (lightningd/runes.c)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from custommsg_testing.devnode import params as p
+from custommsg_testing.devnode.params import INVALID_PARAMS, Param, RpcError, optional
+from custommsg_testing.devnode.rune import Alternative, Complaint, Restriction, Rune, Value
+from custommsg_testing.devnode.table import Call, Json, command
+
+NOT_AUTHORIZED: Final = 1501
+NOT_PERMITTED: Final = 1502
+BLACKLISTED: Final = 1503
+
+_READONLY: Final = (("method^list", "method^get", "method=summary"), ("method/listdatastore",))
+_UNITS: Final = {
+    "": 1.0,
+    "sec": 1.0,
+    "nsec": 1e-9,
+    "usec": 1e-6,
+    "msec": 1e-3,
+    "min": 60.0,
+    "hour": 3600.0,
+    "day": 86_400.0,
+}
+_UNRESTRICTED: Final = (
+    "WARNING: This rune has no restrictions! Anyone who has access to this rune could drain funds from your"
+    " node. Be careful when giving this to apps that you don't trust. Consider using the restrictions parameter"
+    " to only allow access to specific rpc methods."
+)
+
+
+class Runes:
+    """A node's runes. They are as good as the node's key; when each was used is forgotten with the process.
+
+    Args:
+        key: the node's secret key.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
+        self.secret = hashlib.sha256(b"commando" + key).digest()
+        self.clock = clock
+        self.used: dict[str, float] = {}
+        self.blacklist: set[int] = set()
+        self._next = 0
+
+    def next_id(self) -> str:
+        """Return an id for a new rune."""
+        self._next += 1
+        return str(self._next - 1)
+
+
+def _rune(name: str, value: object) -> Rune:
+    try:
+        rune = Rune.parse(p.text(value))
+    except ValueError:
+        raise _bad(name, "should be base64 string") from None
+    if not re.fullmatch(r"[0-9]{1,18}", rune.unique_id or "", re.ASCII):
+        raise _bad(name, "should have valid numeric unique_id")
+    return rune
+
+
+def _bad(name: str, what: str) -> RpcError:
+    # Not p.bad_param: what is nearly a rune belongs in nobody's log.
+    return RpcError(INVALID_PARAMS, f"{name}: {what}: invalid token (see logs for details)")
+
+
+def _restrictions(name: str, value: object) -> tuple[Restriction, ...]:
+    if value == "readonly":
+        return tuple(tuple(map(Alternative.parse, each)) for each in _READONLY)
+    try:
+        return tuple(_restriction(each) for each in (value if isinstance(value, list) else [value]))
+    except ValueError:
+        raise _bad(name, "not a valid restriction (should be array)") from None
+
+
+def _restriction(value: object) -> Restriction:
+    if not isinstance(value, list):
+        raise ValueError("not an array")
+    alternatives = tuple(Alternative.parse(p.text(one)) for one in value)
+    if not all(one.field for one in alternatives):
+        raise ValueError("an empty field name")
+    return alternatives
+
+
+def _params(name: str, value: object) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        plain = {"pname" + re.sub(r"[^A-Za-z0-9]", "", key): one for key, one in value.items()}
+        return {"pnum": len(value)} | {f"pname{key}": one for key, one in value.items()} | plain
+    if isinstance(value, list):
+        return {"pnum": len(value)} | {f"parr{index}": one for index, one in enumerate(value)}
+    raise _bad(name, "must be object or array")
+
+
+@command(optional("rune", _rune), optional("restrictions", _restrictions))
+def createrune(call: Call, rune: Rune | None = None, restrictions: tuple[Restriction, ...] = ()) -> Json:
+    """Make a rune, or a narrower one of a rune."""
+    call.checked()
+    runes = call.node.runes
+    if rune is None:
+        start: tuple[Restriction, ...] = ((Alternative("", "=", runes.next_id()),),)
+    else:
+        start = rune.restrictions
+    made = Rune.derive(runes.secret, (*start, *restrictions))
+    warning = {} if len(made.restrictions) > 1 else {"warning_unrestricted_rune": _UNRESTRICTED}
+    return {"rune": made.encode(), "unique_id": made.unique_id, **warning}
+
+
+@command(
+    Param("rune", _rune),
+    optional("nodeid", p.node_id),
+    optional("method", p.string),
+    optional("params", _params),
+)
+def checkrune(
+    call: Call,
+    rune: Rune,
+    nodeid: bytes | None = None,
+    method: str | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Json:
+    """Say whether a rune permits a call; if it does, that was one use of it."""
+    call.checked()
+    runes = call.node.runes
+    if int(rune.unique_id or 0) in runes.blacklist:
+        raise RpcError(BLACKLISTED, "Not authorized: Blacklisted rune")
+    if rune.version:
+        raise RpcError(NOT_AUTHORIZED, "Not authorized: Version mismatch")
+    if not rune.is_derived_from(runes.secret):
+        raise RpcError(NOT_AUTHORIZED, "Not authorized: Not derived from master")
+    now = runes.clock()
+    given = params or {}
+
+    def value_of(alternative: Alternative) -> Value | Complaint:
+        match alternative.field:
+            case "time":
+                return int(now)
+            case "id":
+                return nodeid.hex() if nodeid else None
+            case "method":
+                return method
+            case "pnum":
+                return int(given.get("pnum", 0))
+            case "rate" | "per":
+                return Complaint(_too_soon(alternative, now - runes.used.get(str(rune.unique_id), 0.0)))
+            case field:
+                value = given.get(field)
+                return value if value is None or type(value) is int else p.text(value)
+
+    if complaint := rune.complaint(value_of):
+        raise RpcError(NOT_PERMITTED, f"Not permitted: {_in_english(_escaped(complaint))}")
+    runes.used[str(rune.unique_id)] = now
+    return {"valid": True}
+
+
+@command(optional("start", p.number), optional("end", p.number), optional("relist", p.boolean))
+def blacklistrune(call: Call, start: int | None = None, end: int | None = None, relist: bool = False) -> Json:
+    """Take runes out of use by their ids, or list those that are."""
+    if end is not None and start is None:
+        raise RpcError(INVALID_PARAMS, "Can not specify end without start")
+    call.checked()
+    blacklist = call.node.runes.blacklist
+    if start is not None:
+        ids = range(start, (start if end is None else end) + 1)
+        (blacklist.difference_update if relist else blacklist.update)(ids)
+    return {"blacklist": [{"start": first, "end": last} for first, last in _ranges(sorted(blacklist))]}
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ranges
+
+
+def _too_soon(limit: Alternative, since_last: float) -> str | None:
+    if limit.condition != "=":
+        return f"{limit.field} operator must be ="
+    found = re.fullmatch(r"([0-9]{1,9})([a-z]*)", limit.value, re.ASCII)
+    is_rate = limit.field == "rate"
+    if found is None or int(found[1]) == 0 or (is_rate and found[2]):
+        return f"malformed {limit.field}"
+    if found[2] not in _UNITS:
+        return "malformed suffix"
+    number = int(found[1])
+    least = 60.0 / number if is_rate else number * _UNITS[found[2]]
+    return "too soon" if since_last < least else None
+
+
+def _escaped(complaint: str) -> str:
+    # lightningd escapes what comes out of a rune before it puts it into its JSON, which escapes it again.
+    return json.dumps(complaint, ensure_ascii=False)[1:-1]
+
+
+def _in_english(complaint: str) -> str:
+    for short, long in (("pname", "parameter "), ("parr", "parameter #"), ("pnum", "number of parameters")):
+        if complaint.startswith(short):
+            return long + complaint.removeprefix(short)
+    return complaint

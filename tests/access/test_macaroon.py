@@ -1,0 +1,61 @@
+"""A rune in the place of a macaroon."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from custommsg_server.access.macaroon import (
+    GREENLIGHT_KEY,
+    KEY,
+    MAX_SIZE,
+    hex_of,
+    rune_from_hex,
+    rune_of,
+)
+
+RUNE = "zVqGWdlTMnPLjGrTjcjeXkTV6DPvMcSHzuSFe5SkfRk9MCZtZXRob2Q9c2VuZGN1c3RvbW1zZw=="
+
+
+@given(st.from_regex(r"\A[A-Za-z0-9_-]{1,400}={0,2}\Z"))
+def test_a_rune_comes_back_from_its_hex(rune: str) -> None:
+    """In digits of either case."""
+    assert rune_from_hex(hex_of(rune)) == rune
+    assert rune_from_hex(hex_of(rune).upper()) == rune
+
+
+@given(st.text() | st.binary().map(bytes.hex))
+def test_any_macaroon_is_a_rune_or_none(text: str) -> None:
+    """Never an exception, and never a rune that the node could not read."""
+    rune = rune_from_hex(text)
+    assert rune is None or hex_of(rune) == text.lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "zz",
+        "61 62",
+        "0x6162",
+        bytes.fromhex("0201036c6e64").hex(),  # how a macaroon of LND begins
+        b"two words".hex(),
+        "\u0661\u0661",
+        "61" * (MAX_SIZE + 1),
+    ],
+)
+def test_what_is_no_rune_is_no_credential(text: str) -> None:
+    """A macaroon that LND has made means nothing here."""
+    assert rune_from_hex(text) is None
+
+
+def test_the_rune_is_found_among_the_metadata() -> None:
+    """Under the keys that LND's clients use, and Greenlight's."""
+    metadata: list[tuple[str, str | bytes]] = [("user-agent", "x"), (KEY, hex_of(RUNE)), ("a-bin", b"\x00")]
+    assert rune_of(metadata) == RUNE
+    assert rune_of(metadata[:1]) is None
+    assert rune_of([(KEY, b"\x00")]) is None
+    assert rune_of([(GREENLIGHT_KEY, RUNE)]) == RUNE
+    assert rune_of([(GREENLIGHT_KEY, "no rune")]) is None

@@ -1,0 +1,42 @@
+"""Asking for the health, as container runtimes do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from custommsg_server.api.server import SERVICE
+from support.gateways import gateway
+from support.standin import StandIn
+
+PROGRAMS = (("custommsg_server", "health"), ("custommsg_server.ops.probe",))
+
+
+async def ask(program: tuple[str, ...], *arguments: str) -> tuple[int | None, str]:
+    """Run a program that asks; return its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *program, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said.decode().strip()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_gateway_that_serves_is_healthy(program: tuple[str, ...], short_path: Path) -> None:
+    """The process is, over TCP and over a unix socket; the service is not while there is no node."""
+    socket = f"unix:{short_path}/grpc.sock"
+    async with gateway(short_path / "nothing", listen=("127.0.0.1:0", socket)) as address:
+        for where in (address, socket):
+            assert await ask(program, "--address", where) == (0, "SERVING")
+        assert await ask(program, "--address", socket, "--service", SERVICE) == (1, "NOT_SERVING")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_silence_is_said_with_its_reason(program: tuple[str, ...], node: StandIn) -> None:
+    """No gateway, no health, no stack trace."""
+    status, said = await ask(program, "--address", f"unix:{node.rpc_file}.none")
+    assert status == 1
+    assert said.startswith("UNAVAILABLE: ")

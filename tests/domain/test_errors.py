@@ -1,0 +1,57 @@
+"""The error table: in code, in the contract, and on the wire."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from custommsg_server.api.status import CODES, code_of, status_of
+from custommsg_server.domain.errors import Reason, RelayError
+
+PROTO = Path(__file__).parents[2] / "proto/custommsg/v1/custommsg.proto"
+
+
+def documented() -> set[tuple[str, str]]:
+    """Return the (reason, code) rows of the table in the contract's comment."""
+    return set(re.findall(r"^//   ([A-Z_]+) +([A-Z_]+) ", PROTO.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_code_and_a_row_in_the_contract(reason: Reason) -> None:
+    """None is missing, in either place."""
+    assert (reason.name, CODES[reason].name) in documented()
+
+
+def test_the_contract_documents_nothing_else() -> None:
+    """A reason that is gone from the code is gone from the contract."""
+    rows = {(reason.name, code.name) for reason, code in CODES.items()}
+    assert documented() - rows == {("OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED")}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_error_carries_its_details(reason: Reason) -> None:
+    """ErrorInfo always, BadRequest for a field at fault, RetryInfo where a retry is safe."""
+    error = RelayError(reason, "why", field="msg", metadata={"k": "v"}, retry_after=1.5)
+    status = status_of(error)
+    assert (status.code, status.message) == (CODES[reason].value[0], "why")
+    info, *more = status.details
+    error_info = error_details_pb2.ErrorInfo()
+    assert info.Unpack(error_info)
+    assert (error_info.reason, error_info.domain, dict(error_info.metadata)) == (
+        reason.name,
+        "custommsg",
+        {"k": "v"},
+    )
+    kinds = {detail.type_url.rpartition(".")[2] for detail in more}
+    invalid = CODES[reason] is grpc.StatusCode.INVALID_ARGUMENT
+    assert kinds == ({"BadRequest", "RetryInfo"} if invalid else {"RetryInfo"})
+
+
+def test_an_outcome_that_the_deadline_hid_is_deadline_exceeded() -> None:
+    """The code says that time ran out, the reason that the message may have been sent."""
+    error = RelayError(Reason.OUTCOME_UNKNOWN, "why", expired=True)
+    assert code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED

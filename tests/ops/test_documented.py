@@ -1,0 +1,89 @@
+"""What runs is documented, and what is documented runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from custommsg_server import app
+from custommsg_server.domain.errors import Reason
+from custommsg_server.settings import Settings
+from support.gateways import settings
+from support.metrics import scrape
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = ROOT / "docs" / "operations.md"
+
+
+def _tool() -> Any:
+    spec = importlib.util.spec_from_file_location("document", ROOT / "tools" / "document.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_every_setting_metric_and_reason_is_in_the_operations_page() -> None:
+    """The tables are what the code says; otherwise: make docs."""
+    page = PAGE.read_text()
+    assert await _tool().rendered() == page, "docs/operations.md is not what the code says. Run: make docs"
+    assert not [name for name in Settings.model_fields if f"`--{name.replace('_', '-')}`" not in page]
+    assert not [reason.name for reason in Reason if f"| `{reason.name}` |" not in page]
+
+
+async def test_alerts_and_dashboard_use_metrics_that_there_are(rpc_file: Path) -> None:
+    """A name that was changed in the code and not there would never alert anybody."""
+    async with app.running(settings(rpc_file, receive=False, metrics_listen="127.0.0.1:0")) as gateway:
+        metrics = await scrape(str(gateway.metrics))
+    known = {name + suffix for name in metrics for suffix in ("", "_total", "_bucket", "_count", "_sum")}
+    used = set(_used())
+    assert len(used) > 20
+    assert used <= known, f"no such metrics: {used - known}"
+    shown = " ".join(_used())
+    missing = [name for name in metrics if name.startswith("custommsg_") and name not in shown]
+    assert missing == [], "metrics that neither an alert nor the dashboard shows"
+
+
+def test_every_alert_leads_to_what_to_do() -> None:
+    """Each names a paragraph of the page that there is."""
+    headings = {_anchor(line) for line in PAGE.read_text().splitlines() if line.startswith("#")}
+    rules = _rules()
+    assert len(rules) > 8
+    for rule in rules:
+        path, anchor = rule["annotations"]["runbook_url"].split("#")
+        assert (ROOT / path) == PAGE
+        assert anchor in headings, rule["alert"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+    links = re.findall(r"\]\(#([^)]+)\)", PAGE.read_text())
+    assert not [link for link in links if link not in headings]
+
+
+@pytest.mark.parametrize("panel", json.loads((ROOT / "deploy/grafana/custommsg.json").read_text())["panels"])
+def test_every_panel_has_a_title_and_asks_something(panel: dict[str, Any]) -> None:
+    """And only of the gateways that were chosen."""
+    assert panel["title"]
+    assert all('instance=~"$instance"' in target["expr"] for target in panel["targets"])
+
+
+def _rules() -> list[dict[str, Any]]:
+    manifest = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())
+    return [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]
+
+
+def _used() -> list[str]:
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "custommsg.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked += [rule["expr"] for rule in _rules()]
+    return re.findall(r"\b(?:custommsg|process)_[a-z_]+", " ".join(asked))
+
+
+def _anchor(heading: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^a-z0-9 -]", "", heading.lstrip("# ").lower()).replace(" ", "-")

@@ -1,0 +1,48 @@
+"""What the metrics say of the receiving half."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from custommsg_server import app
+from custommsg_testing import devnode
+from support.gateways import settings
+from support.metrics import scrape, value
+
+
+async def test_what_peers_send_is_counted_by_what_became_of_it(short_path: Path) -> None:
+    """Stored or ignored; and how long lightningd waited for its answer."""
+    async with devnode.run(short_path / "node") as node, devnode.run(short_path / "peer") as peer:
+        await peer.connect(node)
+        options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", ignore_types=("40003",))
+        async with app.running(options) as gateway:
+            await gateway.ready()
+            # The node hands over what comes once it has read that its plugin is ready: a moment after that is said.
+            while gateway.intake.stored < 2 or gateway.intake.ignored < 1:
+                for number in (40001, 40003):
+                    await peer.send(node.id, number.to_bytes(2, "big") + b"x")
+                await asyncio.sleep(0.01)
+            stored, ignored = gateway.intake.stored, gateway.intake.ignored
+            metrics = await scrape(str(gateway.metrics))
+    received = "custommsg_messages_received_total"
+    assert value(metrics, received, outcome="STORED") >= stored
+    assert value(metrics, received, outcome="IGNORED") >= ignored
+    assert value(metrics, received, outcome="LOST") == 0
+    assert value(metrics, "custommsg_hook_seconds_count") >= 1
+    assert value(metrics, "custommsg_attached") == 1
+    assert value(metrics, "custommsg_inbox_events") >= 2
+
+
+async def test_an_inbox_that_fails_shows_and_hides_nothing_else(rpc_file: Path) -> None:
+    """The metrics are there when they are needed."""
+    (rpc_file.parent / "file").touch()
+    options = settings(
+        rpc_file, metrics_listen="127.0.0.1:0", receive=False, data_dir=rpc_file.parent / "file"
+    )
+    async with app.running(options) as gateway:
+        metrics = await scrape(str(gateway.metrics))
+    assert value(metrics, "custommsg_inbox_up") == 0
+    assert "custommsg_inbox_events" not in metrics
+    assert value(metrics, "custommsg_node_up") == 0
+    assert "custommsg_calls" in metrics
