@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class CustomMsgServiceStub(object):
-    """Relays custom messages between gRPC callers and the peers of one Lightning node.
+    """Relays custom messages between gRPC callers and the peers of a Lightning node.
     """
 
     def __init__(self, channel):
@@ -50,6 +50,11 @@ class CustomMsgServiceStub(object):
                 '/custommsg.v1.CustomMsgService/SubscribeCustomMsgs',
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.SerializeToString,
                 response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsResponse.FromString,
+                _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/ListEvents',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
         self.AckCustomMsgs = channel.unary_unary(
                 '/custommsg.v1.CustomMsgService/AckCustomMsgs',
@@ -84,56 +89,59 @@ class CustomMsgServiceStub(object):
 
 
 class CustomMsgServiceServicer(object):
-    """Relays custom messages between gRPC callers and the peers of one Lightning node.
+    """Relays custom messages between gRPC callers and the peers of a Lightning node.
     """
 
     def SendCustomMsg(self, request, context):
         """Sends one custom message to one connected peer.
 
-        Guaranteed: a message that could harm the node never reaches it; on OK the node has queued the message
-        exactly once; messages of one caller to one peer, each sent after the last was answered, reach that peer
-        in this order, or not at all.
+        Guaranteed: a message that could harm the node never reaches it. On OK the node has queued the message
+        exactly once. Messages of one caller to one peer, each sent after the last was answered, keep their order.
 
         Not guaranteed: delivery. The Lightning protocol has no acknowledgement: OK means *queued*, and the
-        message is lost if the connection to the peer ends first. A protocol that needs to know answers in its
-        own messages. A peer that does not know an even type sends a warning and drops the connection (BOLT 1:
-        "it's ok to be odd").
+        message is lost if the connection to the peer ends first. A protocol that must know answers in its own
+        messages. A peer that does not know an even type sends a warning and disconnects (BOLT 1: "it's ok to be
+        odd").
 
-        A custom message travels one hop, to a direct peer. To reach a node further away, see Core Lightning's
-        commands `createonion` and `sendonion`.
+        A custom message goes to a direct peer only. It is not forwarded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendCustomMsgStream(self, request_iterator, context):
-        """Sends many messages on one stream: for a sender to which a call for each message is too slow.
+        """Sends many messages on one stream, at a fraction of the cost of a call for each.
 
-        Guaranteed: each message that the gateway reads from the stream gets exactly one result, with the number
-        that the caller gave it; a message that fails fails alone, and the stream goes on; messages to one peer are
-        queued with the node in the order of the stream. The results of different requests may come in another
-        order. What the caller sends faster than the node or the limits allow is held back by gRPC's flow control.
-        When the caller has closed its side, the gateway answers what it has read, then ends the stream with OK.
+        Guaranteed: each message that the gateway reads gets exactly one result, with the number that the caller
+        gave it. A message that fails does not end the stream. Messages to one peer are queued in the order of
+        the stream. Results of different requests may come in another order. A caller that sends faster than the
+        node or the limits allow is slowed down by gRPC's flow control. When the caller closes its side, the
+        gateway answers what it has read and ends the stream with OK.
 
-        A stream that breaks leaves messages without a result: those may have been sent or not.
+        If the stream breaks, messages without a result may or may not have been sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubscribeCustomMsgs(self, request, context):
-        """Subscribes to what peers send to the node, and to their coming and going.
+        """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting.
 
-        Guaranteed: every event that the inbox took and that passes the filters, in the order of its sequence
-        numbers, each once, without a gap between what was kept and what is new; an event is sent only after it
-        was committed to the disk. The stream never skips: a subscriber that is too slow for the retention gets
-        POSITION_EXPIRED. Initial metadata is sent once the subscription is registered: whatever arrives after it
-        will be delivered. It carries `custommsg-inbox-id` and `custommsg-position`, the sequence number after
-        which the stream starts.
+        Guaranteed: every event that the inbox stored and that passes the filter, in order, each once, with no
+        gap between stored and new events. An event is sent only after it was committed. The stream never skips
+        events silently: a subscriber that is slower than the retention gets POSITION_EXPIRED. The first response
+        has no events; its `position` is where the subscription starts, and whatever arrives after it is
+        delivered.
 
-        Not guaranteed: that the inbox took everything that peers sent. lightningd hands a message over once, so
-        what arrives while the gateway is away is lost, as is what was being handed over when it died. An event of
-        kind `interruption` stands at each place where that may have happened.
+        Not guaranteed: that the inbox stored everything that peers sent. lightningd hands a message over once.
+        What arrives while no gateway is attached is lost. An `interruption` event marks each such place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """Lists stored events, oldest first, one page at a time. It does not wait for new ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,8 +150,8 @@ class CustomMsgServiceServicer(object):
     def AckCustomMsgs(self, request, context):
         """Stores how far a named consumer has come, so that its next subscription resumes there.
 
-        At least once: a message that was delivered and not yet acknowledged is delivered again after a
-        reconnect. A position never moves back; to start over, delete the consumer.
+        At least once: an event that was delivered and not acknowledged is delivered again after a reconnect. A
+        position never moves back; to start over, delete the consumer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,14 +165,14 @@ class CustomMsgServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConsumer(self, request, context):
-        """Forgets a named consumer.
+        """Deletes a named consumer and its position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInbox(self, request, context):
-        """Says what the inbox holds now.
+        """Describes what the inbox holds now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,10 +188,9 @@ class CustomMsgServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetInfo(self, request, context):
-        """Describes the gateway, its node, and the link between the two.
+        """Describes the gateway, its node, and the link between them.
 
-        Answers even while the node is down: then `node_link_up` is false and `node` is what was last seen, if
-        anything was.
+        It answers while the node is down, too: then `node_link_up` is false, and `node` is what was last seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +213,11 @@ def add_CustomMsgServiceServicer_to_server(servicer, server):
                     servicer.SubscribeCustomMsgs,
                     request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.FromString,
                     response_serializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.ListEventsRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListEventsResponse.SerializeToString,
             ),
             'AckCustomMsgs': grpc.unary_unary_rpc_method_handler(
                     servicer.AckCustomMsgs,
@@ -246,7 +258,7 @@ def add_CustomMsgServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CustomMsgService(object):
-    """Relays custom messages between gRPC callers and the peers of one Lightning node.
+    """Relays custom messages between gRPC callers and the peers of a Lightning node.
     """
 
     @staticmethod
@@ -320,6 +332,33 @@ class CustomMsgService(object):
             '/custommsg.v1.CustomMsgService/SubscribeCustomMsgs',
             custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.SerializeToString,
             custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/ListEvents',
+            custommsg_dot_v1_dot_custommsg__pb2.ListEventsRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

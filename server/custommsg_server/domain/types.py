@@ -11,11 +11,50 @@ NODES_OWN: Final = ("7", "9", "0x4c4d", "0x4c4f", "0x594b", "0x594d")
 """The node's own traffic that passes its hook: peer storage, and commando, whose payloads are credentials."""
 
 
+class TypeSet:
+    """A set of message types; to look one up costs the same however many there are.
+
+    Args:
+        ranges: the types; ranges may overlap.
+    """
+
+    __slots__ = ("_bits", "ranges")
+
+    def __init__(self, ranges: Iterable[range]) -> None:
+        merged: list[range] = []
+        for one in sorted((one for one in ranges if one), key=lambda one: one.start):
+            if merged and one.start <= merged[-1].stop:
+                merged[-1] = range(merged[-1].start, max(merged[-1].stop, one.stop))
+            else:
+                merged.append(one)
+        self.ranges = tuple(merged)
+        """The types as the fewest ranges, in order."""
+        bits = 0
+        for one in merged:
+            bits |= ((1 << len(one)) - 1) << one.start
+        self._bits = bits.to_bytes((MAX_TYPE + 8) // 8, "little")
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._bits[number >> 3] & 1 << (number & 7))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ranges))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TypeSet) and self.ranges == other.ranges
+
+    def __hash__(self) -> int:
+        return hash(self.ranges)
+
+    def __repr__(self) -> str:
+        return f"TypeSet({list(self.ranges)})"
+
+
 def parse_range(text: str) -> range:
     """Read one type, or a range with both ends included.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     first, dash, last = text.strip().partition("-")
     try:
@@ -23,7 +62,9 @@ def parse_range(text: str) -> range:
     except ValueError:
         numbers = range(0)
     if not numbers or numbers[0] < 0 or numbers[-1] > MAX_TYPE:
-        raise ValueError(f"{text.strip()[:40]!r} is no type; write 37913, 0x9419 or 32768-65535")
+        raise ValueError(
+            f"{text.strip()[:40]!r} is not a message type or a range of them; write 37913, 0x9419 or 32768-65535"
+        )
     return numbers
 
 
@@ -31,6 +72,6 @@ def parse_set(texts: Iterable[str]) -> frozenset[int]:
     """Read several types and ranges.
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: one of them is invalid.
     """
     return frozenset(number for text in texts for number in parse_range(text))

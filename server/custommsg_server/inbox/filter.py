@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from custommsg_server.inbox.port import Arrival, Kind
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.types import TypeSet
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Passes what satisfies every field; an empty field is satisfied by everything.
+    """Passes what satisfies every field; None is satisfied by everything.
 
-    An interruption always passes: it says that something may be missing, whatever was wanted.
+    An interruption passes whatever types are wanted, if it concerns all peers or a wanted one: it says that
+    something may be missing.
     """
 
-    node_ids: frozenset[bytes] = frozenset()
-    """The peers."""
-    types: tuple[range, ...] = ()
+    peer_ids: frozenset[bytes] | None = None
+    """The peers, 33 bytes each."""
+    types: TypeSet | None = None
     """The types of messages; connects and disconnects have none and are not held to it."""
-    kinds: frozenset[Kind] = frozenset()
-    """What happened."""
+    peer_events: bool = False
+    """Whether connects and disconnects are wanted."""
 
     def passes(self, arrival: Arrival) -> bool:
         """Return whether the subscriber wants it."""
         kind = arrival.kind
-        if kind is Kind.INTERRUPTION:
-            return True
-        if self.kinds and kind not in self.kinds:
+        if self.peer_ids is not None and arrival.peer_id and arrival.peer_id not in self.peer_ids:
             return False
-        if self.node_ids and arrival.node_id not in self.node_ids:
-            return False
-        if self.types and kind is Kind.MESSAGE:
-            message_type = int.from_bytes(arrival.message[:2], "big")
-            return any(message_type in types for types in self.types)
-        return True
+        if kind is Kind.MESSAGE:
+            message = arrival.message
+            return self.types is None or (message[0] << 8 | message[1]) in self.types
+        return kind is Kind.INTERRUPTION or self.peer_events

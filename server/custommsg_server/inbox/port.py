@@ -1,133 +1,210 @@
-"""What the inbox keeps, and everything that it needs from a store. No technology in here."""
+"""Everything that the core needs from an inbox. No technology in here.
+
+An engine keeps events in one order, durably, and may have other writers than this process: an event that another
+one has appended appears among the others. A position is opaque to everybody but the engine that made it: it says
+which inbox it belongs to and a place in it. Gaps between the places of two events are normal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Protocol
+from typing import NewType, Protocol
+
+from custommsg_server.domain.events import Arrival
+from custommsg_server.inbox.filter import Filter
+
+Position = NewType("Position", str)
+"""A place in an inbox, as text without spaces, at most 100 characters."""
 
 
 @unique
-class Kind(Enum):
-    """What happened."""
+class Start(Enum):
+    """Where to start, if not after a given position."""
 
-    MESSAGE = 1
-    """A peer sent a message."""
-    CONNECTED = 2
-    """A peer connected."""
-    DISCONNECTED = 3
-    """A peer disconnected."""
-    INTERRUPTION = 4
-    """Messages from before this point may be missing: the gateway was away, or the store failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """Something that happened, before it has a place in the inbox."""
-
-    kind: Kind
-    time_ns: int
-    """When it reached the gateway, in nanoseconds since 1970, UTC."""
-    node_id: bytes = b""
-    """The peer; empty for an interruption."""
-    message: bytes = b""
-    """The whole message with its 2-byte type; empty for other kinds."""
-    lost: int = 0
-    """For an interruption: how many messages are known to be lost; 0 if that is not known."""
+    LIVE = "live"
+    """With what is appended from now on."""
+    BEGINNING = "beginning"
+    """With the oldest event that is kept now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened, at its place in the inbox."""
 
-    sequence: int
-    """Its place: 1, 2, 3, ...; never reused."""
+    position: Position
     arrival: Arrival
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class Batch:
+    """Some events in order, and how far they lead."""
+
+    events: Sequence[Event]
+    """The events that pass the filter; none if this only says where the subscription is."""
+    position: Position
+    """Every event up to this position was given out or did not pass the filter."""
+    is_last: bool = False
+    """For `Inbox.read`: there was nothing after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
     """What an inbox holds now."""
 
-    earliest: int
-    """The sequence number of the oldest event that is kept; `latest + 1` if none is."""
-    latest: int
-    """The sequence number of the newest event that was ever stored; 0 if none was."""
+    earliest: Position
+    """The position before the oldest event that is kept: everything comes after it."""
+    latest: Position
+    """The position of the newest event."""
     count: int
-    """How many events are kept."""
+    """About how many events are kept."""
     size: int
-    """Bytes that they take in the store."""
+    """Bytes that they take."""
     oldest_ns: int
-    """When the oldest arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
+    """When the oldest of them arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A subscriber's name and its position, kept for it."""
+    """A named subscriber whose position is kept."""
 
     name: str
-    position: int
-    """The sequence number of the last event that it has dealt with."""
+    position: Position
+    """Everything up to it is acknowledged."""
     updated_ns: int
-    """When it last said so, in nanoseconds since 1970, UTC."""
+    """When it last acknowledged something, in nanoseconds since 1970, UTC."""
+    lag: int
+    """About how many events have been stored since its position."""
+    is_expired: bool
+    """Whether some of them were deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long events are kept."""
-
-    max_age: float
-    """Seconds."""
-    max_size: int
-    """Bytes in the store."""
+class InboxError(Exception):
+    """The inbox cannot do this now: a full disk, a damaged file. The message says what is wrong and what to do."""
 
 
-class StoreError(Exception):
-    """The store cannot do it now: a full disk, a corrupt file. The message says what and where."""
+class PositionError(Exception):
+    """It is not possible to start, or to go on, at a position; the subclass says why."""
 
 
-class Store(Protocol):
-    """Keeps events in order, durably. Its methods block; each may be called from any thread."""
+class PositionInvalid(PositionError):  # noqa: N818 -- what is the case, as the contract calls it
+    """The text is not a position."""
+
+
+class PositionOfOtherInbox(PositionError):  # noqa: N818 -- as above
+    """The position belongs to another inbox."""
+
+
+class PositionExpired(PositionError):  # noqa: N818 -- as above
+    """Events after the position were deleted by the retention.
+
+    Args:
+        earliest: the position before the oldest event that is kept.
+    """
+
+    def __init__(self, earliest: Position) -> None:
+        super().__init__(f"events after this position were deleted; what is kept starts after {earliest}")
+        self.earliest = earliest
+
+
+class PositionNotReached(PositionError):  # noqa: N818 -- as above
+    """The position is after the newest event.
+
+    Args:
+        latest: the position of the newest event.
+    """
+
+    def __init__(self, latest: Position) -> None:
+        super().__init__(f"this position is after the newest event, which is at {latest}")
+        self.latest = latest
+
+
+class Subscription(Protocol):
+    """An endless iterator of batches: what is stored, then what is appended, with no gap between the two.
+
+    It is safe to cancel while it waits, and to go on with it. It ends when the inbox is closed. A batch without
+    events comes at least each heartbeat, and after many events that do not pass the filter.
+    """
 
     @property
-    def inbox_id(self) -> str:
-        """A random name, made with the store: positions of another store mean nothing here."""
+    def position(self) -> Position:
+        """Where it starts, then the position of the last batch."""
 
-    def append(self, arrivals: Sequence[Arrival]) -> list[Event]:
-        """Store arrivals, all or none, in this order; return when they are safe on the disk.
+    def __aiter__(self) -> Subscription: ...
 
-        Their sequence numbers follow each other without a gap. With no arrivals, find out whether the store
-        could take some. Raises StoreError.
+    async def __anext__(self) -> Batch:
+        """Wait for the next batch. Raises PositionExpired or InboxError."""
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+
+
+class Consumers(Protocol):
+    """The named consumers of an inbox."""
+
+    async def open(self, name: str, start: Start | Position) -> Position:
+        """Return the position of a consumer; make it, where `start` says, if there is none of that name.
+
+        Raises:
+            PositionError, InboxError: for a new one, as `Inbox.subscribe`.
         """
 
-    def read(self, after: int, limit: int, max_size: int) -> list[Event]:
-        """Return the first events whose sequence number is greater than `after`, in order, without a gap.
+    async def ack(self, name: str, position: Position) -> Position | None:
+        """Move a consumer on to a position, if that is further; return where it is now; None: no such consumer.
 
-        At most `limit`, and at most `max_size` bytes of messages, but one event at least if there is one.
-        The first may be further than `after + 1`: what was between is forgotten. Raises StoreError.
+        Raises:
+            PositionInvalid, PositionOfOtherInbox, PositionNotReached, InboxError: it was not moved.
         """
 
-    def range(self) -> Range:
-        """Return what is held. Raises StoreError."""
+    async def list(self) -> list[Consumer]:
+        """Return all of them, by name. Raises InboxError."""
 
-    def prune(self, retention: Retention, now_ns: int, limit: int) -> int:
-        """Forget some events that retention no longer allows, the oldest first; return how many.
+    async def delete(self, name: str) -> bool:
+        """Delete one; return whether there was one. Raises InboxError."""
 
-        At most `limit`, and no more than takes a moment: call it again until it returns 0. Raises StoreError.
+
+class Inbox(Protocol):
+    """Keeps what arrives, and gives it out. Its methods never block the event loop."""
+
+    @property
+    def consumers(self) -> Consumers:
+        """The named consumers."""
+
+    def append(self, arrivals: Sequence[Arrival]) -> Awaitable[Sequence[Position]]:
+        """Store arrivals, in this order and after all that were appended before: the call itself fixes the order.
+
+        An arrival whose id was appended not long ago is not stored again, and gets the same position. The
+        awaitable is done when they are safe; to let go of it takes nothing back.
+
+        Raises:
+            InboxError: from the awaitable: they are lost. An INTERRUPTION stands in their place when storing works
+                again.
         """
 
-    def consumers(self) -> list[Consumer]:
-        """Return the named consumers. Raises StoreError."""
+    async def subscribe(self, wanted: Filter, start: Start | Position) -> Subscription:
+        """Subscribe; where it starts is fixed when this returns.
 
-    def advance(self, name: str, position: int, now_ns: int) -> int:
-        """Set a consumer's position, if that is further than where it is; make it if it is new.
-
-        Returns its position now. Raises StoreError.
+        Raises:
+            PositionError, InboxError: it cannot start there, or not now.
         """
 
-    def forget(self, name: str) -> bool:
-        """Forget a consumer; return whether there was one. Raises StoreError."""
+    async def read(self, wanted: Filter, after: Position | None, limit: int) -> Batch:
+        """Return at most `limit` stored events that pass the filter, after a position or from the beginning.
 
-    def close(self) -> None:
-        """Let go of the store."""
+        Raises:
+            PositionError, InboxError: as `subscribe`.
+        """
+
+    async def bounds(self) -> Bounds:
+        """Return what is held. Raises InboxError."""
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the inbox now, in words for a person; None if nothing is."""
+
+    def watch(self, watcher: Callable[[str | None], None]) -> None:
+        """Call `watcher` with `error`, now and whenever it changes."""
+
+    async def close(self) -> None:
+        """Store what waits, end all subscriptions, and let go of the inbox."""

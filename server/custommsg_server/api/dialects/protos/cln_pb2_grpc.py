@@ -4,7 +4,7 @@
 import grpc
 import warnings
 
-from custommsg_server.api.dialects.protos import cln_pb2 as custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2
+from custommsg_server.api.dialects.protos import cln_pb2 as custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -38,13 +38,13 @@ class NodeStub(object):
         """
         self.SendCustomMsg = channel.unary_unary(
                 '/cln.Node/SendCustomMsg',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgResponse.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgResponse.FromString,
                 _registered_method=True)
         self.SubscribeCustomMsg = channel.unary_stream(
                 '/cln.Node/SubscribeCustomMsg',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.FromString,
                 _registered_method=True)
 
 
@@ -71,13 +71,13 @@ def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'SendCustomMsg': grpc.unary_unary_rpc_method_handler(
                     servicer.SendCustomMsg,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgResponse.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgResponse.SerializeToString,
             ),
             'SubscribeCustomMsg': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeCustomMsg,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -106,8 +106,8 @@ class Node(object):
             request,
             target,
             '/cln.Node/SendCustomMsg',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgResponse.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.SendcustommsgResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -133,8 +133,8 @@ class Node(object):
             request,
             target,
             '/cln.Node/SubscribeCustomMsg',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.FromString,
             options,
             channel_credentials,
             insecure,

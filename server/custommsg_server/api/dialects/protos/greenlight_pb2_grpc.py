@@ -4,7 +4,7 @@
 import grpc
 import warnings
 
-from custommsg_server.api.dialects.protos import greenlight_pb2 as custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2
+from custommsg_server.api.dialects.protos import greenlight_pb2 as custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -38,8 +38,8 @@ class NodeStub(object):
         """
         self.StreamCustommsg = channel.unary_stream(
                 '/greenlight.Node/StreamCustommsg',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2.StreamCustommsgRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2.Custommsg.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2.StreamCustommsgRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2.Custommsg.FromString,
                 _registered_method=True)
 
 
@@ -59,8 +59,8 @@ def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'StreamCustommsg': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamCustommsg,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2.StreamCustommsgRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2.Custommsg.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2.StreamCustommsgRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2.Custommsg.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,8 +89,8 @@ class Node(object):
             request,
             target,
             '/greenlight.Node/StreamCustommsg',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2.StreamCustommsgRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_greenlight__pb2.Custommsg.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2.StreamCustommsgRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_greenlight__pb2.Custommsg.FromString,
             options,
             channel_credentials,
             insecure,

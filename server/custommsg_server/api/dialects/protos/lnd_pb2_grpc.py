@@ -4,7 +4,7 @@
 import grpc
 import warnings
 
-from custommsg_server.api.dialects.protos import lnd_pb2 as custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2
+from custommsg_server.api.dialects.protos import lnd_pb2 as custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -38,28 +38,28 @@ class LightningStub(object):
         """
         self.SendCustomMessage = channel.unary_unary(
                 '/lnrpc.Lightning/SendCustomMessage',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageResponse.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageResponse.FromString,
                 _registered_method=True)
         self.SubscribeCustomMessages = channel.unary_stream(
                 '/lnrpc.Lightning/SubscribeCustomMessages',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeCustomMessagesRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.CustomMessage.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeCustomMessagesRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.CustomMessage.FromString,
                 _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/lnrpc.Lightning/GetInfo',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoResponse.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoResponse.FromString,
                 _registered_method=True)
         self.ListPeers = channel.unary_unary(
                 '/lnrpc.Lightning/ListPeers',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersResponse.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersResponse.FromString,
                 _registered_method=True)
         self.ConnectPeer = channel.unary_unary(
                 '/lnrpc.Lightning/ConnectPeer',
-                request_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.SerializeToString,
-                response_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.FromString,
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.FromString,
                 _registered_method=True)
 
 
@@ -107,28 +107,28 @@ def add_LightningServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'SendCustomMessage': grpc.unary_unary_rpc_method_handler(
                     servicer.SendCustomMessage,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageResponse.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageResponse.SerializeToString,
             ),
             'SubscribeCustomMessages': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeCustomMessages,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeCustomMessagesRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.CustomMessage.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeCustomMessagesRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.CustomMessage.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoResponse.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoResponse.SerializeToString,
             ),
             'ListPeers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPeers,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersResponse.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersResponse.SerializeToString,
             ),
             'ConnectPeer': grpc.unary_unary_rpc_method_handler(
                     servicer.ConnectPeer,
-                    request_deserializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.FromString,
-                    response_serializer=custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.SerializeToString,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -157,8 +157,8 @@ class Lightning(object):
             request,
             target,
             '/lnrpc.Lightning/SendCustomMessage',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageResponse.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SendCustomMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -184,8 +184,8 @@ class Lightning(object):
             request,
             target,
             '/lnrpc.Lightning/SubscribeCustomMessages',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeCustomMessagesRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.CustomMessage.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeCustomMessagesRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.CustomMessage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -211,8 +211,8 @@ class Lightning(object):
             request,
             target,
             '/lnrpc.Lightning/GetInfo',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoResponse.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -238,8 +238,8 @@ class Lightning(object):
             request,
             target,
             '/lnrpc.Lightning/ListPeers',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersResponse.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ListPeersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -265,8 +265,8 @@ class Lightning(object):
             request,
             target,
             '/lnrpc.Lightning/ConnectPeer',
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.SerializeToString,
-            custommsg__server_dot_rpc_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.FromString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.FromString,
             options,
             channel_credentials,
             insecure,
