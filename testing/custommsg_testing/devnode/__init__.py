@@ -1,11 +1,11 @@
 """The embedded node: a small real Lightning node, for trying out and for tests.
 
-It speaks BOLT 8 and BOLT 1 to any Lightning peer, and lightningd's JSON-RPC on a unix socket. It holds no
-channels and no money.
+It speaks BOLT 8 and BOLT 1 to any Lightning peer, and lightningd's JSON-RPC on a unix socket. It holds no channels and
+no money, and takes no part in gossip and onion messages.
 
-It keeps within bounds where lightningd grows: 64 MiB may wait for a peer that does not read, 64 MiB of
-received messages are kept, and peers wait for a plugin that does not read. It does not throttle its peers, as
-lightningd does at 1 MB/s, and it takes no part in gossip, channels and onion messages.
+Its memory is bounded where lightningd's is not: at most 64 MiB wait for a peer that does not read, at most 64 MiB of
+received messages are kept, and while a plugin does not read, no more is read from the peers. Unlike lightningd, which
+reads 1 MB/s from a peer, it does not throttle its peers.
 """
 
 from __future__ import annotations
