@@ -18,12 +18,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from custommsg_server.access.entry import Require
+from custommsg_server.access.access import Require
 from custommsg_server.access.policy import Policy
 from custommsg_server.api.dialects import DIALECTS, Dialect
 from custommsg_server.domain.address import Address
 from custommsg_server.domain.errors import UserError
-from custommsg_server.domain.types import NODES_OWN, parse_set
+from custommsg_server.domain.types import NODES_OWN, TypeSet, parse_range, parse_set
 
 PREFIX: Final = "CUSTOMMSG_"
 RELOADABLE: Final = {
@@ -271,9 +271,9 @@ class Settings(BaseSettings):
         return parse_set(self.accept_even_types)
 
     @property
-    def lnd_type_set(self) -> frozenset[int]:
+    def lnd_type_set(self) -> TypeSet:
         """The types of messages that lnrpc.Lightning sends and streams."""
-        return parse_set(self.lnd_types)
+        return TypeSet(map(parse_range, self.lnd_types))
 
     @property
     def data_path(self) -> Path:

@@ -31,7 +31,7 @@ class _Method:
 
 
 class CallMetrics:
-    """Counts calls and messages. Implements `rpc.call.Observer` and `intake.Watcher`.
+    """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`.
 
     Args:
         registry: where the metrics are registered; never the global one, so that a process may hold several
@@ -83,7 +83,7 @@ class CallMetrics:
         return [(method.name, method.in_flight) for method in list(self._methods.values())]
 
     def began(self, call: Call) -> None:
-        """See `rpc.call.Observer`."""
+        """See `api.call.Observer`."""
         method = self._methods.get(call.method)
         if method is None:  # only methods that we serve come here, so these are few
             method = _Method(call.method, self._seconds.labels(call.method))
@@ -91,7 +91,7 @@ class CallMetrics:
         method.in_flight += 1
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
-        """See `rpc.call.Observer`."""
+        """See `api.call.Observer`."""
         if limit:
             self._limits.labels(limit).inc(messages or 1)
         if outcome == DELIVERED:
@@ -103,7 +103,7 @@ class CallMetrics:
             child.inc(messages)
 
     def ended(self, call: Call) -> None:
-        """See `rpc.call.Observer`."""
+        """See `api.call.Observer`."""
         method = self._methods[call.method]
         method.in_flight -= 1
         key = (call.code, call.reason)
@@ -115,5 +115,5 @@ class CallMetrics:
             method.seconds.observe(call.seconds)
 
     def handed_over(self, seconds: float) -> None:
-        """See `intake.Watcher`."""
+        """See `core.intake.Watcher`."""
         self._hook.observe(seconds)
