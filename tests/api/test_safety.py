@@ -22,10 +22,10 @@ from support.keys import NOT_A_POINT, node_id
 
 peers = (
     st.builds(
-        lambda raw: {"node_id": raw}, st.sampled_from([node_id(), NOT_A_POINT]) | st.binary(max_size=40)
+        lambda raw: {"peer_id": raw}, st.sampled_from([node_id(), NOT_A_POINT]) | st.binary(max_size=40)
     )
     | st.builds(
-        lambda text: {"node_id_hex": text},
+        lambda text: {"peer_id_hex": text},
         st.sampled_from([node_id().hex(), "", "zz"]) | st.text(max_size=70),
     )
     | st.just({})
@@ -93,7 +93,9 @@ def test_nothing_that_could_harm_the_node_is_ever_written(tmp_path: Path) -> Non
         @settings(max_examples=150)
         def run(some: list[dict[str, Any]]) -> None:
             async def calls() -> list[Any]:
-                made = (stub.SendCustomMsg(pb.SendCustomMsgRequest(**one)) for one in some)
+                made = (
+                    stub.SendCustomMsg(pb.SendCustomMsgRequest(message=pb.OutboundMsg(**one))) for one in some
+                )
                 return await asyncio.gather(*made, return_exceptions=True)
 
             recorded.requests.clear()
