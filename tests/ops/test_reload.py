@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from custommsg_server import app
-from custommsg_server.access.accounts import CallerLimits
+from custommsg_server.access.accounts import Accounts, CallerLimits
 from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.wire import join_message

@@ -52,6 +52,7 @@ class Call:
         context: gRPC's context of it.
         timeout: seconds that it may take at most, whatever its caller allows; infinite for a stream.
         observers: are told.
+        label: what metrics call its method; empty: its name.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Call:
         "counts",
         "is_send",
         "is_stream",
+        "label",
         "message_type",
         "method",
         "peer",
@@ -74,9 +76,16 @@ class Call:
     )
 
     def __init__(
-        self, method: str, is_stream: bool, context: Context, timeout: float, observers: Sequence[Observer]
+        self,
+        method: str,
+        is_stream: bool,
+        context: Context,
+        timeout: float,
+        observers: Sequence[Observer],
+        label: str = "",
     ) -> None:
         self.method = method
+        self.label = label or method
         self.is_stream = is_stream
         self.context = context
         self._timeout = timeout

@@ -12,6 +12,7 @@ import structlog
 
 from custommsg_server.access.access import Access
 from custommsg_server.api.call import Call, Observer
+from custommsg_server.api.open_streams import OpenStreams
 from custommsg_server.api.status import abort, code_of
 from custommsg_server.domain.caller import Caller
 from custommsg_server.domain.errors import Reason, RelayError
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
     Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
-NOT_OURS: Final = ("/grpc.",)
-"""Health watches and reflection: streams that never end by themselves, and that no drain needs to wait for."""
+OPEN: Final = ("/grpc.",)
+"""Health checks and reflection: they need no credential, and no drain waits for them."""
+NOT_SERVED: Final = "(not served)"
+"""What calls of methods that are not served are counted as: their names are the caller's choice."""
+MAX_NAME: Final = 200
+"""Characters of such a name in errors and in the log."""
 _DRAIN: Final = "the gateway stops"
 """What a stream's task is cancelled with when the gateway drains."""
 
@@ -65,6 +70,7 @@ class Calls(grpc.aio.ServerInterceptor):
         self._observers = observers
         self._wrapped: dict[str, Handler] = {}
         self._streams: set[asyncio.Task[Any]] = set()
+        self.open_streams = OpenStreams()
         self._is_draining = False
         self.in_flight = 0
         self.begun = 0
@@ -90,10 +96,23 @@ class Calls(grpc.aio.ServerInterceptor):
         if wrapped is not None:
             return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None or method.startswith(NOT_OURS):
-            # Unknown methods are the caller's choice: to remember them would fill the memory.
-            return handler
-        return self._wrapped.setdefault(method, self._wrap(handler, method[1:]))
+        if handler is None:
+            # Not remembered: unknown methods are the caller's choice, and would fill the memory.
+            return grpc.unary_unary_rpc_method_handler(self._not_served(method[1:]))
+        wrap = self._wrap_open if method.startswith(OPEN) else self._wrap
+        return self._wrapped.setdefault(method, wrap(handler, method[1:]))
+
+    def _wrap_open(self, handler: Handler, _: str) -> Handler:
+        """Wrap a handler that needs no credential: its streams are bounded, and no drain waits for them."""
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        bounded = self.open_streams.bounded
+        if handler.stream_stream is not None:
+            inner = cast("Any", handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(bounded(inner), *serializers)
+        if handler.unary_stream is not None:
+            inner = cast("Any", handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(bounded(inner), *serializers)
+        return handler
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
         """Wrap a handler; the streams of this server are coroutines that write, not generators."""
@@ -142,6 +161,21 @@ class Calls(grpc.aio.ServerInterceptor):
                 self._end(call, caller)
 
         return stream
+
+    def _not_served(self, method: str) -> Behaviour:
+        async def unary(request: Any, context: Context) -> None:
+            call = Call(method[:MAX_NAME], False, context, self._timeout, self._observers, label=NOT_SERVED)
+            try:
+                await context.abort(
+                    grpc.StatusCode.UNIMPLEMENTED,
+                    f"This gateway does not serve {method[:MAX_NAME]}. docs/dialects.md lists what is served beside"
+                    " custommsg.v1; the setting `dialects` says which of it.",
+                )
+            finally:
+                call.failed("UNIMPLEMENTED")
+                call.end()
+
+        return unary
 
     def _enter(self, call: Call) -> Caller:
         if self._is_draining:

@@ -84,10 +84,10 @@ class CallMetrics:
 
     def began(self, call: Call) -> None:
         """See `api.call.Observer`."""
-        method = self._methods.get(call.method)
-        if method is None:  # only methods that we serve come here, so these are few
-            method = _Method(call.method, self._seconds.labels(call.method))
-            self._methods[call.method] = method
+        method = self._methods.get(call.label)
+        if method is None:  # labels are our own, so these are few
+            method = _Method(call.label, self._seconds.labels(call.label))
+            self._methods[call.label] = method
         method.in_flight += 1
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
@@ -104,12 +104,12 @@ class CallMetrics:
 
     def ended(self, call: Call) -> None:
         """See `api.call.Observer`."""
-        method = self._methods[call.method]
+        method = self._methods[call.label]
         method.in_flight -= 1
         key = (call.code, call.reason)
         child = method.ended.get(key)
         if child is None:
-            child = method.ended[key] = self._calls.labels(call.method, *key)
+            child = method.ended[key] = self._calls.labels(call.label, *key)
         child.inc()
         if not call.is_stream:
             method.seconds.observe(call.seconds)
