@@ -112,7 +112,7 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
     [
         (("--listen", "0.0.0.0:9737"), {}, "--insecure"),
         (("--listen", "nowhere"), {}, "host:port"),
-        ((), {"CUSTOMMSG_LISTN": "x"}, "CUSTOMMSG_LISTN is no setting"),
+        ((), {"CUSTOMMSG_LISTN": "x"}, "CUSTOMMSG_LISTN is not a setting"),
         ((), {"CUSTOMMSG_CALL_TIMEOUT": "0"}, "CUSTOMMSG_CALL_TIMEOUT"),
         (("--config", "/nonexistent.toml"), {}, "/nonexistent.toml"),
     ],

@@ -92,3 +92,12 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, c
         load({}, config)
     except SettingsError as error:
         assert str(error)
+
+
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lightningd runs in another folder, where a relative path would mean another place."""
+    monkeypatch.chdir(tmp_path)
+    given = {name: Path("here") for name in ("rpc_file", "lightning_dir", "data_dir", "plugin_dir")}
+    settings = load(given, environ={})
+    assert {getattr(settings, name) for name in given} == {tmp_path / "here"}
+    assert settings.inbox_path.is_absolute()
