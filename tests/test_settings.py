@@ -44,7 +44,7 @@ def test_several_addresses_may_be_given_in_one_variable(monkeypatch: pytest.Monk
     [
         ("lisen = 1", "lisen"),
         ("call_timeout = -1", "--call-timeout"),
-        ("= 1", "no TOML"),
+        ("= 1", "not valid TOML"),
         ('listen = "10.0.0.1:1"', "other machines"),
     ],
 )
