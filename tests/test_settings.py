@@ -65,7 +65,7 @@ def test_a_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["CUSTOMMSG_LISTN", "CUSTOMMSG_RPC", "CUSTOMMSG_"])
 def test_an_unknown_variable_is_an_error(name: str) -> None:
     """A typing mistake must not pass as the default."""
-    with pytest.raises(SettingsError, match="no setting"):
+    with pytest.raises(SettingsError, match="is not a setting"):
         load({}, environ={name: "1"})
 
 
