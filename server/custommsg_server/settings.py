@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         False,
-        description="Let in everybody who reaches an address above: no credential is needed, and no TLS even where other"
-        " machines reach it.",
+        description="Let in everybody who reaches an address above: no credential is needed, and no TLS, even where"
+        " other machines reach it.",
     )
     require: Require = Field(
         "rune",
@@ -190,7 +190,8 @@ class Settings(BaseSettings):
     )
     metrics_listen: str = Field(
         "",
-        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Default: nowhere.",
+        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Default:"
+        " nowhere.",
     )
     otel_endpoint: str = Field(
         "",
