@@ -12,15 +12,16 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
-# One stamp: what is installed is brought up to date when the lock has changed.
-$(VENV)/.ready: requirements/dev.txt
+DISTRIBUTIONS := client cli server testing
+# One stamp: what is installed is brought up to date when the lock or a distribution's description has changed.
+$(VENV)/.ready: requirements/dev.txt $(DISTRIBUTIONS:=/pyproject.toml)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
 		f"custommsg needs Python 3.11 or newer; this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
 	@echo "Setting up $(VENV) (once; about a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
-		-e client -e cli -e server -e testing
+		$(addprefix -e ,$(DISTRIBUTIONS))
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
@@ -134,9 +135,11 @@ proto-breaking: setup ## does the contract still serve the clients of an earlier
 	@rm -rf build/before && mkdir -p build/before && git archive $(AGAINST) proto | tar -x -C build/before
 	@$(BIN)/python tools/lint_protos.py --against build/before/proto
 
+# Our own distributions stay out of the locks: they are installed from their folders.
+WITHOUT_OURS := $(addprefix --no-emit-package ,custommsg custommsg-cli custommsg-server custommsg-testing)
 lock: setup ## resolve the dependencies anew
-	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
-	@$(UV_COMPILE) pyproject.toml --extra server --extra uvloop -c requirements/dev.txt -o requirements/server.txt
+	@$(UV_COMPILE) $(WITHOUT_OURS) $(DISTRIBUTIONS:=/pyproject.toml) --all-extras --group dev -o requirements/dev.txt
+	@$(UV_COMPILE) $(WITHOUT_OURS) server/pyproject.toml --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
 	@$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@$(UV_COMPILE) requirements/deploy.in -o requirements/deploy.txt
