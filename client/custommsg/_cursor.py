@@ -165,7 +165,7 @@ class EventReader:
                 raw.position,
             )
         elif isinstance(event, Interruption) and not self._interruptions:
-            _log.warning("%s", describe(event))
+            _log.warning("%s", event)
             return None
         elif isinstance(event, PeerConnected | PeerDisconnected) and not self._peer_events:
             return None
@@ -186,17 +186,3 @@ def read_event(raw: pb.Event) -> Event | None:
         case "interruption":
             return Interruption(position, time, node_id, peer_id, raw.interruption.lost)
     return None
-
-
-def describe(event: Interruption) -> str:
-    """Say what an interruption means, for people."""
-    lost = f"{event.lost} are known to be lost" if event.lost else "how many is not known"
-    if event.peer_id:
-        return (
-            f"Messages of peer {event.peer_id_hex} from before event {event.position} may be missing: it sent more"
-            f" than its share of the inbox, or the gateway could not store them; {lost}."
-        )
-    return (
-        f"Messages from before event {event.position} may be missing: the gateway was away or could not store them;"
-        f" {lost}."
-    )

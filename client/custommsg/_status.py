@@ -37,6 +37,9 @@ from custommsg.v1 import custommsg_pb2 as pb
 DOMAIN: Final = "custommsg"
 """The gateway's domain in ErrorInfo. Details of another domain, for example a proxy's, are ignored."""
 
+SAFE: Final = "It is safe to try again."
+"""What to do after a call that sends nothing has failed."""
+
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 
 _BY_REASON: Final[Mapping[Reason, type[CustomMsgError]]] = {
@@ -169,7 +172,7 @@ def _without_details(code: grpc.StatusCode, text: str, *, sends: bool) -> Custom
     else:
         what = f"The call ended without an answer from the gateway ({code.name})."
     if not sends:
-        return NotSent(Reason.NOT_SENT, code, what, detail=text)
+        return NotSent(Reason.NOT_SENT, code, f"{what} {SAFE}", detail=text)
     message = f"{what} The message may or may not have been sent: ask the peer before you send it again."
     return OutcomeUnknown(Reason.OUTCOME_UNKNOWN, code, message, detail=text)
 

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from custommsg._cursor import Cursor
 from custommsg._reconnect import Reconnects
+from custommsg._status import SAFE
 from custommsg.errors import CustomMsgError
 from custommsg.events import Event
 
@@ -39,11 +40,12 @@ class SubscriptionBase(Generic[E_co]):
 
     def _wait_after(self, failure: CustomMsgError) -> float:
         """Return the seconds to wait before the next connection; raise `failure` if there must not be another."""
-        level = logging.INFO if self._reconnects.failures else logging.WARNING  # one warning for each outage
+        level = logging.DEBUG if self._reconnects.failures else logging.WARNING  # one warning for each outage
         wait = self._reconnects.wait_after(failure)
         if wait is None:
             raise self._cursor.explain(failure)
-        _log.log(level, "%s Connecting again in %.3g s.", failure.message, wait)
+        what = failure.message.removesuffix(f" {SAFE}")
+        _log.log(level, "%s Connecting again in %.3g s.", what, wait)
         _log.debug("The failure: %s", failure)
         return wait
 

@@ -89,6 +89,19 @@ class Interruption(_PeerId):
     lost: int
     """How many messages are known to be missing; 0 if that is not known."""
 
+    def __str__(self) -> str:
+        """Say what it means, for people."""
+        lost = f"{self.lost} are known to be lost" if self.lost else "how many is not known"
+        if self.peer_id:
+            return (
+                f"Messages of peer {self.peer_id_hex} from before event {self.position} may be missing: it sent more"
+                f" than its share of the inbox, or the gateway could not store them; {lost}."
+            )
+        return (
+            f"Messages from before event {self.position} may be missing: the gateway was away or could not store them;"
+            f" {lost}."
+        )
+
 
 Event: TypeAlias = Message | PeerConnected | PeerDisconnected | Interruption
 """Every kind of event."""
