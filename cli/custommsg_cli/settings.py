@@ -98,7 +98,10 @@ def _type_or_range(text: str) -> int | range:
     first, dash, last = text.partition("-")
     if not dash:
         return message_type(text)
-    types = range(message_type(first), message_type(last) + 1)
+    try:
+        types = range(message_type(first), message_type(last) + 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a type range: give the first and the last type, as in 40000-40009") from None
     if not types:
         raise ValueError(f"the type range {text!r} ends before it begins")
     return types

@@ -23,7 +23,6 @@ from support.feed import (
     Code,
     Feed,
     Step,
-    end,
     interruption,
     message,
     number_of,

@@ -138,7 +138,9 @@ def _event(number: int, peer_id: bytes, **kind: Any) -> pb.Event:
 def _passes(wanted: pb.EventFilter, event: pb.Event) -> bool:
     if event.HasField("message"):
         return not wanted.types or event.message.type in wanted.types
-    return event.HasField("interruption") or wanted.include_peer_events
+    if event.WhichOneof("kind") in ("peer_connected", "peer_disconnected"):
+        return wanted.include_peer_events
+    return True
 
 
 _NUMBERS = {position(number): number for number in range(200)}
