@@ -10,7 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
 
 from custommsg import DEFAULT_ADDRESS, MAX_MESSAGE_SIZE
 from custommsg.errors import CustomMsgError
@@ -18,7 +26,7 @@ from custommsg.model import Checked, Sent
 from custommsg_cli import batch as batches
 from custommsg_cli import show
 from custommsg_cli.receive import events, listen
-from custommsg_cli.settings import Global, Settings, even_type, type_argument, usage_error
+from custommsg_cli.settings import Flag, Global, Settings, even_type, type_argument, usage_error
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
@@ -62,15 +70,13 @@ def run(arguments: Sequence[str]) -> int:
 def _explain(error: CycloptsError) -> str:
     """Say in plain words what the parser found wrong."""
     error.verbose = False
-    if (
-        isinstance(error, MissingArgumentError)
-        and type(error) is MissingArgumentError
-        and error.argument is not None
-    ):
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name
         return f"{name} needs a value." if name.startswith("-") else f"{name} is missing."
     if isinstance(error, UnusedCliTokensError):
         return f"Unexpected argument: {' '.join(error.unused_tokens or [])}"
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type in (int, float):
+        return f"{error.token.keyword} takes a number, not {error.token.value!r}."
     return str(error)
 
 
@@ -79,7 +85,7 @@ def _with_settings(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     address: Annotated[str, Parameter(env_var="CUSTOMMSG_ADDRESS")] = DEFAULT_ADDRESS,
     timeout: float = 10.0,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
     ca: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_CA")] = None,
     cert: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_CERT")] = None,
     key: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_KEY")] = None,
@@ -120,8 +126,8 @@ def send(
     text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     hex: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     msg: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    even: Annotated[bool, Parameter(negative="")] = False,
-    check: Annotated[bool, Parameter(negative="")] = False,
+    even: Flag = False,
+    check: Flag = False,
     batch: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     settings: Global,
 ) -> int:

@@ -58,7 +58,7 @@ class Columns:
             kind, size = str(event.type), str(len(event.payload))
             rest = preview(event.payload, self._width)
         elif isinstance(event, Interruption):
-            rest = f"messages before this may be missing ({event.lost or 'unknown'} lost)"
+            rest = "messages before this may be missing" + (f" ({event.lost} lost)" if event.lost else "")
         else:
             rest = _TEXTS[type(event)]
         peer = _short(event.peer_id_hex) if event.peer_id else ""

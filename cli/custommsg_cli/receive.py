@@ -13,14 +13,13 @@ from cyclopts.validators import Number
 
 from custommsg.events import Event, Interruption
 from custommsg_cli import lines, show
-from custommsg_cli.settings import Global, types_argument, usage_error
+from custommsg_cli.settings import Flag, Global, types_argument, usage_error
 
 _MAX_PAGE: Final = 1000
 """Events; the gateway returns no more in one page."""
 
 Types = Annotated[list[int | range] | None, Parameter(converter=types_argument, negative="")]
 Peers = Annotated[list[str] | None, Parameter(negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
 
 
 def listen(
@@ -37,7 +36,8 @@ def listen(
     """Print what peers send to the node, as it comes, until Ctrl-C.
 
     It connects again by itself and misses nothing. To resume later, give the POSITION of the last line to --after, or
-    use --consumer from the start. With --json, each line is one JSON object.
+    use --consumer from the start. If the gateway itself may have missed messages since the line before, a note on
+    stderr says so. With --json, each line is one JSON object.
 
     Args:
         type: Only messages of this type, or range of types (40000-40009); may be repeated.

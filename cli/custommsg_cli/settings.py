@@ -49,6 +49,7 @@ class Settings:
 
 
 Global = Annotated[Settings, Parameter(parse=False)]
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def usage_error(text: str) -> CycloptsError:
@@ -101,7 +102,9 @@ def _type_or_range(text: str) -> int | range:
     try:
         types = range(message_type(first), message_type(last) + 1)
     except ValueError:
-        raise ValueError(f"{text!r} is not a type range: give the first and the last type, as in 40000-40009") from None
+        raise ValueError(
+            f"{text!r} is not a type range: give the first and the last type, as in 40000-40009"
+        ) from None
     if not types:
         raise ValueError(f"the type range {text!r} ends before it begins")
     return types

@@ -154,7 +154,7 @@ def error(failure: CustomMsgError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(_dumps({"error": _error_fields(failure)}) + "\n")
         return
-    lines = [f"error: {failure}"]
+    lines = [f"error: {failure.reason}: {failure.message}"]
     lines += [
         f"  {violation.field}: {violation.description}"
         for violation in failure.violations
@@ -164,6 +164,8 @@ def error(failure: CustomMsgError, *, as_json: bool) -> None:
         lines.append(f"Try again in {failure.retry_after:.3g} s.")
     if failure.reason is Reason.NOT_SENT and failure.code.name == "UNAVAILABLE":
         lines.append("Give the gateway's address with --address or CUSTOMMSG_ADDRESS.")
+    if failure.detail:
+        lines.append(f"gRPC says: {failure.detail}")
     sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 

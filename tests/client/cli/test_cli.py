@@ -235,7 +235,8 @@ WRONG_USE: list[tuple[list[str], str, str]] = [
     (["peers", "more"], "Unexpected argument: more", "peers"),
     (["pers"], 'Did you mean "peers"?', ""),
     (["peers", "--timeout", "0"], "A timeout must be above 0 seconds", "peers"),
-    (["peers", "--timeout", "soon"], '"soon"', "peers"),
+    (["peers", "--timeout", "soon"], "--timeout takes a number, not 'soon'", "peers"),
+    (["listen", "--count", "x"], "--count takes a number, not 'x'", "listen"),
     (["--address", "nowhere", "peers"], "'nowhere' is not a valid gateway address", "peers"),
     (["peers", "--rune", "two words"], "The rune is invalid", "peers"),
     (["peers", "--ca", "/nowhere"], "/nowhere: No such file or directory", "peers"),
@@ -287,9 +288,11 @@ async def test_the_real_process_reports_an_unreachable_gateway_and_nothing_else(
     process = await start("--address", "unix:/nowhere/at/all", "info")
     out, err = await process.communicate()
     assert (process.returncode, out) == (78, b"")
-    first, second = err.decode().splitlines()
-    assert first.startswith("error: NOT_SENT: The gateway cannot be reached")
+    first, second, third = err.decode().splitlines()
+    assert first.startswith("error: NOT_SENT: The gateway cannot be reached.")
+    assert "gRPC" not in first
     assert "--address" in second
+    assert third.startswith("gRPC says: ")
 
 
 async def test_ctrl_c_ends_the_process_without_a_traceback(gateway: ScriptedGateway) -> None:
