@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: docs help setup run demo test check format lint types imports proto proto-check proto-breaking lock clean \
+.PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
+	proto-breaking lock clean \
 	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox
 
 help: ## this list
@@ -35,7 +36,7 @@ demo: setup ## the whole story by itself, in under 30 s
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest -n auto
 
-check: setup lint types proto-check imports test ## everything that must hold before a commit
+check: setup lint types proto-check sync-check imports test ## everything that must hold before a commit
 
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff format
@@ -126,6 +127,15 @@ proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
 	@diff -r -x __pycache__ -x py.typed $(CODEGEN)/out/custommsg/v1 client/custommsg/v1 \
 		&& diff -r -x __pycache__ -x '*.proto' $(CODEGEN)/out/$(DIALECTS) server/$(DIALECTS) \
 		|| { echo "The stubs are not what the protos say. Run: make proto"; exit 1; }
+
+sync: setup $(CODEGEN)/.ready ## generate the blocking client from the asyncio client
+	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff client/custommsg
+
+sync-check: setup $(CODEGEN)/.ready ## is the blocking client up to date?
+	@rm -rf $(CODEGEN)/sync && mkdir $(CODEGEN)/sync
+	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff $(CODEGEN)/sync
+	@for made in $(CODEGEN)/sync/*.py; do diff -u client/custommsg/$${made##*/} $$made || stale=1; done; test -z "$$stale" \
+		|| { echo "The blocking client is not what the asyncio client says. Run: make sync"; exit 1; }
 
 docs: setup ## write the tables of docs/operations.md anew
 	@$(BIN)/python tools/document.py

@@ -13,13 +13,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.api.server import SERVICE
+from custommsg_server.api.service import SERVICE
 from support import processes, standin
 from support.gateways import gateway
 from support.keys import node_id
 from support.standin import StandIn
 
-REQUEST = pb.SendCustomMsgRequest(node_id=node_id(), msg_hex="9c4101")
+REQUEST = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"))
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -104,7 +104,7 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
                 await call
             async with asyncio.timeout(10):
                 assert await program.process.wait() == 0
-        assert await program.line("still in flight")
+        assert await program.line("still in progress")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
     [
         (("--listen", "0.0.0.0:9737"), {}, "--insecure"),
         (("--listen", "nowhere"), {}, "host:port"),
-        ((), {"CUSTOMMSG_LISTN": "x"}, "CUSTOMMSG_LISTN is no setting"),
+        ((), {"CUSTOMMSG_LISTN": "x"}, "CUSTOMMSG_LISTN is not a setting"),
         ((), {"CUSTOMMSG_CALL_TIMEOUT": "0"}, "CUSTOMMSG_CALL_TIMEOUT"),
         (("--config", "/nonexistent.toml"), {}, "/nonexistent.toml"),
     ],

@@ -44,7 +44,7 @@ def test_several_addresses_may_be_given_in_one_variable(monkeypatch: pytest.Monk
     [
         ("lisen = 1", "lisen"),
         ("call_timeout = -1", "--call-timeout"),
-        ("= 1", "no TOML"),
+        ("= 1", "not valid TOML"),
         ('listen = "10.0.0.1:1"', "other machines"),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["CUSTOMMSG_LISTN", "CUSTOMMSG_RPC", "CUSTOMMSG_"])
 def test_an_unknown_variable_is_an_error(name: str) -> None:
     """A typing mistake must not pass as the default."""
-    with pytest.raises(SettingsError, match="no setting"):
+    with pytest.raises(SettingsError, match="is not a setting"):
         load({}, environ={name: "1"})
 
 
@@ -92,3 +92,12 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, c
         load({}, config)
     except SettingsError as error:
         assert str(error)
+
+
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lightningd runs in another folder, where a relative path would mean another place."""
+    monkeypatch.chdir(tmp_path)
+    given = {name: Path("here") for name in ("rpc_file", "lightning_dir", "data_dir", "plugin_dir")}
+    settings = load(given, environ={})
+    assert {getattr(settings, name) for name in given} == {tmp_path / "here"}
+    assert settings.inbox_path.is_absolute()

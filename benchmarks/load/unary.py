@@ -25,7 +25,7 @@ async def unary(job: Job, meter: Meter) -> None:
     message, peers = message_of(job), peers_of(job)
 
     async def send(stub: CustomMsgServiceAsyncStub, due: float) -> None:
-        request = pb.SendCustomMsgRequest(node_id=next(peers), msg=message)
+        request = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=next(peers), msg=message))
         try:
             await stub.SendCustomMsg(request, timeout=20)
         except grpc.aio.AioRpcError:

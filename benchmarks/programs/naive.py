@@ -31,7 +31,7 @@ class Naive(custommsg_pb2_grpc.CustomMsgServiceServicer):
         self, request: pb.SendCustomMsgRequest, context: grpc.ServicerContext
     ) -> pb.SendCustomMsgResponse:
         """Send one message."""
-        answer = self._node.sendcustommsg(request.node_id.hex(), request.msg.hex())
+        answer = self._node.sendcustommsg(request.message.peer_id.hex(), request.message.msg.hex())
         return pb.SendCustomMsgResponse(status=answer["status"])
 
 

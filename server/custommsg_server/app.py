@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows all rooms. Start, drain, stop."""
+"""The composition root: the only place that knows all parts. Start, drain, stop."""
 
 from __future__ import annotations
 
@@ -8,30 +8,27 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from custommsg_server.access.callers import CallerLimits, Callers
-from custommsg_server.access.entry import Access
+from custommsg_server.access.access import Access
+from custommsg_server.access.accounts import Accounts, CallerLimits
 from custommsg_server.access.runes import Runes
 from custommsg_server.access.tls import Tls, TlsError, TlsFiles
-from custommsg_server.api.deadline import Deadlines
-from custommsg_server.api.dialects.core import Core
-from custommsg_server.api.dialects.serving import Dialects
-from custommsg_server.api.doors import Doors
-from custommsg_server.api.server import GrpcServer
+from custommsg_server.api.calls import Calls
+from custommsg_server.api.dialects.base import DialectCore
+from custommsg_server.api.dialects.serving import servicers
+from custommsg_server.api.reflection import Reflection
+from custommsg_server.api.server import GrpcServer, ServerOptions, Servicer
 from custommsg_server.api.service import CustomMsgService
-from custommsg_server.core.guarded import GuardedMailbox, GuardedRelay
 from custommsg_server.core.intake import Intake
-from custommsg_server.core.limits import Limits, PeerLimits
+from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
-from custommsg_server.inbox.port import Retention, StoreError
-from custommsg_server.inbox.sqlite.inbox import Inbox, InboxOptions
-from custommsg_server.inbox.sqlite.store import SqliteStore
+from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
+from custommsg_server.inbox.sqlite.store import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.channel import Channel, DeclinedError
 from custommsg_server.node.lightningd.link import LinkOptions
@@ -39,12 +36,15 @@ from custommsg_server.node.lightningd.manifest import Init, Manifest
 from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.node.lightningd.stdio import open_stdio
 from custommsg_server.ops import plugin_settings
-from custommsg_server.ops.collector import Rooms
-from custommsg_server.ops.reload import on_hangup
+from custommsg_server.ops.collector import Sources
+from custommsg_server.ops.health import Health
+from custommsg_server.ops.process import on_hangup
 from custommsg_server.ops.telemetry import Telemetry
 from custommsg_server.settings import Settings, SettingsError
 
 log = structlog.get_logger()
+
+VERSION: Final = version("custommsg-server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +86,27 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
     async with AsyncExitStack() as stack:
         node = _node(settings)
         inbox = await stack.enter_async_context(_inbox(settings))
-        telemetry = Telemetry(settings, version("custommsg-server"))
-        intake = Intake(inbox, settings.received_types, telemetry.metrics)
+        telemetry = Telemetry(settings, VERSION)
+        intake = Intake(
+            inbox,
+            settings.received_types,
+            lambda: node.info.node_id if node.info else b"",
+            watcher=telemetry.metrics,
+        )
         attachment = None if started_by_node or not settings.receive else _attachment(settings, node, intake)
 
         def is_attached() -> bool:
             return started_by_node or (attachment is not None and attachment.is_attached)
 
-        mailbox = Mailbox(inbox, is_attached)
-        limits, callers = PeerLimits(_limits(settings)), Callers(_caller_limits(settings))
-        # Callers reach the core only through its door, unless there is none.
-        relay = Relay(node, limits) if settings.insecure else GuardedRelay(node, limits)
-        front = mailbox if settings.insecure else GuardedMailbox(inbox, is_attached)
-        deadlines = Deadlines(settings.call_timeout)
-        service = CustomMsgService(relay, front, deadlines, version("custommsg-server"))
-        dialects = Dialects(Core(relay, front, deadlines), settings.dialects, settings.lnd_type_set)
-        server = GrpcServer(service, dialects, _doors(settings, node, callers), telemetry.observers)
-        node.watch(server.health.node_changed)
+        peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
+        relay, mailbox = Relay(node, peer_limits), Mailbox(inbox, is_attached)
+        access = Access(None if settings.insecure else settings.require, Runes(node), accounts)
+        calls = Calls(access, settings.call_timeout, telemetry.observers)
+        served, health = _servicers(settings, relay, mailbox)
+        server = GrpcServer(served, calls, _server_options(settings))
+        node.watch(health.node_changed)
         metrics = await stack.enter_async_context(
-            telemetry.watching(Rooms(node, inbox, settings.inbox_path, mailbox, intake))
+            telemetry.observing(Sources(node, inbox, settings.data_path, intake, is_attached))
         )
         addresses = await server.start(settings.addresses)
         tasks = [_watched(node.run())]
@@ -114,8 +116,8 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
 
         def reload(settings: Settings) -> None:
             telemetry.reload(settings)
-            limits.set(_limits(settings))
-            callers.set(_caller_limits(settings))
+            peer_limits.set(_peer_rate(settings))
+            accounts.set(_caller_limits(settings))
 
         log.info(
             "gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path)
@@ -124,6 +126,7 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             yield Gateway(addresses, metrics, node, intake, attachment, reload)
         finally:
             log.info("gateway draining", seconds=settings.drain_time)
+            await health.drain()
             await server.drain(settings.drain_time)
             for task in tasks:
                 task.cancel()
@@ -163,13 +166,11 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
 
 
 def _watched(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run something for as long as the gateway lasts, and say so if it ends before."""
+    """Run something for as long as the gateway lasts, and log it if it ends before."""
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            log.critical(
-                "a part of the gateway has ended for a reason of our own; restart it", exc_info=error
-            )
+            log.critical("a part of the gateway has ended because of a bug; restart it", exc_info=error)
 
     task = asyncio.create_task(work)
     task.add_done_callback(ended)
@@ -188,49 +189,9 @@ def _node(settings: Settings) -> Lightningd:
     )
 
 
-def _doors(settings: Settings, node: Lightningd, callers: Callers) -> Doors:
-    tls = None
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        try:
-            tls = Tls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
-        except TlsError as error:
-            raise ListenError(f"Cannot listen with TLS: {error}.") from None
-    return Doors(
-        access=None if settings.insecure else Access(settings.require, Runes(node), callers),
-        tls=tls,
-        reflection=settings.reflection,
-        max_connections=settings.max_connections,
-        max_age=settings.max_connection_age if tls else 0.0,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst)
-
-
-def _caller_limits(settings: Settings) -> CallerLimits:
-    return CallerLimits(
-        settings.caller_calls,
-        settings.caller_messages_per_s,
-        settings.caller_bytes_per_s,
-        settings.peer_burst,
-    )
-
-
-def _inbox(settings: Settings) -> Inbox:
+def _inbox(settings: Settings) -> SqliteInbox:
     retention = Retention(settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000)
-    options = InboxOptions(heartbeat=settings.heartbeat)
-    return Inbox(lambda: _store(settings.inbox_path), retention, options)
-
-
-def _store(path: Path) -> SqliteStore:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make {path.parent} for the inbox ({error.strerror}); set data_dir"
-        ) from None
-    return SqliteStore(path)
+    return SqliteInbox(settings.inbox_path, retention, SqliteOptions(heartbeat=settings.heartbeat))
 
 
 def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:
@@ -241,4 +202,37 @@ def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachm
             settings, node.info.version if node.info else "", with_options=False
         ),
         node.start_plugin,
+    )
+
+
+def _servicers(settings: Settings, relay: Relay, mailbox: Mailbox) -> tuple[list[Servicer], Health]:
+    """Return all that is served, and the part that says whether the rest is ready."""
+    contracts: list[Servicer] = [
+        CustomMsgService(relay, mailbox, VERSION),
+        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set),
+    ]
+    names = [name for servicer in contracts for name in servicer.services]
+    health = Health(names)
+    described = [Reflection([*names, *health.services])] if settings.reflection else []
+    return [*contracts, health, *described], health
+
+
+def _server_options(settings: Settings) -> ServerOptions:
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        try:
+            tls = Tls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        except TlsError as error:
+            raise ListenError(f"Cannot listen with TLS: {error}.") from None
+    return ServerOptions(tls, settings.max_connections, settings.max_connection_age if tls else 0.0)
+
+
+def _peer_rate(settings: Settings) -> Rate:
+    return Rate(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst)
+
+
+def _caller_limits(settings: Settings) -> CallerLimits:
+    return CallerLimits(
+        settings.caller_calls,
+        Rate(settings.caller_messages_per_s, settings.caller_bytes_per_s, settings.peer_burst),
     )

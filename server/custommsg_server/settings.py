@@ -18,12 +18,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from custommsg_server.access.entry import Require
+from custommsg_server.access.access import Require
 from custommsg_server.access.policy import Policy
 from custommsg_server.api.dialects import DIALECTS, Dialect
 from custommsg_server.domain.address import Address
 from custommsg_server.domain.errors import UserError
-from custommsg_server.domain.types import NODES_OWN, parse_set
+from custommsg_server.domain.types import NODES_OWN, TypeSet, parse_range, parse_set
 
 PREFIX: Final = "CUSTOMMSG_"
 RELOADABLE: Final = {
@@ -58,38 +58,39 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         False,
-        description="Let everybody in who reaches an address above, without any credential, and without TLS also"
-        " where other machines reach it.",
+        description="Let in everybody who reaches an address above: no credential is needed, and no TLS, even where"
+        " other machines reach it.",
     )
     require: Require = Field(
         "rune",
         description="What a caller has to show: rune, client-cert, or rune-or-client-cert. A rune that is shown is"
-        " always checked. Health checks and reflection need nothing.",
+        " always checked. Health checks and reflection need no credential.",
     )
     tls_cert: Path | None = Field(
-        None, description="The server's certificate, PEM; then all TCP is TLS. Read again when it changes."
+        None,
+        description="The server's certificate (PEM); with it, all TCP connections use TLS. Read again when it changes.",
     )
-    tls_key: Path | None = Field(None, description="Its key, PEM, without a password.")
+    tls_key: Path | None = Field(None, description="Its key (PEM), without a password.")
     tls_client_ca: Path | None = Field(
         None,
-        description="What client certificates have to be signed by, PEM; then each TLS client needs one.",
+        description="The CA of client certificates (PEM); with it, each TLS client needs a certificate.",
     )
-    reflection: bool = Field(True, description="Tell whoever asks what the services look like.")
+    reflection: bool = Field(True, description="Offer gRPC server reflection.")
     max_connections: int = Field(10_000, ge=1, description="Connections at once; more are not accepted.")
     max_connection_age: float = Field(
         3600.0,
         ge=0,
-        description="Seconds after which a TLS connection has to be made anew, and so with certificates that are"
-        " valid then; its streams have 60 s more. 0 is never.",
+        description="Seconds after which a client has to open a new TLS connection, with certificates that are valid"
+        " then; its streams may go on for 60 s more. 0: never.",
     )
     caller_calls: int = Field(
-        1000, ge=0, description="Calls and streams that one caller may have at once; 0 is no limit."
+        1000, ge=0, description="Calls and streams that one caller may have at once; 0: no limit."
     )
     caller_messages_per_s: float = Field(
-        0.0, ge=0, description="Messages a second that one caller may send; 0 is no limit."
+        0.0, ge=0, description="Messages a second that one caller may send; 0: no limit."
     )
     caller_bytes_per_s: float = Field(
-        0.0, ge=0, description="Bytes a second that one caller may send, framing included; 0 is no limit."
+        0.0, ge=0, description="Bytes a second that one caller may send, framing included; 0: no limit."
     )
     rpc_file: Path | None = Field(
         None, description="lightningd's JSON-RPC socket. Default: LIGHTNING_DIR/NETWORK/lightning-rpc."
@@ -99,40 +100,46 @@ class Settings(BaseSettings):
     )
     network: str = Field("bitcoin", description="lightningd's network, as for lightning-cli.")
     call_timeout: float = Field(
-        30.0, gt=0, le=3600, description="Seconds that a call may take at most, whatever its caller allows."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a call may take at most, even if its deadline is later.",
     )
-    node_window: int = Field(
-        512, ge=1, le=65_536, description="Requests that lightningd may leave unanswered at once."
-    )
+    node_window: int = Field(512, ge=1, le=65_536, description="Requests in progress at lightningd at once.")
     node_max_waiting: int = Field(
         8192,
         ge=0,
         le=1_000_000,
-        description="Requests that may wait beyond these; more are refused as OVERLOADED.",
+        description="Requests that may wait for one of those; more are refused as OVERLOADED.",
     )
     node_probe_interval: float = Field(
-        5.0, gt=0, le=300, description="Seconds between two questions to lightningd whether it still answers."
+        5.0, gt=0, le=300, description="Seconds between two checks whether lightningd answers."
     )
     node_reply_timeout: float = Field(
         30.0,
         gt=0,
         le=3600,
         description="Seconds that lightningd may leave a request unanswered before the"
-        " connection to it is given up.",
+        " gateway closes the connection to it and opens a new one.",
     )
     peer_messages_per_s: float = Field(
-        10_000.0, ge=0, description="Messages a second that one peer may be sent; 0 is no limit."
+        10_000.0, ge=0, description="Messages a second that one peer may be sent; 0: no limit."
     )
     peer_bytes_per_s: float = Field(
         1_000_000.0,
         ge=0,
-        description="Bytes a second that one peer may be sent, framing included; 0 is no limit. A Core Lightning"
-        " peer reads no faster than the default, and the rest would fill the node's memory.",
+        description="Bytes a second that one peer may be sent, framing included; 0: no limit. A Core Lightning"
+        " peer reads no faster than the default; the rest would fill the node's memory.",
     )
     peer_burst: float = Field(
-        1.0, ge=0, le=3600, description="Seconds' worth of these that may be sent at once after a pause."
+        1.0,
+        ge=0,
+        le=3600,
+        description="Seconds' worth of these rates that may be sent at once after a pause.",
     )
-    receive: bool = Field(True, description="Have lightningd hand over what peers send.")
+    receive: bool = Field(
+        True, description="Receive what peers send: have lightningd run the gateway's plugin script."
+    )
     receive_types: Types = Field(
         ("0-65535",), description="The types of messages to keep: 37913, 0x9419 or 32768-65535, with commas."
     )
@@ -143,54 +150,62 @@ class Settings(BaseSettings):
     )
     accept_even_types: Types = Field(
         (),
-        description="Even types that lightningd is to accept; it drops a peer that sends any other. Written like"
+        description="Even types that lightningd accepts; it disconnects a peer that sends another one. Written like"
         " receive_types.",
     )
     data_dir: Path | None = Field(
-        None, description="Where the inbox is kept. Default: custommsg, beside lightningd's JSON-RPC socket."
+        None, description="The folder of the inbox. Default: custommsg, beside lightningd's JSON-RPC socket."
     )
     plugin_dir: Path | None = Field(
         None,
-        description="Where lightningd finds the script that attaches it, and its socket. Default: DATA_DIR.",
+        description="The folder of the plugin script that lightningd runs, and of its socket. Default: DATA_DIR.",
     )
     plugin_dir_for_node: str | None = Field(
         None,
-        description="The same folder as lightningd sees it, if that is another path: two containers, say.",
+        description="The same folder as lightningd sees it, if that is another path, as in two containers.",
     )
-    inbox_max_days: float = Field(30.0, gt=0, description="Days for which the inbox keeps what it took.")
+    inbox_max_days: float = Field(30.0, gt=0, description="Days for which the inbox keeps events.")
     inbox_max_mb: int = Field(
-        1024, ge=1, description="Megabytes that the inbox may hold; beyond them the oldest goes first."
+        1024,
+        ge=1,
+        description="Megabytes that the inbox may hold; beyond that the oldest events are deleted.",
     )
     heartbeat: float = Field(
-        10.0, gt=0, le=3600, description="Seconds after which a subscription with nothing to say says so."
+        10.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which a subscription without events sends its position.",
     )
     dialects: Annotated[tuple[Dialect, ...], NoDecode] = Field(
         DIALECTS,
-        description="Foreign contracts to serve beside our own, for clients that were written for them: cln"
-        " (cln.Node), greenlight (greenlight.Node), lnd (lnrpc.Lightning). None: an empty value.",
+        description="Contracts of others to serve beside custommsg.v1, for clients that were written for them: cln"
+        " (cln.Node), greenlight (greenlight.Node), lnd (lnrpc.Lightning). An empty value switches all off.",
     )
     lnd_types: Types = Field(
         ("32768-65535",),
         description="The types of messages that lnrpc.Lightning sends and streams. Written like receive_types.",
     )
     drain_time: float = Field(
-        20.0, ge=0, le=3600, description="Seconds that calls in flight may take after SIGTERM."
+        20.0, ge=0, le=3600, description="Seconds that calls in progress may take after SIGTERM."
     )
     metrics_listen: str = Field(
         "",
-        description="Where Prometheus may ask for metrics: host:port, then http://host:port/metrics. Default: nowhere.",
+        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Default:"
+        " nowhere.",
     )
     otel_endpoint: str = Field(
         "",
-        description="Where traces are sent, as OTLP over gRPC: http://127.0.0.1:4317. Needs the extra otel."
-        " Default: OTEL_EXPORTER_OTLP_ENDPOINT; without that there are no traces.",
+        description="Where to send traces, as OTLP over gRPC: http://127.0.0.1:4317. Needs the extra otel."
+        " Default: OTEL_EXPORTER_OTLP_ENDPOINT; without it there are no traces.",
     )
     log_calls: Literal["all", "failures", "none"] = Field(
-        "all", description="Which calls get a line in the log, at level info."
+        "all", description="Which calls are logged, at level info."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged: this level and above."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="How it is logged; auto is console on a terminal and json elsewhere."
+        "auto", description="The log's format; auto: console on a terminal, json elsewhere."
     )
 
     @field_validator(
@@ -208,7 +223,7 @@ class Settings(BaseSettings):
     @classmethod
     def _metrics_address(cls, value: str) -> str:
         if value and Address.parse(value).path is not None:
-            raise ValueError(f"{value!r} is no address for metrics; write host:port")
+            raise ValueError(f"{value!r} is not an address for metrics; write host:port")
         return value
 
     @field_validator("listen")
@@ -235,12 +250,13 @@ class Settings(BaseSettings):
         "rpc_file", "lightning_dir", "data_dir", "plugin_dir", "tls_cert", "tls_key", "tls_client_ca"
     )
     @classmethod
-    def _home(cls, value: Path | None) -> Path | None:
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # lightningd runs in another folder: a relative path would mean another place there.
         try:
-            return value.expanduser() if value else None
+            return value.expanduser().absolute() if value else None
         except RuntimeError:
             raise ValueError(
-                "there is no home directory here, so ~ means nothing; write the whole path"
+                "this user has no home directory, so ~ cannot be expanded; write the whole path"
             ) from None
 
     @model_validator(mode="after")
@@ -271,9 +287,9 @@ class Settings(BaseSettings):
         return parse_set(self.accept_even_types)
 
     @property
-    def lnd_type_set(self) -> frozenset[int]:
+    def lnd_type_set(self) -> TypeSet:
         """The types of messages that lnrpc.Lightning sends and streams."""
-        return parse_set(self.lnd_types)
+        return TypeSet(map(parse_range, self.lnd_types))
 
     @property
     def data_path(self) -> Path:
@@ -313,7 +329,7 @@ def load(
     for name in environ:
         if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.search(name):
             raise SettingsError(
-                f"The environment variable {name} is no setting. See custommsg-server serve --help."
+                f"The environment variable {name} is not a setting. See custommsg-server serve --help."
             )
     if config is None and environ.get(f"{PREFIX}CONFIG"):
         config = Path(environ[f"{PREFIX}CONFIG"])
@@ -344,10 +360,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"Cannot read the settings in {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The settings in {path} are no TOML: {error}.") from None
+        raise SettingsError(f"The settings in {path} are not valid TOML: {error}.") from None
     for key in content:
         if key not in Settings.model_fields:
-            raise SettingsError(f"{key} in {path} is no setting. See custommsg-server serve --help.")
+            raise SettingsError(f"{key} in {path} is not a setting. See custommsg-server serve --help.")
     return content
 
 

@@ -13,7 +13,7 @@ import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.access.macaroon import hex_of
+from custommsg_server.access.credentials import hex_of
 from support import nodes, processes
 from support.doors import Certificates, Metadata, rpcs, until_serving
 
@@ -46,7 +46,9 @@ async def test_no_rune_no_payload_and_no_key_is_ever_logged(
                 for rpc in rpcs(embedded.peer.id):
                     await rpc.call(channel, metadata)
                 for message in (b"\x94\x19" + PAYLOAD, b"\x77\x79" + PAYLOAD, b"\x00\x10" + PAYLOAD):
-                    request = pb.SendCustomMsgRequest(node_id=embedded.peer.id, msg=message)
+                    request = pb.SendCustomMsgRequest(
+                        message=pb.OutboundMsg(peer_id=embedded.peer.id, msg=message)
+                    )
                     call = stub.SendCustomMsg(request, metadata=metadata)
                     await asyncio.wait({asyncio.ensure_future(_ended(call))})
             await embedded.peer.send(embedded.id, b"\x94\x19" + PAYLOAD)
@@ -85,7 +87,9 @@ async def test_sigterm_under_load_loses_no_call_that_was_accepted(
                 while True:
                     number = next(numbers)
                     message = b"\x94\x19" + number.to_bytes(4, "big")
-                    request = pb.SendCustomMsgRequest(node_id=embedded.peer.id, msg=message)
+                    request = pb.SendCustomMsgRequest(
+                        message=pb.OutboundMsg(peer_id=embedded.peer.id, msg=message)
+                    )
                     try:
                         await stub.SendCustomMsg(request, metadata=metadata)
                     except grpc.aio.AioRpcError as error:
@@ -101,7 +105,7 @@ async def test_sigterm_under_load_loses_no_call_that_was_accepted(
                     while True:
                         message = pb.OutboundMsg(
                             number=(number := next(numbers)),
-                            node_id=embedded.peer.id,
+                            peer_id=embedded.peer.id,
                             msg=b"\x94\x19" + number.to_bytes(4, "big"),
                         )
                         await stream.write(pb.SendCustomMsgStreamRequest(messages=[message]))

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from custommsg_server.access.macaroon import hex_of
+from custommsg_server.access.credentials import hex_of
 from support import nodes
 from support.doors import Certificates, Metadata, Rpc, rpcs, until_serving
 from support.gateways import gateway
@@ -102,7 +102,9 @@ async def shown(kind: str, make_rune: MakeRune, node: nodes.Node) -> Metadata:
 def permitted(rpc: Rpc) -> tuple[str, str]:
     """Return what becomes of an RPC that may do all: its own outcome."""
     match rpc.method.name:
-        case "AckCustomMsgs" | "DeleteConsumer":
+        case "AckCustomMsgs":
+            return "INVALID_ARGUMENT", "INVALID_POSITION"
+        case "DeleteConsumer":
             return "NOT_FOUND", "CONSUMER_UNKNOWN"
         case _:
             return "OK", ""

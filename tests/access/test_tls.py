@@ -24,7 +24,7 @@ from support.gateways import gateway
 from support.keys import node_id
 from support.standin import StandIn
 
-REQUEST = pb.SendCustomMsgRequest(node_id=node_id(), msg_hex="9c4101")
+REQUEST = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"))
 
 
 def serial(address: str, certificates: Certificates, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from custommsg_server.api.server import SERVICE
+from custommsg_server.api.service import SERVICE
 from support.gateways import gateway
 from support.standin import StandIn
 

@@ -22,10 +22,10 @@ from support.keys import NOT_A_POINT, node_id
 
 peers = (
     st.builds(
-        lambda raw: {"node_id": raw}, st.sampled_from([node_id(), NOT_A_POINT]) | st.binary(max_size=40)
+        lambda raw: {"peer_id": raw}, st.sampled_from([node_id(), NOT_A_POINT]) | st.binary(max_size=40)
     )
     | st.builds(
-        lambda text: {"node_id_hex": text},
+        lambda text: {"peer_id_hex": text},
         st.sampled_from([node_id().hex(), "", "zz"]) | st.text(max_size=70),
     )
     | st.just({})
@@ -50,7 +50,10 @@ messages = (
     | st.just({})
 )
 requests: st.SearchStrategy[dict[str, Any]] = st.builds(
-    lambda peer, message, check: peer | message | {"validate_only": check}, peers, messages, st.booleans()
+    lambda peer, message, check: {"message": pb.OutboundMsg(**peer | message), "validate_only": check},
+    peers,
+    messages,
+    st.booleans(),
 )
 
 

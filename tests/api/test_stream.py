@@ -23,13 +23,13 @@ from support.standin import StandIn
 PEERS = [node_id(number) for number in (1, 2, 3)]
 NO_LIMITS = {"peer_messages_per_s": 0, "peer_bytes_per_s": 0, "receive": False}
 
-good = st.sampled_from(PEERS).map(lambda peer: {"node_id": peer})
+good = st.sampled_from(PEERS).map(lambda peer: {"peer_id": peer})
 bad = st.sampled_from(
     [
-        {"node_id": NOT_A_POINT, "msg": b"\x9c\x41"},
-        {"node_id": PEERS[0], "msg": b""},
-        {"node_id": PEERS[0], "msg": b"\x00\x12"},
-        {"node_id_hex": "zz", "msg": b"\x9c\x41"},
+        {"peer_id": NOT_A_POINT, "msg": b"\x9c\x41"},
+        {"peer_id": PEERS[0], "msg": b""},
+        {"peer_id": PEERS[0], "msg": b"\x00\x12"},
+        {"peer_id_hex": "zz", "msg": b"\x9c\x41"},
         {},
     ]
 )
@@ -38,7 +38,7 @@ batches = st.lists(st.lists(good | bad, max_size=30), max_size=8)
 
 def numbered(item: dict[str, Any], number: int) -> pb.OutboundMsg:
     """Make a message that carries its number, if it is a good one."""
-    if set(item) == {"node_id"}:
+    if set(item) == {"peer_id"}:
         item = item | {"msg": b"\x9c\x41" + number.to_bytes(4, "big")}
     return pb.OutboundMsg(number=number, **item)
 
@@ -127,7 +127,7 @@ def test_any_mix_gets_one_result_each_in_order_and_nothing_twice(tmp_path: Path)
                 sent = sent_to(recorded, peer, before)
                 assert sent == sorted(set(sent)), "in the order of the stream, nothing twice"
                 if cancel_after is None:
-                    assert sent == [n for n, m in messages.items() if len(m.msg) == 6 and m.node_id == peer]
+                    assert sent == [n for n, m in messages.items() if len(m.msg) == 6 and m.peer_id == peer]
 
         run()
 
@@ -153,7 +153,7 @@ async def stub(node: StandIn) -> Any:
 async def test_over_a_limit_a_call_is_refused_and_a_stream_is_held_back(stub: Any) -> None:
     """The call says when to come back; the stream comes to its end by itself."""
     requests = [
-        pb.SendCustomMsgStreamRequest(messages=[numbered({"node_id": PEERS[0]}, number)])
+        pb.SendCustomMsgStreamRequest(messages=[numbered({"peer_id": PEERS[0]}, number)])
         for number in range(40)
     ]
     results = await send_all(stub, requests, None)
@@ -161,7 +161,9 @@ async def test_over_a_limit_a_call_is_refused_and_a_stream_is_held_back(stub: An
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asyncio.gather(
             *(
-                stub.SendCustomMsg(pb.SendCustomMsgRequest(node_id=PEERS[0], msg_hex="9c41"))
+                stub.SendCustomMsg(
+                    pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=PEERS[0], msg_hex="9c41"))
+                )
                 for _ in range(20)
             )
         )
@@ -172,7 +174,7 @@ async def test_a_deadline_that_the_limits_would_pass_is_told_for_each_message(
     stub: Any, node: StandIn
 ) -> None:
     """NOT_SENT, and it is true."""
-    batch = [numbered({"node_id": PEERS[0]}, number) for number in range(200)]
+    batch = [numbered({"peer_id": PEERS[0]}, number) for number in range(200)]
     call = stub.SendCustomMsgStream(timeout=1.0)
     await call.write(pb.SendCustomMsgStreamRequest(messages=batch[:10]))
     first = await call.read()
@@ -204,7 +206,7 @@ async def test_a_stream_of_a_gateway_that_stops_gets_its_results_first(node: Sta
         while not (await stub.GetInfo(pb.GetInfoRequest())).node_link_up:
             await asyncio.sleep(0)
         call = stub.SendCustomMsgStream()
-        await call.write(pb.SendCustomMsgStreamRequest(messages=[numbered({"node_id": PEERS[0]}, 1)]))
+        await call.write(pb.SendCustomMsgStreamRequest(messages=[numbered({"peer_id": PEERS[0]}, 1)]))
         await node.wait_sent(1)
         stopping = asyncio.create_task(running.__aexit__(None, None, None))
         await asyncio.sleep(0)
@@ -222,7 +224,7 @@ async def test_many_streams_are_held_back_and_none_is_refused(node: StandIn) -> 
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
             while not (await stub.GetInfo(pb.GetInfoRequest())).node_link_up:
                 await asyncio.sleep(0)
-            requests = requests_of([[{"node_id": PEERS[0]}] * 20] * 10, 0)
+            requests = requests_of([[{"peer_id": PEERS[0]}] * 20] * 10, 0)
             streams = await asyncio.gather(*(send_all(stub, requests, None) for _ in range(20)))
     for results in streams:
         assert [result.WhichOneof("outcome") for result in results] == ["status"] * 200

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from custommsg_server.api.server import SERVICE
+from custommsg_server.api.service import SERVICE
 from support.gateways import gateway
 from support.keys import node_id
 from support.standin import SENT, StandIn
 
 BIN = Path(sys.executable).parent
-REQUEST = json.dumps({"node_id_hex": node_id().hex(), "msg_hex": "9c4168656c6c6f"})
+REQUEST = json.dumps({"message": {"peer_id_hex": node_id().hex(), "msg_hex": "9c4168656c6c6f"}})
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_grpcurl_lists_describes_and_calls(address: str, node: StandIn) ->
 
 async def test_grpcurl_shows_why_a_call_failed(address: str) -> None:
     """The exit status is 64 + the code; the details are readable."""
-    poison = json.dumps({"node_id_hex": node_id().hex(), "msg_hex": ""})
+    poison = json.dumps({"message": {"peer_id_hex": node_id().hex(), "msg_hex": ""}})
     status, answer = await grpcurl(address, f"{SERVICE}/SendCustomMsg", data=poison)
     assert status == 64 + 3
     assert "InvalidArgument" in answer

@@ -36,7 +36,9 @@ async def shown(stage: Stage, *restrictions: list[str]) -> tuple[tuple[str, str]
 
 def request(stage: Stage, message_type: int = 0x9419) -> pb.SendCustomMsgRequest:
     """Return a request to send."""
-    return pb.SendCustomMsgRequest(node_id=stage.node.peer.id, msg=message_type.to_bytes(2, "big") + b"hello")
+    return pb.SendCustomMsgRequest(
+        message=pb.OutboundMsg(peer_id=stage.node.peer.id, msg=message_type.to_bytes(2, "big") + b"hello")
+    )
 
 
 async def test_a_rune_is_held_to_what_it_says(guarded_stage: Stage) -> None:

@@ -30,7 +30,7 @@ async def failed(call: Any) -> tuple[str, str, dict[str, str]]:
 
 def to_peer(stage: Stage, **message: Any) -> pb.SendCustomMsgRequest:
     """Make a request to the connected peer."""
-    return pb.SendCustomMsgRequest(node_id=stage.node.peer.id, **message)
+    return pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=stage.node.peer.id, **message))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ async def test_validate_only_runs_the_nodes_checks_and_sends_nothing(stage: Stag
     request = to_peer(stage, msg_hex="9c4101")
     request.validate_only = True
     assert (await stage.stub.SendCustomMsg(request)).status == "Checked, not sent"
-    stranger = pb.SendCustomMsgRequest(node_id=node_id(), msg_hex="9c4101", validate_only=True)
+    stranger = pb.SendCustomMsgRequest(
+        message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"), validate_only=True
+    )
     assert (await failed(stage.stub.SendCustomMsg(stranger)))[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
     await stage.stub.SendCustomMsg(to_peer(stage, msg_hex="9c4102"))
     assert (await stage.node.peer.next_message()).payload == b"\x02"
@@ -89,7 +91,7 @@ async def test_validate_only_runs_the_nodes_checks_and_sends_nothing(stage: Stag
 async def test_a_peer_that_the_node_does_not_know_is_not_found(stage: Stage) -> None:
     """A stranger, and the node itself."""
     for unknown in (node_id(), stage.node.id):
-        request = pb.SendCustomMsgRequest(node_id=unknown, msg_hex="9c41")
+        request = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=unknown, msg_hex="9c41"))
         assert (await failed(stage.stub.SendCustomMsg(request)))[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
 
 
@@ -106,25 +108,27 @@ async def test_a_peer_without_a_channel_is_unknown_once_it_has_left(stage: Stage
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ({"node_id": NOT_A_POINT, "msg_hex": "9c41"}, "INVALID_NODE_ID"),
-        ({"node_id": b"", "msg_hex": "9c41"}, "INVALID_NODE_ID"),
+        ({"peer_id": NOT_A_POINT, "msg_hex": "9c41"}, "INVALID_NODE_ID"),
+        ({"peer_id": b"", "msg_hex": "9c41"}, "INVALID_NODE_ID"),
         ({"msg_hex": "9c41"}, "INVALID_NODE_ID"),
-        ({"node_id_hex": "02" * 34, "msg_hex": "9c41"}, "INVALID_NODE_ID"),
-        ({"node_id": node_id()}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "msg": b""}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "msg": b"\x9c"}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "msg": b"\x9c" * 65_536}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "msg_hex": "9c4"}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "msg_hex": "9c 41"}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "typed_msg": pb.TypedMsg(type=65_536)}, "INVALID_MESSAGE"),
-        ({"node_id": node_id(), "typed_msg": pb.TypedMsg(type=18)}, "INTERNAL_MESSAGE_TYPE"),
+        ({"peer_id_hex": "02" * 34, "msg_hex": "9c41"}, "INVALID_NODE_ID"),
+        ({"peer_id": node_id()}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "msg": b""}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "msg": b"\x9c"}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "msg": b"\x9c" * 65_536}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "msg_hex": "9c4"}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "msg_hex": "9c 41"}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "typed_msg": pb.TypedMsg(type=65_536)}, "INVALID_MESSAGE"),
+        ({"peer_id": node_id(), "typed_msg": pb.TypedMsg(type=18)}, "INTERNAL_MESSAGE_TYPE"),
     ],
 )
 async def test_poison_is_refused_and_the_node_lives(
     stage: Stage, request_: dict[str, Any], reason: str
 ) -> None:
     """What lightningd would refuse or die of never gets to it: afterwards it still relays."""
-    outcome = await failed(stage.stub.SendCustomMsg(pb.SendCustomMsgRequest(**request_)))
+    outcome = await failed(
+        stage.stub.SendCustomMsg(pb.SendCustomMsgRequest(message=pb.OutboundMsg(**request_)))
+    )
     assert outcome[:2] == ("INVALID_ARGUMENT", reason)
     await stage.stub.SendCustomMsg(to_peer(stage, msg_hex="9c41"))
     assert (await stage.node.peer.next_message()).type == 40001
@@ -154,7 +158,7 @@ async def test_the_gateway_and_the_node_agree_on_every_type(stage: Stage) -> Non
 async def test_peers_and_the_node_are_described(stage: Stage) -> None:
     """What ListPeers and GetInfo say is what the node says."""
     [peer] = (await stage.stub.ListPeers(pb.ListPeersRequest())).peers
-    assert (peer.node_id, peer.node_id_hex) == (stage.node.peer.id, stage.node.peer.id.hex())
+    assert (peer.peer_id, peer.peer_id_hex) == (stage.node.peer.id, stage.node.peer.id.hex())
     assert (peer.connected, peer.num_channels) == (True, 0)
     assert peer.address.startswith("127.0.0.1:")
     info = await stage.stub.GetInfo(pb.GetInfoRequest())

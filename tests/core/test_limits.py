@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.core.limits import FRAMING, MAX_PEERS, Limits, PeerLimits
+from custommsg_server.core.limits import FRAMING, MAX_KEYS, PeerLimits, Rate
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.wire import NodeId, join_message
 from custommsg_server.node.port import Outbound
@@ -31,34 +31,34 @@ def outbound(size: int, peer: int = 1) -> Outbound:
 def test_a_burst_passes_and_what_is_beyond_says_when_to_come_back() -> None:
     """OVERLOADED carries the time after which the same message passes."""
     clock = Clock()
-    limits = PeerLimits(Limits(messages_per_s=10, burst=1), clock)
+    limits = PeerLimits(Rate(messages_per_s=10, burst=1), clock)
     for _ in range(11):
-        limits.take_now(node_id(), 100)
+        limits.take(outbound(100))
     with pytest.raises(RelayError) as caught:
-        limits.take_now(node_id(), 100)
+        limits.take(outbound(100))
     assert caught.value.reason is Reason.OVERLOADED
     assert caught.value.retry_after == pytest.approx(0.1)
-    limits.take_now(node_id(2), 100)
+    limits.take(outbound(100, 2))
     clock.now += 0.1001
-    limits.take_now(node_id(), 100)
+    limits.take(outbound(100))
 
 
 def test_bytes_count_with_their_framing() -> None:
     """A peer reads 1,000,000 bytes a second, the 34 that the transport adds to each message included."""
     clock = Clock()
-    limits = PeerLimits(Limits(bytes_per_s=1000, burst=0), clock)
-    limits.take_now(node_id(), 1000 - FRAMING)
+    limits = PeerLimits(Rate(bytes_per_s=1000, burst=0), clock)
+    limits.take(outbound(1000 - FRAMING))
     clock.now += 0.99
     with pytest.raises(RelayError):
-        limits.take_now(node_id(), 2)
+        limits.take(outbound(2))
     clock.now += 0.0101
-    limits.take_now(node_id(), 2)
+    limits.take(outbound(2))
 
 
 def test_a_stream_waits_instead() -> None:
     """What is reserved is accounted for at once, so that those who follow wait behind it."""
     clock = Clock()
-    limits = PeerLimits(Limits(messages_per_s=100, burst=0.5), clock)
+    limits = PeerLimits(Rate(messages_per_s=100, burst=0.5), clock)
     assert limits.reserve([outbound(10)] * 51) == 0
     assert limits.reserve([outbound(10)] * 100) == pytest.approx(1.0)
     assert limits.reserve([outbound(10)]) == pytest.approx(1.01)
@@ -67,7 +67,7 @@ def test_a_stream_waits_instead() -> None:
 
 def test_what_was_given_back_was_never_taken() -> None:
     """A batch whose deadline comes first is not sent, and weighs on nobody."""
-    limits = PeerLimits(Limits(messages_per_s=10, burst=0), Clock())
+    limits = PeerLimits(Rate(messages_per_s=10, burst=0), Clock())
     limits.reserve([outbound(10)] * 5)
     limits.give_back([outbound(10)] * 5)
     assert limits.reserve([outbound(10)]) == 0
@@ -75,18 +75,18 @@ def test_what_was_given_back_was_never_taken() -> None:
 
 def test_no_limit_is_no_limit() -> None:
     """0 switches a limit off."""
-    limits = PeerLimits(Limits(), Clock())
+    limits = PeerLimits(Rate(), Clock())
     for _ in range(10_000):
-        limits.take_now(node_id(), 65_535)
+        limits.take(outbound(65_535))
     assert limits.reserve([outbound(65_535)] * 100) == 0
 
 
 def test_the_memory_of_peers_is_bounded() -> None:
     """Whoever writes to ever new peers fills nothing."""
-    limits = PeerLimits(Limits(messages_per_s=1, burst=1), Clock())
-    for number in range(MAX_PEERS + 10):
-        limits.take_now(NodeId(b"\x02" + number.to_bytes(32, "big")), 10)
-    assert len(limits._free_at) == MAX_PEERS
+    limits = PeerLimits(Rate(messages_per_s=1, burst=1), Clock())
+    for number in range(MAX_KEYS + 10):
+        limits.take(Outbound(NodeId(b"\x02" + number.to_bytes(32, "big")), join_message(40001, b"")))
+    assert len(limits._buckets._full_at) == MAX_KEYS
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(2, 5000), st.booleans()), max_size=200))
@@ -94,7 +94,7 @@ def test_no_more_passes_than_the_rate_and_the_burst_allow(steps: list[tuple[floa
     """Whatever the mix of calls and streams: over any run, what passed is within rate x time + burst."""
     clock = Clock()
     rate, burst = 10_000.0, 1.0
-    limits = PeerLimits(Limits(bytes_per_s=rate, burst=burst), clock)
+    limits = PeerLimits(Rate(bytes_per_s=rate, burst=burst), clock)
     passed, largest = 0, 0
     for pause, size, stream in steps:
         clock.now += pause
@@ -102,7 +102,7 @@ def test_no_more_passes_than_the_rate_and_the_burst_allow(steps: list[tuple[floa
             clock.now += limits.reserve([outbound(size)])
         else:
             try:
-                limits.take_now(node_id(), size)
+                limits.take(outbound(size))
             except RelayError as error:
                 assert error.retry_after is not None
                 assert error.retry_after > 0

@@ -105,7 +105,11 @@ async def test_messages_pass_both_ways(stage: Stage) -> None:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
         subscription = stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest())
         await subscription.initial_metadata()
-        await stub.SendCustomMsg(pb.SendCustomMsgRequest(node_id=stage.peer.id, msg_hex="9c41" + b"hi".hex()))
+        await stub.SendCustomMsg(
+            pb.SendCustomMsgRequest(
+                message=pb.OutboundMsg(peer_id=stage.peer.id, msg_hex="9c41" + b"hi".hex())
+            )
+        )
         assert (await stage.peer.received.next()).message == b"\x9c\x41hi"
         await stage.peer.send(stage.node_id, b"\x9c\x41back")
         async with asyncio.timeout(20):

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from custommsg.v1 import custommsg_pb2 as pb
 from custommsg_server.api.status import CODES, code_of, status_of
 from custommsg_server.domain.errors import Reason, RelayError
 
@@ -16,25 +17,33 @@ PROTO = Path(__file__).parents[2] / "proto/custommsg/v1/custommsg.proto"
 
 
 def documented() -> set[tuple[str, str]]:
-    """Return the (reason, code) rows of the table in the contract's comment."""
-    return set(re.findall(r"^//   ([A-Z_]+) +([A-Z_]+) ", PROTO.read_text(), re.MULTILINE))
+    """Return the reasons of the contract's enum, each with the codes that its comment names."""
+    found = set()
+    for comment, name in re.findall(
+        r"((?:^ *//.*\n)+) *REASON_(\w+) = \d+;", PROTO.read_text(), re.MULTILINE
+    ):
+        codes = {code.name for code in grpc.StatusCode} & set(re.findall(r"\b[A-Z_]{4,}\b", comment))
+        found |= {(name, code) for code in codes}
+    return found
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_a_code_and_a_row_in_the_contract(reason: Reason) -> None:
+def test_every_reason_has_a_code_and_a_value_in_the_contract(reason: Reason) -> None:
     """None is missing, in either place."""
     assert (reason.name, CODES[reason].name) in documented()
+    assert f"REASON_{reason.name}" in set(pb.Reason.keys())
 
 
 def test_the_contract_documents_nothing_else() -> None:
     """A reason that is gone from the code is gone from the contract."""
     rows = {(reason.name, code.name) for reason, code in CODES.items()}
     assert documented() - rows == {("OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED")}
+    assert len(pb.Reason.keys()) == len(Reason) + 1
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_error_carries_its_details(reason: Reason) -> None:
-    """ErrorInfo always, BadRequest for a field at fault, RetryInfo where a retry is safe."""
+    """ErrorInfo always, BadRequest for a field that is wrong, RetryInfo where a retry is safe."""
     error = RelayError(reason, "why", field="msg", metadata={"k": "v"}, retry_after=1.5)
     status = status_of(error)
     assert (status.code, status.message) == (CODES[reason].value[0], "why")

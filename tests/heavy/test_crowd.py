@@ -43,7 +43,7 @@ async def test_an_honest_caller_is_served_beside_a_crowd(node: nodes.Node) -> No
         async with grpc.aio.insecure_channel(address) as channel:
             await until_serving(channel)
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
-            request = pb.SendCustomMsgRequest(node_id=node.peer.id, msg_hex="9419ab")
+            request = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node.peer.id, msg_hex="9419ab"))
 
             async def latency() -> float:
                 taken = []
@@ -62,7 +62,7 @@ async def test_an_honest_caller_is_served_beside_a_crowd(node: nodes.Node) -> No
             ]
             streams = [
                 custommsg_pb2_grpc.CustomMsgServiceStub(crowd[number % 10]).SubscribeCustomMsgs(
-                    pb.SubscribeCustomMsgsRequest(types=[0x9419]), metadata=metadata
+                    pb.SubscribeCustomMsgsRequest(filter=pb.EventFilter(types=[0x9419])), metadata=metadata
                 )
                 for number in range(STREAMS)
             ]

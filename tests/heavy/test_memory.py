@@ -113,7 +113,7 @@ async def test_a_stream_to_a_node_that_stops_is_held_back(
                 peer, payload = node_id(), bytes(size - 2)
                 for start in range(0, count, 100):
                     batch = [
-                        pb.OutboundMsg(number=n, node_id=peer, msg=b"\x9c\x41" + payload)
+                        pb.OutboundMsg(number=n, peer_id=peer, msg=b"\x9c\x41" + payload)
                         for n in range(start, start + 100)
                     ]
                     await call.write(pb.SendCustomMsgStreamRequest(messages=batch))

@@ -51,7 +51,9 @@ async def test_what_it_installs_is_the_gateway(installed: Path, short_path: Path
         async with grpc.aio.insecure_channel(address) as channel:
             await until_serving(channel)
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
-            request = pb.SendCustomMsgRequest(node_id=node.peer.id, msg_hex="9c41" + b"hi".hex())
+            request = pb.SendCustomMsgRequest(
+                message=pb.OutboundMsg(peer_id=node.peer.id, msg_hex="9c41" + b"hi".hex())
+            )
             await stub.SendCustomMsg(request)
             assert (await node.peer.received.next()).message == b"\x9c\x41hi"
         await node.call("plugin", subcommand="stop", plugin=installed.name)

@@ -17,8 +17,12 @@ from support.standin import StandIn
 
 PAYLOAD = b"a payload that nobody but the peer may read"
 RUNE = "cm9Rc2VjcmV0LXJ1bmUtdGhhdC1ub2JvZHktbWF5LXJlYWQ9"
-REQUEST = pb.SendCustomMsgRequest(node_id=node_id(), typed_msg=pb.TypedMsg(type=40_001, payload=PAYLOAD))
-BAD = pb.SendCustomMsgRequest(node_id=node_id(), typed_msg=pb.TypedMsg(type=18, payload=PAYLOAD))
+REQUEST = pb.SendCustomMsgRequest(
+    message=pb.OutboundMsg(peer_id=node_id(), typed_msg=pb.TypedMsg(type=40_001, payload=PAYLOAD))
+)
+BAD = pb.SendCustomMsgRequest(
+    message=pb.OutboundMsg(peer_id=node_id(), typed_msg=pb.TypedMsg(type=18, payload=PAYLOAD))
+)
 
 
 async def test_a_call_leaves_a_line_that_says_what_happened(node: StandIn) -> None:
@@ -36,7 +40,7 @@ async def test_a_call_leaves_a_line_that_says_what_happened(node: StandIn) -> No
             await gateway.stub.SendCustomMsg(BAD)
         assert '"code": "INVALID_ARGUMENT"' in await gateway.program.line("INTERNAL_MESSAGE_TYPE")
         stream = gateway.stub.SendCustomMsgStream()
-        message = pb.OutboundMsg(number=1, node_id=node_id(), msg_hex="9c4101")
+        message = pb.OutboundMsg(number=1, peer_id=node_id(), msg_hex="9c4101")
         await stream.write(pb.SendCustomMsgStreamRequest(messages=[message] * 3))
         await stream.done_writing()
         while await stream.read() is not grpc.aio.EOF:

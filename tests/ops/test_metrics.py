@@ -17,7 +17,7 @@ from support.standin import StandIn
 
 SEND = "custommsg.v1.CustomMsgService/SendCustomMsg"
 STREAM = "custommsg.v1.CustomMsgService/SendCustomMsgStream"
-REQUEST = pb.SendCustomMsgRequest(node_id=node_id(), msg_hex="9c4101")
+REQUEST = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"))
 
 
 async def test_each_call_counts_with_its_method_its_code_and_its_reason(node: StandIn) -> None:
@@ -30,7 +30,10 @@ async def test_each_call_counts_with_its_method_its_code_and_its_reason(node: St
     async with app.running(options) as gateway, Stub(gateway) as stub:
         await stub.SendCustomMsg(REQUEST)
         node.on_send = refuse
-        for request in (REQUEST, pb.SendCustomMsgRequest(node_id=b"no", msg_hex="9c4101")):
+        for request in (
+            REQUEST,
+            pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=b"no", msg_hex="9c4101")),
+        ):
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.SendCustomMsg(request)
         metrics = await scrape(str(gateway.metrics))
@@ -50,8 +53,8 @@ async def test_a_streams_messages_are_counted_while_it_runs(node: StandIn) -> No
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False)
     async with app.running(options) as gateway, Stub(gateway) as stub:
         stream = stub.SendCustomMsgStream()
-        good = pb.OutboundMsg(number=1, node_id=node_id(), msg_hex="9c4101")
-        bad = pb.OutboundMsg(number=2, node_id=node_id(), msg_hex="00")
+        good = pb.OutboundMsg(number=1, peer_id=node_id(), msg_hex="9c4101")
+        bad = pb.OutboundMsg(number=2, peer_id=node_id(), msg_hex="00")
         await stream.write(pb.SendCustomMsgStreamRequest(messages=[good, bad, good]))
         await stream.read()
         metrics = await scrape(str(gateway.metrics))

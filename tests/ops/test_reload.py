@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from custommsg_server import app
-from custommsg_server.access.callers import CallerLimits, Callers
-from custommsg_server.core.limits import Limits, PeerLimits
+from custommsg_server.access.accounts import Accounts, CallerLimits
+from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.wire import join_message
+from custommsg_server.node.port import Outbound
 from custommsg_server.settings import RELOADABLE, Settings
 from support.gateways import settings
 from support.keys import node_id
@@ -15,23 +17,24 @@ from support.standin import StandIn
 
 
 def test_what_may_be_changed_is_a_setting() -> None:
-    """A name that is none would never change."""
+    """A name that is not a setting would never change."""
     assert set(Settings.model_fields) > RELOADABLE
 
 
 def test_a_peers_limits_change_for_what_is_sent_next() -> None:
     """What was sent before stays on its account."""
-    limits = PeerLimits(Limits(messages_per_s=1, burst=0), clock=lambda: 0.0)
-    limits.take_now(node_id(), 10)
+    limits = PeerLimits(Rate(messages_per_s=1, burst=0), clock=lambda: 0.0)
+    message = Outbound(node_id(), join_message(40001, b""))
+    limits.take(message)
     with pytest.raises(RelayError):
-        limits.take_now(node_id(), 10)
-    limits.set(Limits(messages_per_s=1, burst=10))
-    limits.take_now(node_id(), 10)
+        limits.take(message)
+    limits.set(Rate(messages_per_s=1, burst=10))
+    limits.take(message)
 
 
 def test_a_callers_limits_change_for_its_next_call() -> None:
     """Its calls that run go on."""
-    callers = Callers(CallerLimits(calls=1))
+    callers = Accounts(CallerLimits(calls=1))
     callers.begin("somebody")
     with pytest.raises(RelayError):
         callers.begin("somebody")

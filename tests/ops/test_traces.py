@@ -23,7 +23,9 @@ from support.standin import StandIn
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
 PAYLOAD = b"nobody's business"
-REQUEST = pb.SendCustomMsgRequest(node_id=node_id(), typed_msg=pb.TypedMsg(type=40_001, payload=PAYLOAD))
+REQUEST = pb.SendCustomMsgRequest(
+    message=pb.OutboundMsg(peer_id=node_id(), typed_msg=pb.TypedMsg(type=40_001, payload=PAYLOAD))
+)
 
 
 @pytest.fixture
@@ -45,9 +47,9 @@ async def test_a_call_is_a_span_in_the_callers_trace_with_a_child_for_each_stage
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
             await stub.SendCustomMsg(REQUEST, metadata=(PARENT, ("rune", "a-rune")))
             with pytest.raises(grpc.aio.AioRpcError):
-                await stub.SendCustomMsg(pb.SendCustomMsgRequest(node_id=b"no"))
+                await stub.SendCustomMsg(pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=b"no")))
             stream = stub.SendCustomMsgStream()
-            message = pb.OutboundMsg(number=1, node_id=node_id(), msg_hex="9c4101")
+            message = pb.OutboundMsg(number=1, peer_id=node_id(), msg_hex="9c4101")
             await stream.write(pb.SendCustomMsgStreamRequest(messages=[message]))
             await stream.done_writing()
             while await stream.read() is not grpc.aio.EOF:

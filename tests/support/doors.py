@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2, lnd_pb2
-from custommsg_server.api.server import SERVICE
+from custommsg_server.api.service import SERVICE
 from custommsg_server.api.status import DETAILS_KEY
 
 Metadata = Sequence[tuple[str, str]]
@@ -104,7 +104,7 @@ class Rpc:
                 call = callable_(self.request, metadata=metadata, timeout=20)
                 await call.wait_for_connection()
                 if not any(key == "custommsg-position" for key, _ in await call.initial_metadata() or ()):
-                    await call.read()
+                    await call.read()  # our own contract's first response, or the error
                 call.cancel()
             else:
                 await callable_(self.request, metadata=metadata, timeout=20)
@@ -118,16 +118,23 @@ def rpcs(peer: bytes, message_type: int = 0x9419) -> list[Rpc]:
     """Return every RPC of every service of the gateway, with a request that would succeed."""
     message = message_type.to_bytes(2, "big") + b"\xab\xcd"
     requests: dict[str, dict[str, Any]] = {
-        "SendCustomMsg": {"node_id": peer, "msg": message},
-        "SendCustomMsgStream": {"messages": [{"number": 1, "node_id": peer, "msg": message}]},
-        "SubscribeCustomMsgs": {"types": [message_type], "node_ids": [peer]},
+        "custommsg.v1.SendCustomMsgRequest": {"message": {"peer_id": peer, "msg": message}},
+        "cln.SendcustommsgRequest": {"node_id": peer, "msg": message},
+        "SendCustomMsgStream": {"messages": [{"number": 1, "peer_id": peer, "msg": message}]},
+        "SubscribeCustomMsgs": {"filter": {"types": [message_type], "peer_ids": [peer]}},
+        "ListEvents": {"filter": {"types": [message_type], "peer_ids": [peer]}},
         "SendCustomMessage": {"peer": peer, "type": message_type, "data": b"\xab\xcd"},
         "ConnectPeer": {"addr": {"pubkey": peer.hex(), "host": "127.0.0.1:9"}},
         "AckCustomMsgs": {"consumer": "nobody"},
         "DeleteConsumer": {"consumer": "nobody"},
     }
     return [
-        Rpc(method, GetMessageClass(method.input_type)(**requests.get(method.name, {})))
+        Rpc(
+            method,
+            GetMessageClass(method.input_type)(
+                **requests.get(method.input_type.full_name, requests.get(method.name, {}))
+            ),
+        )
         for file in (pb, cln_pb2, greenlight_pb2, lnd_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods

@@ -1,4 +1,4 @@
-"""`custommsg-server certs`: a CA, a server's certificate and a client's, for a start."""
+"""`custommsg-server certs`: a CA, a certificate for the server and one for a client."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
     """Make a CA, and with it certificates for a server and a client; return the files that were written.
 
     Args:
-        folder: where; it is made if there is none.
+        folder: where to write them; it is created if it does not exist.
         hosts: names and IP addresses under which the server is reached.
         client: the client's name, by which the gateway knows it.
 

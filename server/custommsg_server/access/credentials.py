@@ -1,31 +1,73 @@
-"""What a call shows of its caller: a rune in its metadata, a client certificate on its connection."""
+"""What a call shows of its caller: a rune in its metadata, a client certificate on its connection.
+
+A rune comes in the metadata key `rune`, or as the clients of the dialects send it: LND's in `macaroon`, Greenlight's in
+`glrune`. A rune is base64url text. LND's clients send the bytes of their macaroon file as hex digits: there the bytes
+are the text of the rune.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 import grpc
 
-from custommsg_server.access import macaroon
-
 RUNE_KEY: Final = "rune"
+MACAROON_KEY: Final = "macaroon"
+GREENLIGHT_KEY: Final = "glrune"
+MAX_SIZE: Final = 4096
+"""Bytes of a rune: more than any real one has."""
+_RUNE: Final = re.compile(rb"[A-Za-z0-9_-]+={0,2}")
 
 
 def rune_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-    """Return the rune of a call, or None; LND's clients show it as a macaroon."""
+    """Return the rune of a call, or None."""
     metadata = context.invocation_metadata() or ()
     for key, value in metadata:
         if key == RUNE_KEY:
             return value if isinstance(value, str) else value.decode("ascii", "replace")
-    return macaroon.rune_of(metadata)
+    return rune_of_dialect(metadata)
+
+
+def rune_of_dialect(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """Return the rune that a call carries in the way of a dialect, or None.
+
+    None also for what is not a rune, such as a macaroon that LND has made: that caller shows no credential.
+    """
+    for key, value in metadata:
+        if isinstance(value, bytes):
+            continue
+        if key == MACAROON_KEY:
+            return rune_from_hex(value)
+        if key == GREENLIGHT_KEY:
+            return value if _is_rune(value.encode()) else None
+    return None
+
+
+def rune_from_hex(text: str) -> str | None:
+    """Return the rune whose text these hex digits encode, or None."""
+    if len(text) > 2 * MAX_SIZE or not re.fullmatch(r"([0-9A-Fa-f]{2})+", text):
+        return None
+    raw = bytes.fromhex(text)
+    return raw.decode() if _is_rune(raw) else None
+
+
+def hex_of(rune: str) -> str:
+    """Write a rune as LND's clients send it."""
+    return rune.encode().hex()
+
+
+def _is_rune(raw: bytes) -> bool:
+    return len(raw) <= MAX_SIZE and _RUNE.fullmatch(raw) is not None
 
 
 def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-    """Return the name in the client certificate of a call's connection, or None if it has shown none.
+    """Return the name in the client certificate of a call's connection, or None if it has none.
 
-    That is the common name, or else the first alternative name, or else a fingerprint. gRPC has verified the
-    certificate when the connection was made.
+    The name is the common name, else the first alternative name, else a fingerprint. gRPC verified the certificate
+    when the connection was made.
     """
     shown = context.auth_context()
     pem = next(iter(shown.get("x509_pem_cert", ())), None)

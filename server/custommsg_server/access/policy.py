@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from custommsg_server.access.entry import Require
+from custommsg_server.access.access import Require
 from custommsg_server.domain.address import Address
 
 

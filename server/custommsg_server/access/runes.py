@@ -1,7 +1,7 @@
-"""Permits that hold a caller to its rune, as the node judges it, or to nothing but its limits.
+"""What the holder of a rune may do, as the node judges it.
 
-What is cached: verdicts on what a subscriber may see, for some seconds, since the next event of the same peer and
-type asks the same again. Nothing else: each send is judged anew, so a rate counts and a withdrawn rune is withdrawn.
+Only verdicts on what a subscriber may see are cached, for some seconds: the next event of the same peer and type asks
+the same again. Each send is judged anew, so that a rate counts and a deleted rune stops working.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from custommsg_server.access.callers import Callers
-from custommsg_server.domain.errors import Reason, RelayError, no_credential
-from custommsg_server.domain.stages import stage
-from custommsg_server.node.port import Use
+from custommsg_server.access.accounts import CallerAccount
+from custommsg_server.domain.caller import Record, Use
+from custommsg_server.domain.errors import Reason, RelayError, no_credential, overloaded
 
 MAX_SIZE: Final = 4096
 """Characters of a rune: beyond any real one, and all of it may be in one header."""
@@ -28,8 +27,8 @@ MAX_VERDICTS: Final = 100_000
 MAX_KNOWN: Final = 10_000
 """Runes that are remembered to have been valid once."""
 MAX_STRANGERS: Final = 64
-"""Checks at once of runes that were never valid: beyond it strangers wait outside, so that they cannot fill the
-node's queue, in which everybody's messages are."""
+"""Checks at once of runes that were never valid. More are refused, so that made-up runes cannot fill the node's queue,
+where everybody's messages wait."""
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 _ID: Final = re.compile(r"=([0-9]{1,18})(?:[&-]|$)", re.ASCII)
@@ -40,14 +39,14 @@ class Checker(Protocol):
     """Judges runes: a node."""
 
     async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Say of each use why the rune does not permit it, or None; each that it permits counts as done."""
+        """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
 
 
 class Rune:
-    """A rune as a caller shows it: readable, but not yet known to be anybody's. Its repr is no credential.
+    """A rune as a caller shows it: well-formed, not yet checked by the node. Its repr does not show the rune.
 
     Raises:
-        RelayError: NO_CREDENTIAL: it is none. lightningd would log what it cannot read, so it never gets it.
+        RelayError: NO_CREDENTIAL: it is not well-formed. lightningd would log what it cannot read, so it never gets it.
     """
 
     __slots__ = ("digest", "id", "is_rated", "text")
@@ -57,9 +56,9 @@ class Rune:
         restrictions = _restrictions(text)
         found = _ID.match(restrictions)
         if found is None:
-            raise no_credential("this is no rune of a Core Lightning node")
+            raise no_credential("the rune was not made by a Core Lightning node")
         self.id = found[1]
-        """The number that the node has given it, and that all that is derived from it bears."""
+        """The number that the node gave it; every rune derived from it has the same."""
         self.is_rated = _RATE.search(restrictions) is not None
         self.digest = hashlib.sha256(text.encode()).digest()
 
@@ -82,11 +81,15 @@ class Runes:
         self._strangers = 0
         self._verdicts: OrderedDict[tuple[bytes, str], tuple[float, bool]] = OrderedDict()
 
+    def is_known(self, rune: Rune) -> bool:
+        """Whether the node has said that the rune is valid, now or earlier."""
+        return rune.digest in self._known
+
     async def judge(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """Ask the node about each use, now."""
         if not uses:
             return []
-        if rune.digest in self._known:
+        if self.is_known(rune):
             return await self._ask(rune, uses, deadline)
         if self._strangers >= MAX_STRANGERS:
             return [_crowded()] * len(uses)
@@ -104,8 +107,7 @@ class Runes:
         return [first, *(await self._ask(rune, uses[1:], deadline) if uses[1:] else ())]
 
     async def _ask(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        with stage("rune"):
-            return await self._node.check_rune(rune.text, uses, deadline)
+        return await self._node.check_rune(rune.text, uses, deadline)
 
     async def sees(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[bool]:
         """Say what a subscriber may see; ask the node only for what was not asked lately.
@@ -130,91 +132,78 @@ class Runes:
         return self._verdicts.get(key, (0.0, False))[0]
 
 
-class _Accounted:
-    """The part of a permit that is the same for all: what is sent is accounted for by the caller's name."""
+class RunePermit:
+    """What the holder of a rune may do. Implements `domain.caller.Permit`.
 
-    __slots__ = ("_callers", "name")
+    Args:
+        rune: the rune.
+        runes: judges it.
+        account: counts the call; it is told when the rune proves valid.
+        record: of the call, for the time that the node takes.
+    """
 
-    def __init__(self, name: str, callers: Callers) -> None:
-        self.name = name
-        """Who it is, as far as the credential is valid."""
-        self._callers = callers
+    __slots__ = ("_account", "_record", "_rune", "_runes")
 
-    def take(self, messages: int, size: int) -> None:
-        """Account for messages that are sent now."""
-        self._callers.take(self.name, messages, size)
+    is_unrestricted = False
 
-    def reserve(self, messages: int, size: int) -> float:
-        """Account for messages; return the seconds to wait."""
-        return self._callers.reserve(self.name, messages, size)
-
-    def give_back(self, messages: int, size: int) -> None:
-        """Undo a reservation."""
-        self._callers.give_back(self.name, messages, size)
-
-
-class RunePermit(_Accounted):
-    """What the holder of a rune may do. Implements `permit.Permit`."""
-
-    __slots__ = ("_rune", "_runes")
-
-    def __init__(self, rune: Rune, runes: Runes, callers: Callers) -> None:
-        super().__init__(f"rune:{rune.id}", callers)  # by its id, which no holder can change
+    def __init__(self, rune: Rune, runes: Runes, account: CallerAccount, record: Record) -> None:
         self._rune = rune
         self._runes = runes
-
-    @property
-    def secret_name(self) -> str:
-        """A name that only who has the whole rune can take; it is no credential itself."""
-        return self._rune.digest.hex()
-
-    async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Say of each use why it is not permitted, or None."""
-        return await self._runes.judge(self._rune, uses, deadline)
-
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """Say of each use whether it is permitted."""
-        return await self._runes.sees(self._rune, uses, deadline)
+        self._account = account
+        self._record = record
 
     @property
     def is_rated(self) -> bool:
-        """Whether the rune has a rate."""
+        """See `domain.caller.Permit`."""
         return self._rune.is_rated
 
+    async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+        """See `domain.caller.Permit`."""
+        with self._record.stage("rune"):
+            refusals = await self._runes.judge(self._rune, uses, deadline)
+        if self._runes.is_known(self._rune):
+            try:
+                self._account.confirm()
+            except RelayError as error:
+                return [error] * len(uses)
+        return refusals
 
-class NamedPermit(_Accounted):
-    """What a caller may do that has shown a client certificate: everything, within its limits.
+    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
+        """See `domain.caller.Permit`."""
+        return await self._runes.sees(self._rune, uses, deadline)
 
-    Implements `permit.Permit`.
+
+class Unrestricted:
+    """What a caller may do that has shown a client certificate, or where nobody is asked: everything.
+
+    Implements `domain.caller.Permit`.
     """
 
     __slots__ = ()
 
+    is_unrestricted = True
     is_rated = False
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Permit every use."""
+        """See `domain.caller.Permit`."""
         return [None] * len(uses)
 
     async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """Permit every use."""
+        """See `domain.caller.Permit`."""
         return [True] * len(uses)
 
 
 def _restrictions(text: str) -> str:
     """Decode what a rune says: 32 bytes of hash, then text."""
     if len(text) > MAX_SIZE or not _BASE64.fullmatch(text):
-        raise no_credential("this is no rune")
+        raise no_credential("the text is not a rune")
     try:
         return base64.urlsafe_b64decode(text)[32:].decode(errors="replace")
     except binascii.Error:
-        raise no_credential("this is no rune") from None
+        raise no_credential("the text is not a rune") from None
 
 
 def _crowded() -> RelayError:
-    return RelayError(
-        Reason.OVERLOADED,
-        "Too many callers show runes that were never seen before. Nothing was sent; try again.",
-        metadata={"limit": "unknown_runes"},
-        retry_after=1.0,
+    return overloaded(
+        "unknown_runes", "Too many callers show runes that the node has not checked before. Try again.", 1.0
     )

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from custommsg.v1 import custommsg_pb2 as pb
+from custommsg_server.api.status import status_of
+from custommsg_server.core.mailbox import State, SubscribeRequest
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.domain.events import Kind
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.domain.wire import Message, NodeId
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import Batch, Consumer, Event, Position, Start
 from custommsg_server.node.port import NodeInfo, Outbound, Peer
 
-Addressed = pb.SendCustomMsgRequest | pb.OutboundMsg
-"""What names a peer and a message: both kinds have the same fields."""
+MAX_FILTER: Final = 1000
+"""Entries in each list of a filter: more would cost the event loop too much to read."""
+_CONSUMER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_REASONS: Final = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
+
+# Sending
 
 
-def outbound_from_proto(request: Addressed) -> Outbound:
-    """Read the peer and the message, whichever way they were given.
+def outbound_from_proto(request: pb.OutboundMsg) -> Outbound:
+    """Read the peer and the message, whichever way they are given.
 
     Raises:
-        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field at fault.
+        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field that is wrong.
     """
-    return Outbound(_node_id(request), _message(request))
+    return Outbound(_peer_id(request), _message(request))
 
 
-def _node_id(request: Addressed) -> NodeId:
-    # Programs say it as bytes: to ask which of the ways it is costs as much as to read it.
-    given = "node_id" if request.node_id else request.WhichOneof("peer")
+def _peer_id(request: pb.OutboundMsg) -> NodeId:
+    # Programs give bytes: to ask which field is set costs as much as to read it.
+    given = "peer_id" if request.peer_id else request.WhichOneof("peer")
     try:
         match given:
-            case "node_id":
-                return wire.parse_node_id(request.node_id)
-            case "node_id_hex":
-                return wire.parse_node_id_hex(request.node_id_hex)
+            case "peer_id":
+                return wire.parse_node_id(request.peer_id)
+            case "peer_id_hex":
+                return wire.parse_node_id_hex(request.peer_id_hex)
             case None:
                 raise RelayError(
-                    Reason.INVALID_NODE_ID, "No peer is given. Set node_id (bytes) or node_id_hex (text)."
+                    Reason.INVALID_NODE_ID, "The peer is missing. Set peer_id (bytes) or peer_id_hex (text)."
                 )
     except RelayError as error:
         error.field = given or "peer"
         raise
 
 
-def _message(request: Addressed) -> Message:
+def _message(request: pb.OutboundMsg) -> Message:
     given = "msg" if request.msg else request.WhichOneof("message")
     try:
         match given:
@@ -52,18 +68,167 @@ def _message(request: Addressed) -> Message:
             case None:
                 raise RelayError(
                     Reason.INVALID_MESSAGE,
-                    "No message is given. Set msg (bytes), msg_hex (text) or typed_msg.",
+                    "The message is missing. Set msg (bytes), msg_hex (text) or typed_msg.",
                 )
     except RelayError as error:
         error.field = given or "message"
         raise
 
 
+def result_to_proto(number: int, outcome: str | RelayError) -> pb.SendResult:
+    """Convert what became of one message of a stream."""
+    if isinstance(outcome, RelayError):
+        return pb.SendResult(number=number, error=status_of(outcome), reason=_REASONS[outcome.reason])
+    return pb.SendResult(number=number, status=outcome)
+
+
+# Receiving
+
+
+def subscribe_from_proto(request: pb.SubscribeCustomMsgsRequest) -> SubscribeRequest:
+    """Read what a subscriber asks for.
+
+    Raises:
+        RelayError: INVALID_NODE_ID, INVALID_FILTER or INVALID_CONSUMER, with the field that is wrong.
+    """
+    start: Start | Position | None = None
+    match request.WhichOneof("start"):
+        case "after":
+            start = Position(request.after)
+        case "from_beginning" if request.from_beginning:
+            start = Start.BEGINNING
+    consumer = consumer_from_proto(request.consumer) if request.consumer else None
+    return SubscribeRequest(filter_from_proto(request.filter), start, consumer)
+
+
+def consumer_from_proto(name: str) -> str:
+    """Check the name of a consumer.
+
+    Raises:
+        RelayError: INVALID_CONSUMER.
+    """
+    if not _CONSUMER_NAME.fullmatch(name):
+        raise RelayError(
+            Reason.INVALID_CONSUMER,
+            "The consumer's name is invalid. Use 1 to 100 letters, digits, dots, underscores or hyphens.",
+            field="consumer",
+        )
+    return name
+
+
+def filter_from_proto(request: pb.EventFilter) -> Filter:
+    """Read a filter.
+
+    Raises:
+        RelayError: INVALID_NODE_ID or INVALID_FILTER, with the field that is wrong.
+    """
+    for field in ("peer_ids", "peer_ids_hex", "types", "type_ranges"):
+        if len(getattr(request, field)) > MAX_FILTER:
+            raise RelayError(
+                Reason.INVALID_FILTER,
+                f"The filter has more than {MAX_FILTER:,} entries in {field}. Use ranges, or filter what you receive.",
+                field=f"filter.{field}",
+            )
+    peers = frozenset(_filter_peers(request))
+    types = TypeSet(
+        (
+            *(_range(one, one, "types") for one in request.types),
+            *(_range(one.first, one.last, "type_ranges") for one in request.type_ranges),
+        )
+    )
+    return Filter(peers or None, types if types.ranges else None, request.include_peer_events)
+
+
+def _filter_peers(request: pb.EventFilter) -> list[bytes]:
+    field = "peer_ids"
+    try:
+        raw: list[bytes] = [wire.parse_node_id(one) for one in request.peer_ids]
+        field = "peer_ids_hex"
+        return raw + [wire.parse_node_id_hex(one) for one in request.peer_ids_hex]
+    except RelayError as error:
+        error.field = f"filter.{field}"
+        raise
+
+
+def _range(first: int, last: int, field: str) -> range:
+    if first > last or last > wire.MAX_TYPE:
+        raise RelayError(
+            Reason.INVALID_FILTER,
+            f"{first} to {last} is an invalid range. Message types are 0 to {wire.MAX_TYPE:,}, the smaller one first.",
+            field=f"filter.{field}",
+        )
+    return range(first, last + 1)
+
+
+def batch_to_proto(batch: Batch) -> pb.SubscribeCustomMsgsResponse:
+    """Convert a batch of events, or a heartbeat."""
+    return pb.SubscribeCustomMsgsResponse(events=events_to_proto(batch.events), position=batch.position)
+
+
+def events_to_proto(events: Sequence[Event]) -> list[pb.Event]:
+    """Convert events."""
+    return list(map(_event_to_proto, events))
+
+
+def _event_to_proto(event: Event) -> pb.Event:
+    arrival = event.arrival
+    converted = pb.Event(
+        position=event.position,
+        time=_timestamp(arrival.time_ns),
+        node_id=arrival.node_id,
+        peer_id=arrival.peer_id,
+        peer_id_hex=arrival.peer_id.hex(),
+    )
+    match arrival.kind:
+        case Kind.MESSAGE:
+            converted.message.type = wire.message_type(arrival.message)
+            converted.message.payload = arrival.message[2:]
+        case Kind.CONNECTED:
+            converted.peer_connected.SetInParent()
+        case Kind.DISCONNECTED:
+            converted.peer_disconnected.SetInParent()
+        case Kind.INTERRUPTION:
+            converted.interruption.lost = arrival.lost
+            converted.interruption.SetInParent()
+    return converted
+
+
+def consumer_to_proto(consumer: Consumer) -> pb.Consumer:
+    """Convert a named consumer."""
+    return pb.Consumer(
+        name=consumer.name,
+        position=consumer.position,
+        lag=consumer.lag,
+        updated=_timestamp(consumer.updated_ns),
+        expired=consumer.is_expired,
+    )
+
+
+def inbox_to_proto(state: State) -> pb.GetInboxResponse:
+    """Convert the state of the inbox."""
+    converted = pb.GetInboxResponse(attached=state.attached, error=state.error or "")
+    if (bounds := state.bounds) is not None:
+        converted.earliest = bounds.earliest
+        converted.latest = bounds.latest
+        converted.count = bounds.count
+        converted.size = bounds.size
+        if bounds.oldest_ns:
+            converted.oldest.CopyFrom(_timestamp(bounds.oldest_ns))
+    return converted
+
+
+def _timestamp(time_ns: int) -> Timestamp:
+    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+
+
+# The node
+
+
 def peer_to_proto(peer: Peer) -> pb.Peer:
     """Convert a peer."""
     return pb.Peer(
-        node_id=peer.node_id,
-        node_id_hex=peer.node_id.hex(),
+        peer_id=peer.peer_id,
+        peer_id_hex=peer.peer_id.hex(),
         connected=peer.connected,
         address=peer.address,
         num_channels=peer.num_channels,

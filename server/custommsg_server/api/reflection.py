@@ -1,7 +1,7 @@
 """Server reflection, in both of the versions that clients ask for.
 
-https://grpc.io/docs/guides/reflection/ -- grpcio's own package registers v1alpha alone; v1 has the same
-messages under another package name.
+https://grpc.io/docs/guides/reflection/ -- grpcio's own package registers v1alpha alone; v1 has the same messages under
+another package name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 
 class _Pool:
-    """protobuf's pool, which also finds methods: itself it knows only the services that they are of."""
+    """protobuf's pool, which also finds methods: itself it finds only the services that they belong to."""
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
@@ -30,16 +30,27 @@ class _Pool:
             return self._pool.FindFileContainingSymbol(symbol.rpartition(".")[0])
 
 
-def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
-    """Let clients ask what `services` (full names) look like."""
-    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=_Pool())
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    v1 = grpc.method_handlers_generic_handler(
-        "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
-    )
-    server.add_generic_rpc_handlers((v1,))
+class Reflection:
+    """Tells clients what services look like.
+
+    Args:
+        described: the full names of the services.
+    """
+
+    services = (reflection.SERVICE_NAME,)
+
+    def __init__(self, described: Sequence[str]) -> None:
+        self._servicer = reflection.aio.ReflectionServicer([*described, *self.services], pool=_Pool())
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve it."""
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(self._servicer, server)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        v1 = grpc.method_handlers_generic_handler(
+            "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
+        )
+        server.add_generic_rpc_handlers((v1,))

@@ -2,112 +2,123 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final, cast
 
 import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.api import convert, subscriptions
-from custommsg_server.api.call import DELIVERED, current
-from custommsg_server.api.deadline import Deadlines
+from custommsg_server.api import convert
+from custommsg_server.api.call import DELIVERED, Call
+from custommsg_server.api.pages import page_of, page_size
 from custommsg_server.api.stream import SendStream
 from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.relay import Relay
-from custommsg_server.domain.stages import stage
 from custommsg_server.domain.wire import message_type
+from custommsg_server.inbox.port import Batch, Position
 
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[Any, Any]
+SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["CustomMsgService"].full_name
 
 
-class CustomMsgService(custommsg_pb2_grpc.CustomMsgServiceServicer):
+class CustomMsgService:
     """Serves the contract over the core.
 
     Args:
-        relay: the core's sending half.
-        mailbox: its receiving half.
-        deadlines: says how long a call may take.
+        relay: sends.
+        mailbox: receives.
         version: the gateway's own version.
     """
 
-    def __init__(self, relay: Relay, mailbox: Mailbox, deadlines: Deadlines, version: str) -> None:
+    services = (SERVICE,)
+
+    def __init__(self, relay: Relay, mailbox: Mailbox, version: str) -> None:
         self._relay = relay
         self._mailbox = mailbox
-        self._deadlines = deadlines
         self._version = version
 
-    async def SendCustomMsg(
-        self, request: pb.SendCustomMsgRequest, context: Context
-    ) -> pb.SendCustomMsgResponse:
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve it. The interceptor hands each method a `Call` in place of gRPC's context."""
+        custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(cast("Any", self), server)
+
+    async def SendCustomMsg(self, request: pb.SendCustomMsgRequest, call: Call) -> pb.SendCustomMsgResponse:
         """Send one custom message to one connected peer."""
-        call = current()
         call.is_send = not request.validate_only
-        with stage("validate"):
-            outbound = convert.outbound_from_proto(request)
+        with call.stage("validate"):
+            self._relay.serves(request.message.node_id)
+            outbound = convert.outbound_from_proto(request.message)
             call.names(outbound)
         act = self._relay.check if request.validate_only else self._relay.send
-        status = await act(outbound, self._deadlines.of(context))
+        status = await act(call.caller, outbound, call.deadline)
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
-    # Streams are coroutines that write, so that all of a call happens within its interceptor; grpc.aio takes
-    # both, the generated types know generators alone.
-    async def SendCustomMsgStream(  # type: ignore[override]
-        self, request_iterator: Any, context: Context
-    ) -> None:
+    # Streams are coroutines that write, so that all of a call happens within its interceptor.
+
+    async def SendCustomMsgStream(self, requests: Any, call: Call) -> None:
         """Send many messages on one stream."""
-        await SendStream(self._relay, context, self._deadlines.of_stream(context)).run()
+        await SendStream(self._relay, call).run()
 
-    async def SubscribeCustomMsgs(  # type: ignore[override]
-        self, request: pb.SubscribeCustomMsgsRequest, context: Context
-    ) -> None:
+    async def SubscribeCustomMsgs(self, request: pb.SubscribeCustomMsgsRequest, call: Call) -> None:
         """Subscribe to what peers send to the node."""
-        subscription = await self._mailbox.subscribe(subscriptions.wish_from_proto(request))
-        await context.send_initial_metadata(
-            (
-                ("custommsg-inbox-id", self._mailbox.inbox_id),
-                ("custommsg-position", str(subscription.position)),
-            )
+        self._relay.serves(request.node_id)
+        subscription = await self._mailbox.subscribe(call.caller, convert.subscribe_from_proto(request))
+        try:
+            await call.write(convert.batch_to_proto(Batch((), subscription.position)))
+            async for batch in subscription:
+                await call.write(convert.batch_to_proto(batch))
+                if batch.events:
+                    call.count(DELIVERED, len(batch.events))
+        finally:
+            await subscription.aclose()
+
+    async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
+        """List stored events, one page at a time."""
+        self._relay.serves(request.node_id)
+        wanted = convert.filter_from_proto(request.filter)
+        size = page_size(request.page_size, default=100, most=1000)
+        after = request.page_token or request.after
+        batch = await self._mailbox.list_events(call.caller, wanted, Position(after) if after else None, size)
+        return pb.ListEventsResponse(
+            events=convert.events_to_proto(batch.events),
+            next_page_token="" if batch.is_last else batch.position,
         )
-        call = current()
-        async for batch in self._mailbox.batches(subscription):
-            await context.write(subscriptions.batch_to_proto(batch))
-            if batch.events:
-                call.count(DELIVERED, len(batch.events))
 
-    async def AckCustomMsgs(
-        self, request: pb.AckCustomMsgsRequest, context: Context
-    ) -> pb.AckCustomMsgsResponse:
+    async def AckCustomMsgs(self, request: pb.AckCustomMsgsRequest, call: Call) -> pb.AckCustomMsgsResponse:
         """Store how far a named consumer has come."""
-        name = subscriptions.consumer_from_proto(request.consumer)
-        return pb.AckCustomMsgsResponse(position=await self._mailbox.acknowledge(name, request.sequence))
+        name = convert.consumer_from_proto(request.consumer)
+        position = await self._mailbox.acknowledge(call.caller, name, Position(request.position))
+        return pb.AckCustomMsgsResponse(position=position)
 
-    async def ListConsumers(
-        self, request: pb.ListConsumersRequest, context: Context
-    ) -> pb.ListConsumersResponse:
+    async def ListConsumers(self, request: pb.ListConsumersRequest, call: Call) -> pb.ListConsumersResponse:
         """List the named consumers and how far each has come."""
-        states = await self._mailbox.consumers()
-        return pb.ListConsumersResponse(consumers=map(subscriptions.consumer_to_proto, states))
+        size = page_size(request.page_size, default=100, most=1000)
+        consumers = await self._mailbox.consumers(call.caller)
+        page, token = page_of(consumers, lambda one: one.name.encode(), size, request.page_token)
+        return pb.ListConsumersResponse(consumers=map(convert.consumer_to_proto, page), next_page_token=token)
 
     async def DeleteConsumer(
-        self, request: pb.DeleteConsumerRequest, context: Context
+        self, request: pb.DeleteConsumerRequest, call: Call
     ) -> pb.DeleteConsumerResponse:
-        """Forget a named consumer."""
-        await self._mailbox.forget(subscriptions.consumer_from_proto(request.consumer))
+        """Delete a named consumer and its position."""
+        await self._mailbox.delete_consumer(call.caller, convert.consumer_from_proto(request.consumer))
         return pb.DeleteConsumerResponse()
 
-    async def GetInbox(self, request: pb.GetInboxRequest, context: Context) -> pb.GetInboxResponse:
-        """Say what the inbox holds now."""
-        return subscriptions.inbox_to_proto(await self._mailbox.state())
+    async def GetInbox(self, request: pb.GetInboxRequest, call: Call) -> pb.GetInboxResponse:
+        """Describe what the inbox holds now."""
+        self._relay.serves(request.node_id)
+        return convert.inbox_to_proto(await self._mailbox.state(call.caller))
 
-    async def ListPeers(self, request: pb.ListPeersRequest, context: Context) -> pb.ListPeersResponse:
+    async def ListPeers(self, request: pb.ListPeersRequest, call: Call) -> pb.ListPeersResponse:
         """List the peers that the node knows now."""
-        peers = await self._relay.list_peers(self._deadlines.of(context))
-        return pb.ListPeersResponse(peers=map(convert.peer_to_proto, peers))
+        self._relay.serves(request.node_id)
+        size = page_size(request.page_size, default=1000, most=10_000)
+        peers = await self._relay.list_peers(call.caller, call.deadline)
+        page, token = page_of(peers, lambda one: one.peer_id, size, request.page_token)
+        return pb.ListPeersResponse(peers=map(convert.peer_to_proto, page), next_page_token=token)
 
-    async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:
-        """Describe the gateway, its node, and the link between the two."""
-        is_up, info = await self._relay.last_seen(self._deadlines.of(context))
+    async def GetInfo(self, request: pb.GetInfoRequest, call: Call) -> pb.GetInfoResponse:
+        """Describe the gateway, its node, and the link between them."""
+        self._relay.serves(request.node_id)
+        is_up, info = await self._relay.last_seen(call.caller, call.deadline)
         return pb.GetInfoResponse(
             gateway_version=self._version,
             node_link_up=is_up,

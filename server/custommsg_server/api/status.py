@@ -30,6 +30,9 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.NODE_ERROR: grpc.StatusCode.INTERNAL,
     Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.POSITION_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.POSITION_OF_OTHER_INBOX: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.POSITION_NOT_REACHED: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.INVALID_POSITION: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INBOX_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.INVALID_FILTER: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_CONSUMER: grpc.StatusCode.INVALID_ARGUMENT,
@@ -37,16 +40,18 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.NO_CREDENTIAL: grpc.StatusCode.UNAUTHENTICATED,
     Reason.NOT_PERMITTED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.GATEWAY_STOPPING: grpc.StatusCode.UNAVAILABLE,
+    Reason.NODE_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+    Reason.INVALID_PAGE: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
 
 class RecodedError(RelayError):
-    """An error under the code and the words that the clients of another contract look for.
+    """An error with the code and the text that the clients of another contract look for.
 
     Args:
         error: what happened; its reason and its metadata stay.
         code: their code for it.
-        message: their words for it.
+        message: their text for it.
     """
 
     def __init__(self, error: RelayError, code: grpc.StatusCode, message: str) -> None:
@@ -55,7 +60,7 @@ class RecodedError(RelayError):
 
 
 def code_of(error: RelayError) -> grpc.StatusCode:
-    """Return the canonical code of an error, or that of the contract whose clients look for another."""
+    """Return the code of an error; a contract of others may have another one for it."""
     if isinstance(error, RecodedError):
         return error.code
     return grpc.StatusCode.DEADLINE_EXCEEDED if error.expired else CODES[error.reason]

@@ -1,24 +1,21 @@
-"""One SendCustomMsgStream: batches in, results out, a bounded number in flight between."""
+"""One SendCustomMsgStream: batches in, results out, and a bounded number in flight between."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg_server.api import convert
-from custommsg_server.api.call import current
-from custommsg_server.api.drain import is_drain, stopping
-from custommsg_server.api.status import status_of
+from custommsg_server.api.call import Call
+from custommsg_server.api.calls import is_drain, stopping
 from custommsg_server.core.relay import Relay
-from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.domain.errors import RelayError, overloaded
 from custommsg_server.node.port import Outbound
-
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_MESSAGES: Final = 2048
 """Messages of one stream that may be in flight; then nothing more is read, and the caller is held back."""
@@ -28,20 +25,32 @@ MAX_RESULTS: Final = 1000
 """Results in one response."""
 
 
+@dataclass(slots=True)
+class _Request:
+    """What was read from the stream at once."""
+
+    numbers: list[int]
+    failed: dict[int, RelayError]
+    """By place in the request: messages that are invalid."""
+    batch: list[Outbound]
+    """The others, in order."""
+    size: int
+    """Bytes of the request."""
+
+
 class SendStream:
     """Serves one stream.
 
     Args:
         relay: the core.
-        context: the call.
-        deadline: of the whole stream, in seconds of the loop's clock; may be infinite.
+        call: the call.
     """
 
-    def __init__(self, relay: Relay, context: Context, deadline: float) -> None:
+    def __init__(self, relay: Relay, call: Call) -> None:
         self._relay = relay
-        self._context = context
-        self._deadline = deadline
-        self._call = current()
+        self._call = call
+        self._caller = call.caller
+        self._deadline = call.deadline
         self._messages = 0
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -57,7 +66,7 @@ class SendStream:
             RelayError: GATEWAY_STOPPING, after all that was read is answered.
         """
         try:
-            await self._relay.begin_stream(self._deadline)
+            await self._relay.begin_stream(self._caller, self._deadline)
             await self._read()
             await self._finish()
         except asyncio.CancelledError as error:
@@ -70,68 +79,63 @@ class SendStream:
                 task.cancel()
 
     async def _read(self) -> None:
-        while (request := await self._context.read()) is not grpc.aio.EOF:
-            if len(request.messages) > MAX_MESSAGES:
+        while (message := await self._call.read()) is not grpc.aio.EOF:
+            if len(message.messages) > MAX_MESSAGES:
                 await self._finish()
-                raise _too_many(len(request.messages))
-            results: list[pb.SendResult | None] = []
-            batch: list[Outbound] = []
-            for message in request.messages:
-                try:
-                    batch.append(convert.outbound_from_proto(message))
-                    results.append(None)
-                except RelayError as error:
-                    results.append(_failure(message.number, error))
-                    self._call.count(error.reason.name)
-            numbers = [message.number for message in request.messages]
-            size = request.ByteSize()
-            self._call.size += size
-            self._messages += len(numbers)
-            self._bytes += size
-            await self._start(numbers, results, batch, size)
+                raise _too_many(len(message.messages))
+            request = self._parse(message)
+            self._messages += len(request.numbers)
+            self._bytes += request.size
+            await self._start(request)
             while self._messages >= MAX_MESSAGES or self._bytes >= MAX_BYTES:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _start(
-        self, numbers: list[int], results: list[pb.SendResult | None], batch: list[Outbound], size: int
-    ) -> None:
+    def _parse(self, message: pb.SendCustomMsgStreamRequest) -> _Request:
+        request = _Request([one.number for one in message.messages], {}, [], message.ByteSize())
+        for place, one in enumerate(message.messages):
+            try:
+                if one.node_id:
+                    self._relay.serves(one.node_id)
+                request.batch.append(convert.outbound_from_proto(one))
+            except RelayError as error:
+                request.failed[place] = error
+                self._call.count(error.reason.name)
+        self._call.size += request.size
+        return request
+
+    async def _start(self, request: _Request) -> None:
         # What the limits hold back holds back all that follows: else the order to a peer would be lost.
         refusals: Sequence[RelayError | None] | None
         try:
-            refusals = await self._relay.admit(batch, self._deadline)
+            refusals = await self._relay.admit(self._caller, request.batch, self._deadline)
         except RelayError as error:
-            refusals = [error] * len(batch)
+            refusals = [error] * len(request.batch)
         except asyncio.CancelledError:
             # It was read, so it gets its results even if the gateway stops now.
-            self._spawn(self._send(numbers, results, batch, size, [stopping()] * len(batch)))
+            self._spawn(self._send(request, [stopping()] * len(request.batch)))
             raise
-        self._spawn(self._send(numbers, results, batch, size, refusals))
+        self._spawn(self._send(request, refusals))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(
-        self,
-        numbers: list[int],
-        results: list[pb.SendResult | None],
-        batch: list[Outbound],
-        size: int,
-        refusals: Sequence[RelayError | None] | None,
-    ) -> None:
+    async def _send(self, request: _Request, refusals: Sequence[RelayError | None] | None) -> None:
         if refusals is None:
-            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(batch, self._deadline)
+            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(request.batch, self._deadline)
         else:
-            outcomes = await self._send_rest(batch, refusals)
+            outcomes = await self._send_rest(request.batch, refusals)
         self._call.count_outcomes(outcomes)
-        left = iter(outcomes)
-        self._out += [
-            _result(number, next(left)) if result is None else result
-            for number, result in zip(numbers, results, strict=True)
-        ]
-        self._out_bytes += size
+        if request.failed:
+            left = iter(outcomes)
+            outcomes = [
+                request.failed[place] if place in request.failed else next(left)
+                for place in range(len(request.numbers))
+            ]
+        self._out += map(convert.result_to_proto, request.numbers, outcomes)
+        self._out_bytes += request.size
         if not self._is_writing:
             await self._write()
 
@@ -143,7 +147,7 @@ class SendStream:
                 # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
                 results, self._out = self._out[:MAX_RESULTS], self._out[MAX_RESULTS:]
                 size, self._out_bytes = (0, self._out_bytes) if self._out else (self._out_bytes, 0)
-                await self._context.write(pb.SendCustomMsgStreamResponse(results=results))
+                await self._call.write(pb.SendCustomMsgStreamResponse(results=results))
                 self._messages -= len(results)
                 self._bytes -= size
                 self._changed.set()
@@ -164,19 +168,9 @@ class SendStream:
             await asyncio.wait(self._tasks)
 
 
-def _result(number: int, outcome: str | RelayError) -> pb.SendResult:
-    if isinstance(outcome, RelayError):
-        return _failure(number, outcome)
-    return pb.SendResult(number=number, status=outcome)
-
-
-def _failure(number: int, error: RelayError) -> pb.SendResult:
-    return pb.SendResult(number=number, error=status_of(error))
-
-
 def _too_many(count: int) -> RelayError:
-    return RelayError(
-        Reason.OVERLOADED,
-        f"A request has {count:,} messages; {MAX_MESSAGES:,} are allowed. None of them was sent: send fewer at once.",
-        metadata={"limit": "request_messages"},
+    return overloaded(
+        "request_messages",
+        f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed. Send fewer in one request.",
+        None,
     )

@@ -1,8 +1,4 @@
-"""How much each peer may be sent: the protection of the node's memory.
-
-A Core Lightning peer reads at most 1,000,000 bytes a second, framing included. What is sent faster only piles up
-in the memory of our node, which has no bound of its own (BOLT 8 framing: 18 bytes for the length, 16 for the tag).
-"""
+"""How much may be sent: one token bucket for each peer and for each caller."""
 
 from __future__ import annotations
 
@@ -10,21 +6,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.domain.errors import RelayError, overloaded
 from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.port import Outbound
 
 FRAMING: Final = 34
-"""Bytes that the transport adds to each message."""
-MAX_PEERS: Final = 10_000
-"""Peers that are remembered; the one not written to for the longest time is forgotten first."""
+"""Bytes that the transport adds to each message: 18 for the length, 16 for the tag (BOLT 8)."""
+MAX_KEYS: Final = 10_000
+"""Peers or callers that are remembered; the one that was idle for the longest time is forgotten first."""
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one peer may be sent; 0 is no limit."""
+class Rate:
+    """How much may be sent; 0 is no limit."""
 
     messages_per_s: float = 0.0
     bytes_per_s: float = 0.0
@@ -32,88 +30,119 @@ class Limits:
     """Seconds' worth that may be sent at once after a pause."""
 
 
-class PeerLimits:
-    """Keeps account of what each peer was sent, as token buckets that may go below zero.
+class TokenBuckets(Generic[K]):
+    """A token bucket for messages and one for bytes, for each key. A bucket may go below zero.
+
+    A bucket is kept as the time at which it is full again (the generic cell rate algorithm), so a key that is
+    forgotten when it is idle loses nothing.
 
     Args:
-        limits: what one peer may be sent.
+        rate: what each key may send.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._free_at: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
-        self.set(limits)
+        self._full_at: OrderedDict[K, tuple[float, float]] = OrderedDict()
+        self.set(rate)
 
-    def set(self, limits: Limits) -> None:
-        """Hold peers to other limits from now on."""
-        self._limits = limits
-        self._per_message = 1 / limits.messages_per_s if limits.messages_per_s else 0.0
-        self._per_byte = 1 / limits.bytes_per_s if limits.bytes_per_s else 0.0
+    def set(self, rate: Rate) -> None:
+        """Apply another rate from now on."""
+        self._burst = rate.burst
+        self._per_message = 1 / rate.messages_per_s if rate.messages_per_s else 0.0
+        self._per_byte = 1 / rate.bytes_per_s if rate.bytes_per_s else 0.0
 
     @property
-    def are_off(self) -> bool:
+    def is_off(self) -> bool:
         """Whether nothing is limited."""
         return not self._per_message and not self._per_byte
 
-    def take_now(self, node_id: NodeId, size: int) -> None:
-        """Account for one message that is sent now, if that is allowed.
+    def wait(self, key: K) -> float:
+        """Return the seconds until the key may send again; 0 if it may now."""
+        now = self._clock()
+        by_messages, by_bytes = self._full_at.get(key, (now, now))
+        # Rounded to microseconds: what is less is a rounding error of the clock.
+        return max(0.0, round(max(by_messages, by_bytes) - now - self._burst, 6))
+
+    def charge(self, key: K, messages: int, size: int) -> None:
+        """Account for messages (bytes in all), whether they are allowed now or not."""
+        now = self._clock()
+        by_messages, by_bytes = self._full_at.get(key, (now, now))
+        self._full_at[key] = (
+            max(by_messages, now) + messages * self._per_message,
+            max(by_bytes, now) + size * self._per_byte,
+        )
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > MAX_KEYS:
+            self._full_at.popitem(last=False)
+
+    def give_back(self, key: K, messages: int, size: int) -> None:
+        """Undo a charge: the messages are not sent."""
+        if key in self._full_at:
+            by_messages, by_bytes = self._full_at[key]
+            self._full_at[key] = by_messages - messages * self._per_message, by_bytes - size * self._per_byte
+
+
+class PeerLimits:
+    """How much each peer may be sent: the protection of the node's memory.
+
+    A Core Lightning peer reads at most 1,000,000 bytes a second, framing included. What is sent faster stays in the
+    memory of our node, which has no bound of its own.
+
+    Args:
+        rate: what one peer may be sent.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
+        self._buckets: TokenBuckets[NodeId] = TokenBuckets(rate, clock)
+
+    def set(self, rate: Rate) -> None:
+        """Apply another rate from now on."""
+        self._buckets.set(rate)
+
+    def take(self, outbound: Outbound) -> None:
+        """Account for a message that is sent now.
 
         Raises:
-            RelayError: OVERLOADED, with the time when it will be.
+            RelayError: OVERLOADED, with the time to wait; nothing is accounted for.
         """
-        if self.are_off:
+        if self._buckets.is_off:
             return
-        now = self._clock()
-        wait = self._wait(self._account(node_id, now), now)
-        if wait > 0:
-            raise RelayError(
-                Reason.OVERLOADED,
-                "This peer is sent as much as it can read already; more would only fill the node's memory."
-                f" Nothing was sent; try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
-                metadata={"limit": "peer_rate"},
-                retry_after=wait,
-            )
-        self._charge(node_id, now, size + FRAMING)
+        if wait := self._buckets.wait(outbound.peer_id):
+            raise _peer_is_full(wait)
+        self._buckets.charge(outbound.peer_id, 1, len(outbound.message) + FRAMING)
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
-        """Account for a batch, whatever it is; return the seconds to wait until its last message is allowed."""
-        if self.are_off:
-            return 0.0
-        now = latest = self._clock()
-        free_at, per_message, per_byte = self._free_at, self._per_message, self._per_byte
-        for node_id, message in batch:  # written out: each message of each stream passes here
-            by_messages, by_bytes = free_at.get(node_id, (now, now))
-            if by_messages < now:
-                by_messages = now
-            if by_bytes < now:
-                by_bytes = now
-            latest = max(latest, by_messages, by_bytes)
-            free_at[node_id] = by_messages + per_message, by_bytes + (len(message) + FRAMING) * per_byte
-            free_at.move_to_end(node_id)
-        while len(free_at) > MAX_PEERS:
-            free_at.popitem(last=False)
-        return max(0.0, round(latest - now - self._limits.burst, 6))
+        """Account for a batch in any case; return the seconds to wait until its last message is allowed."""
+        wait = 0.0
+        for peer_id, (messages, size, last) in self._by_peer(batch).items():
+            self._buckets.charge(peer_id, messages - 1, size - last)
+            wait = max(wait, self._buckets.wait(peer_id))
+            self._buckets.charge(peer_id, 1, last)
+        return wait
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
-        """Undo a reservation: the batch is not sent after all."""
-        for node_id, message in batch:
-            if node_id in self._free_at:
-                by_messages, by_bytes = self._free_at[node_id]
-                size = len(message) + FRAMING
-                self._free_at[node_id] = by_messages - self._per_message, by_bytes - size * self._per_byte
+        """Undo a reservation: the batch is not sent."""
+        for peer_id, (messages, size, _) in self._by_peer(batch).items():
+            self._buckets.give_back(peer_id, messages, size)
 
-    def _account(self, node_id: bytes, now: float) -> tuple[float, float]:
-        """Return when the peer's two accounts, for messages and for bytes, are empty again."""
-        by_messages, by_bytes = self._free_at.get(node_id, (0.0, 0.0))
-        return max(by_messages, now), max(by_bytes, now)
+    def _by_peer(self, batch: Sequence[Outbound]) -> dict[NodeId, tuple[int, int, int]]:
+        """Return the messages of each peer, their bytes, and those of the last one."""
+        sums: dict[NodeId, tuple[int, int, int]] = {}
+        if self._buckets.is_off:
+            return sums
+        for peer_id, message in batch:
+            messages, size, _ = sums.get(peer_id, (0, 0, 0))
+            last = len(message) + FRAMING
+            sums[peer_id] = messages + 1, size + last, last
+        return sums
 
-    def _wait(self, account: tuple[float, float], now: float) -> float:
-        return round(max(account) - now - self._limits.burst, 6)  # microseconds: less is rounding
 
-    def _charge(self, node_id: bytes, now: float, size: int) -> None:
-        by_messages, by_bytes = self._account(node_id, now)
-        self._free_at[node_id] = by_messages + self._per_message, by_bytes + size * self._per_byte
-        self._free_at.move_to_end(node_id)
-        if len(self._free_at) > MAX_PEERS:
-            self._free_at.popitem(last=False)
+def _peer_is_full(wait: float) -> RelayError:
+    return overloaded(
+        "peer_rate",
+        "This peer is already sent as much as it can read; more would only fill the node's memory."
+        f" Try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
+        wait,
+    )

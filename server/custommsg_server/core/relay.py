@@ -1,33 +1,28 @@
-"""The core: what happens to a message on its way to a peer. It knows ports, not technologies."""
+"""What happens to a message on its way to a peer. It knows ports, not technologies."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Final
 
-from custommsg_server.core.limits import PeerLimits
-from custommsg_server.domain.errors import RelayError, not_sent
-from custommsg_server.domain.stages import stage
+from custommsg_server.core.limits import FRAMING, PeerLimits
+from custommsg_server.core.uses import send_use
+from custommsg_server.domain.caller import Caller, Use
+from custommsg_server.domain.errors import Reason, RelayError, not_sent
 from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
 
-CHECKED = "Checked, not sent"
-"""The status of a message that was to be validated only."""
-
-
-async def wait_until(time: float, deadline: float) -> None:
-    """Wait until a time of the loop's clock.
-
-    Raises:
-        RelayError: NOT_SENT at once, because the deadline would pass first.
-    """
-    if time > deadline:
-        raise not_sent()
-    await asyncio.sleep(time - asyncio.get_running_loop().time())
+CHECKED: Final = "Checked, not sent"
+"""The status of a message that was only validated."""
+CHECK_TIME: Final = 10.0
+"""Seconds that the node may take to judge a credential, where the call itself has no deadline."""
 
 
 class Relay:
-    """Sends messages to peers through a node.
+    """Sends messages to peers through a node, for callers that may.
+
+    Deadlines are in seconds of the running loop's clock.
 
     Args:
         node: the node.
@@ -38,12 +33,8 @@ class Relay:
         self._node = node
         self._limits = limits
 
-    async def send(self, outbound: Outbound, deadline: float) -> str:
+    async def send(self, caller: Caller, outbound: Outbound, deadline: float) -> str:
         """Queue a message with the node.
-
-        Args:
-            outbound: the message and its peer.
-            deadline: in seconds of the running loop's clock.
 
         Returns:
             What the node said; it means queued, not delivered.
@@ -51,32 +42,132 @@ class Relay:
         Raises:
             RelayError: any reason of the error table that sending has.
         """
-        self._limits.take_now(outbound.node_id, len(outbound.message))
-        with stage("node"):
+        await self._may_send(caller, outbound, deadline)
+        caller.account.take(1, len(outbound.message) + FRAMING)
+        self._limits.take(outbound)
+        with caller.record.stage("node"):
             [outcome] = await self._node.send([outbound], deadline)
         if isinstance(outcome, RelayError):
             raise outcome
         return outcome
 
-    async def admit(self, batch: Sequence[Outbound], deadline: float) -> Sequence[RelayError | None] | None:
+    async def check(self, caller: Caller, outbound: Outbound, deadline: float) -> str:
+        """Run every check on a message, the node's own included, and send nothing.
+
+        Raises:
+            RelayError: as `send` would.
+        """
+        await self._may_send(caller, outbound, deadline)
+        with caller.record.stage("node"):
+            await self._node.check(outbound, deadline)
+        return CHECKED
+
+    async def begin_stream(self, caller: Caller, deadline: float) -> None:
+        """Let a stream of messages begin. What may be sent on it is judged message by message.
+
+        Raises:
+            RelayError: NO_CREDENTIAL, or the node cannot answer now.
+        """
+        if caller.permit.is_unrestricted or caller.permit.is_rated:
+            return  # for a rated one the question itself would count as a use
+        [refusal] = await caller.permit.judge([Use("sendcustommsg", {})], min(deadline, _soon()))
+        if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
+            raise refusal
+
+    async def admit(
+        self, caller: Caller, batch: Sequence[Outbound], deadline: float
+    ) -> Sequence[RelayError | None] | None:
         """Wait until the limits and the node have room for a batch: for a sender that can be held back.
 
         Returns:
-            Why each message may not be sent, None where it may; or None if all may.
+            For each message why it may not be sent, or None; None instead of the list if all may be sent.
 
         Raises:
             RelayError: NOT_SENT, because the deadline would pass first.
         """
-        wait = self._limits.reserve(batch)
-        if not wait and self._node.has_room:
-            return None
-        try:
-            await wait_until(asyncio.get_running_loop().time() + wait, deadline)
-            await self._room(deadline)
-        except BaseException:  # cancelled, too: what is not sent must not weigh on those who come after
-            self._limits.give_back(batch)
-            raise
-        return None
+        allowed, refusals = batch, None
+        if not caller.permit.is_unrestricted:
+            refusals = await caller.permit.judge([send_use(one) for one in batch], min(deadline, _soon()))
+            allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
+        size = sum(len(one.message) + FRAMING for one in allowed)
+        wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
+        if wait or not self._node.has_room:
+            try:
+                await _wait(wait, deadline)
+                await self._room(deadline)
+            except BaseException:  # cancelled, too: what is not sent must not delay those who come after
+                caller.account.give_back(len(allowed), size)
+                self._limits.give_back(allowed)
+                raise
+        return refusals
+
+    async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+        """Queue messages that were admitted with the node, in order; return each outcome, never raise."""
+        return await self._node.send(batch, deadline, held_back=True)
+
+    async def list_peers(self, caller: Caller, deadline: float) -> list[Peer]:
+        """List the peers that the node knows now.
+
+        Raises:
+            RelayError: the caller may not, or the node cannot answer now.
+        """
+        await caller.require(Use("listpeers", {}), deadline)
+        return await self._node.list_peers(deadline)
+
+    async def describe_node(self, caller: Caller, deadline: float) -> NodeInfo:
+        """Ask the node to describe itself now.
+
+        Raises:
+            RelayError: the caller may not, or the node cannot answer now.
+        """
+        await caller.require(Use("getinfo", {}), deadline)
+        return await self._node.describe(deadline)
+
+    async def last_seen(self, caller: Caller, deadline: float) -> tuple[bool, NodeInfo | None]:
+        """Return whether the node answers now, and how it last described itself, if it ever did.
+
+        Raises:
+            RelayError: the caller may not.
+        """
+        await caller.require(Use("getinfo", {}), deadline)
+        return self._node.is_up, self._node.info
+
+    async def connect(self, caller: Caller, address: PeerAddress, deadline: float) -> None:
+        """Have the node connect to a peer; a peer that is connected already stays connected.
+
+        Raises:
+            RelayError: PEER_NOT_CONNECTED, the caller may not, or the node cannot answer now.
+        """
+        params: dict[str, str | int] = {
+            "id": address.peer_id.hex(),
+            "host": address.host,
+            "port": address.port,
+        }
+        await caller.require(Use("connect", params), deadline)
+        await self._node.connect(address, deadline)
+
+    @property
+    def node_info(self) -> NodeInfo | None:
+        """The node as it last described itself, or None if it never did."""
+        return self._node.info
+
+    def serves(self, node_id: bytes) -> None:
+        """Return if a request for this node of ours can be served here; empty: any node.
+
+        Raises:
+            RelayError: NODE_UNKNOWN.
+        """
+        info = self._node.info
+        if node_id and (info is None or info.node_id != node_id):
+            raise RelayError(
+                Reason.NODE_UNKNOWN,
+                "This gateway does not serve the node in node_id. Leave node_id empty, or ask GetInfo for its node.",
+                field="node_id",
+            )
+
+    async def _may_send(self, caller: Caller, outbound: Outbound, deadline: float) -> None:
+        if not caller.permit.is_unrestricted:  # the use holds the message as hex: not made for nothing
+            await caller.require(send_use(outbound), deadline)
 
     async def _room(self, deadline: float) -> None:
         try:
@@ -85,56 +176,12 @@ class Relay:
         except TimeoutError:
             raise not_sent() from None
 
-    async def begin_stream(self, deadline: float) -> None:
-        """Let a stream of messages begin.
 
-        Raises:
-            RelayError: whoever sends it has no right to.
-        """
+async def _wait(seconds: float, deadline: float) -> None:
+    if asyncio.get_running_loop().time() + seconds > deadline:
+        raise not_sent()
+    await asyncio.sleep(seconds)
 
-    async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
-        """Queue messages with the node, in order, once they are admitted; answer each, never raise."""
-        return await self._node.send(batch, deadline, held_back=True)
 
-    async def check(self, outbound: Outbound, deadline: float) -> str:
-        """Run every check on a message, the node's own included, and send nothing.
-
-        Raises:
-            RelayError: as `send` would.
-        """
-        with stage("node"):
-            await self._node.check(outbound, deadline)
-        return CHECKED
-
-    async def list_peers(self, deadline: float) -> list[Peer]:
-        """List the peers that the node knows now.
-
-        Raises:
-            RelayError: the node could not be asked.
-        """
-        return await self._node.list_peers(deadline)
-
-    async def describe_node(self, deadline: float) -> NodeInfo:
-        """Ask the node to describe itself now.
-
-        Raises:
-            RelayError: the node could not be asked.
-        """
-        return await self._node.describe(deadline)
-
-    async def last_seen(self, deadline: float) -> tuple[bool, NodeInfo | None]:
-        """Return whether the node answers now, and how it last described itself, if it ever did."""
-        return self._node.is_up, self._node.info
-
-    async def connect(self, address: PeerAddress, deadline: float) -> None:
-        """Have the node connect to a peer; a peer that is connected already stays so.
-
-        Raises:
-            RelayError: PEER_NOT_CONNECTED, or the node could not be asked.
-        """
-        await self._node.connect(address, deadline)
-
-    @property
-    def node_info(self) -> NodeInfo | None:
-        """The node as it last described itself, or None if it never did."""
-        return self._node.info
+def _soon() -> float:
+    return asyncio.get_running_loop().time() + CHECK_TIME

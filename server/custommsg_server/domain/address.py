@@ -26,7 +26,7 @@ class Address:
         """Read an address.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not an address.
         """
         if text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
@@ -35,7 +35,7 @@ class Address:
             return cls(path=Path(path))
         host, colon, port = text.rpartition(":")
         if not colon or not host or not port.isdecimal() or int(port) > 65_535:
-            raise ValueError(f"{text!r} is no address; write host:port, [ipv6]:port or unix:/path")
+            raise ValueError(f"{text!r} is not an address; write host:port, [ipv6]:port or unix:/path")
         return cls(host=host.strip("[]"), port=int(port))
 
     @property

@@ -11,41 +11,51 @@ class Reason(Enum):
     """Why a request failed. The names are part of the contract: callers compare them."""
 
     INVALID_NODE_ID = "INVALID_NODE_ID"
-    """The node id is not 33 bytes, not a point on secp256k1, or not hex."""
+    """A node id is not 33 bytes, not a point on secp256k1, or not hex."""
     INVALID_MESSAGE = "INVALID_MESSAGE"
-    """The message is under 2 or over 65,535 bytes, not hex, or missing."""
+    """The message has fewer than 2 or more than 65,535 bytes, is not hex, or is missing."""
     INTERNAL_MESSAGE_TYPE = "INTERNAL_MESSAGE_TYPE"
     """The node handles messages of this type itself. Metadata: type, name."""
     PEER_UNKNOWN = "PEER_UNKNOWN"
-    """The node knows no such peer."""
+    """The node does not know this peer."""
     PEER_NOT_CONNECTED = "PEER_NOT_CONNECTED"
-    """The node knows the peer, but is not connected to it."""
+    """The node knows the peer and is not connected to it."""
     NODE_UNAVAILABLE = "NODE_UNAVAILABLE"
-    """The node cannot be reached; nothing was written to it."""
+    """The node cannot be reached; nothing was sent."""
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
     """The connection broke, or the deadline passed, after the request was written: it may have been sent."""
     NOT_SENT = "NOT_SENT"
-    """The deadline passed before the request was written."""
+    """The deadline passed before the request was written to the node; nothing was sent."""
     NODE_ERROR = "NODE_ERROR"
     """The node answered with an error that the gateway does not know. Metadata: code."""
     OVERLOADED = "OVERLOADED"
-    """Too much is in flight, or a limit was reached; nothing was written. Metadata: limit."""
+    """A limit was reached; nothing was sent. Metadata: limit."""
     POSITION_EXPIRED = "POSITION_EXPIRED"
-    """The asked-for position is not in the inbox (any more). Metadata: earliest, latest."""
+    """Events after this position were deleted by the retention. Metadata: earliest."""
+    POSITION_OF_OTHER_INBOX = "POSITION_OF_OTHER_INBOX"
+    """The position belongs to another inbox: the gateway has a new one."""
+    POSITION_NOT_REACHED = "POSITION_NOT_REACHED"
+    """The position is after the newest event of this inbox. Metadata: latest."""
+    INVALID_POSITION = "INVALID_POSITION"
+    """The text is not a position."""
     INBOX_UNAVAILABLE = "INBOX_UNAVAILABLE"
     """The inbox cannot be read or written now."""
     INVALID_FILTER = "INVALID_FILTER"
-    """A filter of a subscription names a range of types that is none."""
+    """A filter has an invalid type range, or too many entries."""
     INVALID_CONSUMER = "INVALID_CONSUMER"
-    """The name of a consumer is none."""
+    """A consumer's name is not 1 to 100 of A-Z a-z 0-9 . _ -"""
     CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
-    """There is no consumer of that name."""
+    """There is no consumer of this name."""
     NO_CREDENTIAL = "NO_CREDENTIAL"
-    """The caller has shown no credential, or none that is valid."""
+    """The call has no rune and no client certificate, or the rune is not valid (any more)."""
     NOT_PERMITTED = "NOT_PERMITTED"
-    """The caller's credential does not permit this."""
+    """The credential does not permit this; nothing was sent."""
     GATEWAY_STOPPING = "GATEWAY_STOPPING"
     """The gateway is stopping and ends its streams."""
+    NODE_UNKNOWN = "NODE_UNKNOWN"
+    """The gateway does not serve the node that the request names in `node_id`."""
+    INVALID_PAGE = "INVALID_PAGE"
+    """The page size is negative, or the page token is not from an earlier page."""
 
 
 class UserError(Exception):
@@ -56,12 +66,12 @@ class RelayError(Exception):
     """A request failed, and this is why.
 
     Args:
-        reason: what a program reads.
-        message: what a person reads; it says what to do next, and holds no payload and no credential.
-        field: the field of the request at fault, if one is ("node_id", "msg", ...).
-        metadata: more for the program, as documented with the reason.
-        retry_after: seconds after which a retry is worth it, where a retry is safe; None where it is not.
-        expired: the reason is that the deadline passed.
+        reason: for programs.
+        message: for people: what is wrong and what to do. It holds no payload and no credential.
+        field: the field of the request that is wrong ("peer_id", "msg", ...); empty: no field is.
+        metadata: more for programs, as documented with the reason.
+        retry_after: seconds after which a retry makes sense; None: a retry is not safe, or does not help.
+        expired: it failed because the deadline passed.
     """
 
     def __init__(
@@ -84,20 +94,33 @@ class RelayError(Exception):
 
 
 def not_sent() -> RelayError:
-    """Make the error for a deadline that passed before anything was written."""
+    """Make the error for a deadline that passed before anything was written to the node."""
     return RelayError(
         Reason.NOT_SENT,
-        "The deadline passed before the message was written to the node. Nothing was sent: try again, with more"
-        " time.",
+        "The deadline passed before the message was written to the node. Nothing was sent."
+        " Try again with a longer deadline.",
         expired=True,
         retry_after=0.0,
     )
 
 
+def overloaded(limit: str, what: str, retry_after: float | None) -> RelayError:
+    """Make the error for a limit that was reached.
+
+    Args:
+        limit: its name, for programs and metrics.
+        what: what was reached, and what to do.
+        retry_after: seconds; None: a retry does not help.
+    """
+    return RelayError(
+        Reason.OVERLOADED, f"{what} Nothing was sent.", metadata={"limit": limit}, retry_after=retry_after
+    )
+
+
 def no_credential(why: str) -> RelayError:
-    """Make the error for a caller that has not shown who it is."""
+    """Make the error for a caller without a valid credential."""
     return RelayError(
         Reason.NO_CREDENTIAL,
         f"No valid credential: {why}. Send a rune in the metadata key `rune` (lightning-cli createrune makes one),"
-        " or, where the gateway takes them, a client certificate.",
+        " or a client certificate where the gateway accepts them.",
     )

@@ -1,8 +1,8 @@
 """The rules for node ids and messages: what may ever be written to lightningd.
 
-lightningd dies of some messages that it accepts: an empty one, one of 65,536 bytes, hex that is none.
-So everything that is written to it has passed through this file, and the types `NodeId` and `Message`
-say so: only the functions here make them.
+lightningd crashes on some messages that it accepts: an empty one, one of 65,536 bytes, invalid hex. So everything
+that is written to it has passed through this file. The types `NodeId` and `Message` show that: only the functions here
+make them.
 """
 
 from __future__ import annotations
@@ -149,15 +149,15 @@ def internal_type(number: int, name: str) -> RelayError:
 
 
 def bad_message(what: str) -> RelayError:
-    """Make the error for a message that is none."""
-    return RelayError(Reason.INVALID_MESSAGE, f"This is no message: {what}.", field="msg")
+    """Make the error for an invalid message."""
+    return RelayError(Reason.INVALID_MESSAGE, f"The message is invalid: {what}.", field="msg")
 
 
 def _bad_node_id(what: str) -> RelayError:
     return RelayError(
         Reason.INVALID_NODE_ID,
-        f"This is no node id: {what}. Copy it from ListPeers or `lightning-cli listpeers`.",
-        field="node_id",
+        f"The node id is invalid: {what}. Copy it from ListPeers or `lightning-cli listpeers`.",
+        field="peer_id",
     )
 
 

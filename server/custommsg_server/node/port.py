@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.wire import Message, NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Something that a caller wants to do, in the words of a rune: a method and its parameters by name."""
-
-    method: str
-    params: Mapping[str, str | int]
 
 
 class Outbound(NamedTuple):
     """A message on its way to a peer."""
 
-    node_id: NodeId
+    peer_id: NodeId
     message: Message
 
 
@@ -29,7 +22,7 @@ class Outbound(NamedTuple):
 class Peer:
     """A peer, as the node knows it now."""
 
-    node_id: bytes
+    peer_id: bytes
     connected: bool
     address: str
     num_channels: int
@@ -39,13 +32,13 @@ class Peer:
 class PeerAddress:
     """A peer, and where to find it."""
 
-    node_id: NodeId
+    peer_id: NodeId
     host: str
     port: int
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.node_id.hex()}@{host}:{self.port}"
+        return f"{self.peer_id.hex()}@{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +61,9 @@ class NodeInfo:
 
 class Node(Protocol):
     """A Lightning node. Deadlines are in seconds of the running event loop's clock."""
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Call `watcher` with `is_up`, now and whenever it changes."""
 
     @property
     def is_up(self) -> bool:
@@ -99,7 +95,7 @@ class Node(Protocol):
         """Ask the node to describe itself now. Raises RelayError."""
 
     async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Say of each use why the rune does not permit it, or None; each that it permits counts as done."""
+        """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
 
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Have the node connect to a peer; a peer that is connected already stays so. Raises RelayError."""

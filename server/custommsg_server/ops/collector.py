@@ -1,11 +1,11 @@
-"""The metrics that are read from the rooms when somebody asks: the node's link, the inbox, the consumers."""
+"""The metrics that are read when somebody asks: the node's link, the inbox, the consumers."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError as FutureCancelledError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +18,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from custommsg_server.core.intake import Intake
-from custommsg_server.core.mailbox import ConsumerState, Mailbox, State
-from custommsg_server.domain.errors import RelayError
-from custommsg_server.inbox.sqlite.inbox import Inbox
-from custommsg_server.node.lightningd.node import Lightningd
+from custommsg_server.inbox.port import Bounds, Consumer, Inbox, InboxError
+from custommsg_server.node.port import Node
 from custommsg_server.ops.metrics import CallMetrics
 
 log = structlog.get_logger()
@@ -35,14 +33,16 @@ _TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Sources:
     """Where numbers are read."""
 
-    node: Lightningd
+    node: Node
     inbox: Inbox
-    inbox_path: Path
-    mailbox: Mailbox
+    data_path: Path
+    """Where the inbox is kept."""
     intake: Intake
+    attached: Callable[[], bool]
+    """Says whether lightningd hands messages over now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +50,28 @@ class _Now:
     """What had to be asked for on the event loop."""
 
     lag: float
-    state: State
-    consumers: list[ConsumerState]
+    bounds: Bounds | None
+    consumers: list[Consumer]
 
 
-class RoomsCollector(Collector):
-    """Asks the rooms whenever it is scraped, which happens on a thread of the metrics endpoint.
+class GatewayCollector(Collector):
+    """Reads the sources whenever it is scraped, which happens on a thread of the metrics endpoint.
 
     Args:
-        rooms: whom to ask.
+        sources: where to read.
         calls: knows which calls run.
         version: the gateway's.
         registry: where to register.
     """
 
-    def __init__(self, rooms: Rooms, calls: CallMetrics, version: str, registry: CollectorRegistry) -> None:
-        self._rooms = rooms
+    def __init__(
+        self, sources: Sources, calls: CallMetrics, version: str, registry: CollectorRegistry
+    ) -> None:
+        self._sources = sources
         self._calls = calls
         self._version = version
         self._links = 0
-        rooms.node.watch(self._node_changed)
+        sources.node.watch(self._node_changed)
         self._loop = asyncio.get_running_loop()
         self._named: set[str] = set()
         registry.register(self)
@@ -104,13 +106,15 @@ class RoomsCollector(Collector):
 
     async def _ask(self, asked: float) -> _Now:
         lag = time.perf_counter() - asked
-        consumers: list[ConsumerState] = []
-        with suppress(RelayError):  # the inbox fails, and inbox_up says so
-            consumers = await self._rooms.mailbox.consumers()
-        return _Now(lag, await self._rooms.mailbox.state(), consumers)
+        consumers: list[Consumer] = []
+        bounds = None
+        with suppress(InboxError):  # the inbox fails, and inbox_up says so
+            bounds = await self._sources.inbox.bounds()
+            consumers = await self._sources.inbox.consumers.list()
+        return _Now(lag, bounds, consumers)
 
     def _node(self) -> Iterator[Metric]:
-        node = self._rooms.node
+        node = self._sources.node
         info = GaugeMetricFamily(
             "custommsg_info",
             "The versions of the gateway and of its node; always 1.",
@@ -127,44 +131,43 @@ class RoomsCollector(Collector):
         yield calls
 
     def _received(self) -> Iterator[Metric]:
-        intake, inbox = self._rooms.intake, self._rooms.inbox
+        intake = self._sources.intake
         received = CounterMetricFamily(
             "custommsg_messages_received",
             "Messages that lightningd handed over, by outcome: STORED, LOST or IGNORED.",
             labels=("outcome",),
         )
-        for outcome, count in (("STORED", intake.stored), ("LOST", inbox.lost), ("IGNORED", intake.ignored)):
+        for outcome, count in (("STORED", intake.stored), ("LOST", intake.lost), ("IGNORED", intake.ignored)):
             received.add_metric([outcome], count)
         yield received
 
     def _inbox(self, now: _Now) -> Iterator[Metric]:
-        inbox, held = self._rooms.inbox, now.state.held
-        yield _gauge("attached", "Whether lightningd hands over what peers send.", now.state.attached)
-        yield _gauge("inbox_up", "Whether the inbox works.", now.state.error is None)
-        yield _gauge("inbox_waiting_bytes", "What has arrived and waits to be stored.", inbox.waiting)
-        if held is not None:
-            age = time.time() - held.oldest_ns / 1e9 if held.oldest_ns else 0.0
-            yield _gauge("inbox_events", "Events that the inbox holds.", held.count)
-            yield _gauge(
-                "inbox_bytes", "What the inbox takes on its disk; the retention is held to it.", held.size
-            )
+        sources, bounds = self._sources, now.bounds
+        yield _gauge("attached", "Whether lightningd hands over what peers send.", sources.attached())
+        yield _gauge("inbox_up", "Whether the inbox works.", sources.inbox.error is None)
+        yield _gauge(
+            "inbox_waiting_bytes", "What has arrived and waits to be stored.", sources.intake.waiting
+        )
+        if bounds is not None:
+            age = time.time() - bounds.oldest_ns / 1e9 if bounds.oldest_ns else 0.0
+            yield _gauge("inbox_events", "Events that the inbox holds.", bounds.count)
+            yield _gauge("inbox_bytes", "What the inbox takes on its disk; retention limits it.", bounds.size)
             yield _gauge("inbox_oldest_seconds", "The age of the oldest event in the inbox.", age)
-            yield _gauge("inbox_latest_sequence", "The sequence number of the newest event.", held.latest)
         with suppress(OSError):
-            disk = os.statvfs(self._rooms.inbox_path.parent)
+            disk = os.statvfs(self._sources.data_path)
             yield _gauge("inbox_disk_free_bytes", "Room on the inbox's disk.", disk.f_bavail * disk.f_frsize)
 
-    def _consumers(self, consumers: list[ConsumerState]) -> Iterator[Metric]:
+    def _consumers(self, consumers: list[Consumer]) -> Iterator[Metric]:
         yield _gauge("consumers", "How many named consumers there are.", len(consumers))
-        expired = sum(one.expired for one in consumers)
+        expired = sum(one.is_expired for one in consumers)
         yield _gauge("consumers_expired", "Named consumers for whom some events are no longer kept.", expired)
-        names = {one.consumer.name for one in consumers}
+        names = {one.name for one in consumers}
         self._named &= names
         for name in sorted(names - self._named)[: MAX_CONSUMERS - len(self._named)]:
             self._named.add(name)
         lags: dict[str, int] = {}
         for one in consumers:
-            name = one.consumer.name if one.consumer.name in self._named else OTHERS
+            name = one.name if one.name in self._named else OTHERS
             lags[name] = max(lags.get(name, 0), one.lag)
         family = GaugeMetricFamily(
             "custommsg_consumer_lag_events",

@@ -31,7 +31,7 @@ class _Method:
 
 
 class CallMetrics:
-    """Counts calls and messages. Implements `rpc.call.Observer` and `intake.Watcher`.
+    """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`.
 
     Args:
         registry: where the metrics are registered; never the global one, so that a process may hold several
@@ -83,15 +83,15 @@ class CallMetrics:
         return [(method.name, method.in_flight) for method in list(self._methods.values())]
 
     def began(self, call: Call) -> None:
-        """See `rpc.call.Observer`."""
-        method = self._methods.get(call.method)
-        if method is None:  # only methods that we serve come here, so these are few
-            method = _Method(call.method, self._seconds.labels(call.method))
-            self._methods[call.method] = method
+        """See `api.call.Observer`."""
+        method = self._methods.get(call.label)
+        if method is None:  # labels are our own, so these are few
+            method = _Method(call.label, self._seconds.labels(call.label))
+            self._methods[call.label] = method
         method.in_flight += 1
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
-        """See `rpc.call.Observer`."""
+        """See `api.call.Observer`."""
         if limit:
             self._limits.labels(limit).inc(messages or 1)
         if outcome == DELIVERED:
@@ -103,17 +103,17 @@ class CallMetrics:
             child.inc(messages)
 
     def ended(self, call: Call) -> None:
-        """See `rpc.call.Observer`."""
-        method = self._methods[call.method]
+        """See `api.call.Observer`."""
+        method = self._methods[call.label]
         method.in_flight -= 1
         key = (call.code, call.reason)
         child = method.ended.get(key)
         if child is None:
-            child = method.ended[key] = self._calls.labels(call.method, *key)
+            child = method.ended[key] = self._calls.labels(call.label, *key)
         child.inc()
         if not call.is_stream:
             method.seconds.observe(call.seconds)
 
     def handed_over(self, seconds: float) -> None:
-        """See `intake.Watcher`."""
+        """See `core.intake.Watcher`."""
         self._hook.observe(seconds)

@@ -1,20 +1,20 @@
-"""All that watches the gateway, put together from the settings."""
+"""All that observes the gateway, put together from the settings: metrics, traces, and a log line for each call."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
-from custommsg_server.api.call import Observer
-from custommsg_server.domain.address import Address
+from custommsg_server.api.call import Call, Observer
+from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.ops import logs
-from custommsg_server.ops.call_log import CallLog
-from custommsg_server.ops.collector import Rooms, RoomsCollector
-from custommsg_server.ops.endpoint import serving
+from custommsg_server.ops.collector import GatewayCollector, Sources
 from custommsg_server.ops.metrics import CallMetrics
 from custommsg_server.settings import Settings, SettingsError
 
@@ -22,8 +22,51 @@ if TYPE_CHECKING:
     from custommsg_server.ops.traces import Tracing
 
 
+log = structlog.get_logger()
+
+LogCalls = Literal["all", "failures", "none"]
+
+
+class CallLog:
+    """Logs calls at info. Implements `api.call.Observer`.
+
+    A `Call` knows no runes, payloads and keys, so they cannot get into the log.
+
+    Args:
+        which: the calls to log; may be changed at any time.
+    """
+
+    def __init__(self, which: LogCalls) -> None:
+        self.which = which
+
+    def began(self, call: Call) -> None:
+        """See `api.call.Observer`."""
+
+    def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
+        """See `api.call.Observer`."""
+
+    def ended(self, call: Call) -> None:
+        """See `api.call.Observer`."""
+        if self.which == "none" or (self.which == "failures" and call.code == "OK") or not logs.says_info():
+            return
+        line: dict[str, object] = {"method": call.method, "code": call.code}
+        if call.reason:
+            line["reason"] = call.reason
+        if call.peer:
+            line["peer"] = call.peer.hex()
+        if call.message_type is not None:
+            line["type"] = call.message_type
+        if call.size:
+            line["size"] = call.size
+        if call.is_stream and call.counts:
+            line["messages"] = dict(call.counts)
+        line["seconds"] = round(call.seconds, 6)
+        line["caller"] = call.caller_name
+        logs.info("call", line)
+
+
 class Telemetry:
-    """What watches one gateway. What is switched off costs nothing.
+    """What observes one gateway. What is switched off costs nothing.
 
     Args:
         settings: what is switched on.
@@ -52,11 +95,11 @@ class Telemetry:
         self._calls.which = settings.log_calls
 
     @asynccontextmanager
-    async def watching(self, rooms: Rooms) -> AsyncIterator[Address | None]:
+    async def observing(self, sources: Sources) -> AsyncIterator[Address | None]:
         """Serve the metrics for as long as the context lasts; yield where, if they are.
 
         Args:
-            rooms: where numbers are read.
+            sources: where numbers are read.
 
         Raises:
             ListenError: the address of the metrics cannot be had.
@@ -66,9 +109,9 @@ class Telemetry:
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             if self._address is not None and self.metrics is not None:
-                RoomsCollector(rooms, self.metrics, self._version, self._registry)
+                GatewayCollector(sources, self.metrics, self._version, self._registry)
                 ProcessCollector(registry=self._registry)
-                served = await stack.enter_async_context(serving(self._registry, self._address))
+                served = await stack.enter_async_context(_serving(self._registry, self._address))
             yield served
 
 
@@ -84,3 +127,26 @@ def _tracing(settings: Settings, version: str) -> Tracing | None:
             " installed: pip install 'custommsg-server[otel]', or unset it."
         ) from None
     return Tracing.to(endpoint, version)
+
+
+@asynccontextmanager
+async def _serving(registry: CollectorRegistry, address: Address) -> AsyncIterator[Address]:
+    """Serve a registry for as long as the context lasts; yield the address, with the port that was chosen.
+
+    Raises:
+        ListenError: the address cannot be had.
+    """
+    try:
+        server, thread = start_http_server(address.port, address.host, registry)
+    except OSError as error:
+        raise ListenError(
+            f"Cannot serve metrics on {address}: {error.strerror}. Set metrics_listen to another address."
+        ) from None
+    served = Address(address.host, server.server_port)
+    log.info("metrics served", url=f"http://{served}/metrics")
+    try:
+        yield served
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()

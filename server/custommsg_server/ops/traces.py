@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Final
 
 import structlog
@@ -18,11 +17,10 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from custommsg_server.api.call import Call
-from custommsg_server.domain import stages
 from custommsg_server.domain.errors import RelayError
 
 log = structlog.get_logger()
@@ -36,7 +34,7 @@ _SHUTDOWN: Final = 2.0
 
 
 class Tracing:
-    """Makes spans. Implements `rpc.call.Observer`.
+    """Makes spans. Implements `api.call.Observer`.
 
     A span says what a metric may say, and the message's type and size: no payload, no credential, no peer.
 
@@ -78,23 +76,23 @@ class Tracing:
             log.warning("the last traces could not be sent", seconds=_SHUTDOWN)
 
     def began(self, call: Call) -> None:
-        """See `rpc.call.Observer`."""
+        """See `api.call.Observer`."""
         carrier = {key: value for key, value in call.context.invocation_metadata() or () if key in _CONTEXT}
         service, _, method = call.method.partition("/")
-        call.span = self._tracer.start_span(
+        span = self._tracer.start_span(
             call.method,
             self._propagator.extract(carrier) if carrier else None,
             SpanKind.SERVER,
             {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
         )
-        stages.marker.set(partial(self._child, call))
+        call.tracer = _CallTracer(self._tracer, span)
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
-        """See `rpc.call.Observer`."""
+        """See `api.call.Observer`."""
 
     def ended(self, call: Call) -> None:
-        """See `rpc.call.Observer`."""
-        span = call.span
+        """See `api.call.Observer`."""
+        span = call.tracer.span
         span.set_attribute("rpc.grpc.status_code", call.code)
         if call.reason:
             span.set_attribute("custommsg.reason", call.reason)
@@ -108,13 +106,24 @@ class Tracing:
             span.set_status(StatusCode.ERROR, call.reason or call.code)
         span.end()
 
+
+class _CallTracer:
+    """The span of one call, and its children."""
+
+    __slots__ = ("_tracer", "span")
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
+        self.span = span
+
     @contextmanager
-    def _child(self, call: Call, name: str) -> Iterator[None]:
-        span = self._tracer.start_span(name, set_span_in_context(call.span))
+    def stage(self, name: str) -> Iterator[None]:
+        """Make a child span for as long as the context lasts."""
+        child = self._tracer.start_span(name, set_span_in_context(self.span))
         try:
             yield
         except RelayError as error:
-            span.set_attribute("custommsg.reason", error.reason.name)
+            child.set_attribute("custommsg.reason", error.reason.name)
             raise
         finally:
-            span.end()
+            child.end()

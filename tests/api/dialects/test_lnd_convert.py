@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,14 +84,6 @@ def test_any_public_key_is_read_or_refused(text: str) -> None:
     with pytest.raises(RelayError) as caught:
         convert.address_from_proto(pb.LightningAddress(pubkey=text, host="h"), OURS)
     assert caught.value.field == "addr.pubkey"
-
-
-@given(st.frozensets(st.integers(0, 300)))
-def test_types_become_the_fewest_ranges(types: frozenset[int]) -> None:
-    """The same numbers, and no two ranges touch."""
-    ranges = convert.ranges(types)
-    assert [number for one in ranges for number in one] == sorted(types)
-    assert all(before.stop < after.start for before, after in pairwise(ranges))
 
 
 @pytest.mark.parametrize(

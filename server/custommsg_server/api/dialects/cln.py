@@ -1,53 +1,67 @@
-"""`cln.Node`, as cln-grpc serves it: https://docs.corelightning.org/docs/grpc."""
+"""`cln.Node`, as cln-grpc serves it, and `greenlight.Node`, through which Greenlight's clients receive.
+
+https://docs.corelightning.org/docs/grpc, https://github.com/Blockstream/greenlight
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import grpc
-
-from custommsg_server.api.dialects.core import Core
-from custommsg_server.api.dialects.protos import cln_pb2 as pb
-from custommsg_server.api.dialects.protos import cln_pb2_grpc
+from custommsg_server.api.call import Call
+from custommsg_server.api.dialects.base import DialectCore
+from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2
 from custommsg_server.domain import wire
-from custommsg_server.inbox.port import Arrival
+from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.events import Arrival
 from custommsg_server.node.port import Outbound
 
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[Any, Any]
 
-
-class ClnNode(cln_pb2_grpc.NodeServicer):
+class ClnNode:
     """Serves `cln.Node` over the core."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: DialectCore) -> None:
         self._core = core
 
     async def SendCustomMsg(
-        self, request: pb.SendcustommsgRequest, context: Context
-    ) -> pb.SendcustommsgResponse:
+        self, request: cln_pb2.SendcustommsgRequest, call: Call
+    ) -> cln_pb2.SendcustommsgResponse:
         """Send one custom message to one connected peer."""
-        return pb.SendcustommsgResponse(
-            status=await self._core.send(lambda: outbound_from_proto(request), context)
-        )
+        status = await self._core.send(lambda: outbound_from_proto(request), call)
+        return cln_pb2.SendcustommsgResponse(status=status)
 
-    # A coroutine that writes, as all streams of this server.
-    async def SubscribeCustomMsg(  # type: ignore[override]
-        self, request: pb.StreamCustomMsgRequest, context: Context
-    ) -> None:
+    async def SubscribeCustomMsg(self, request: cln_pb2.StreamCustomMsgRequest, call: Call) -> None:
         """Stream the custom messages that peers send from now on."""
-        await self._core.stream_live(context, message_to_proto)
+        await self._core.stream_live(call, message_to_cln)
 
 
-def outbound_from_proto(request: pb.SendcustommsgRequest) -> Outbound:
+class GreenlightNode:
+    """Serves `greenlight.Node` over the core."""
+
+    def __init__(self, core: DialectCore) -> None:
+        self._core = core
+
+    async def StreamCustommsg(self, request: greenlight_pb2.StreamCustommsgRequest, call: Call) -> None:
+        """Stream the custom messages that peers send from now on."""
+        await self._core.stream_live(call, message_to_greenlight)
+
+
+def outbound_from_proto(request: cln_pb2.SendcustommsgRequest) -> Outbound:
     """Read the peer and the message.
 
     Raises:
-        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
+        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field that is wrong.
     """
-    return Outbound(wire.parse_node_id(request.node_id), wire.parse_message(request.msg))
+    try:
+        peer_id = wire.parse_node_id(request.node_id)
+    except RelayError as error:
+        error.field = "node_id"
+        raise
+    return Outbound(peer_id, wire.parse_message(request.msg))
 
 
-def message_to_proto(arrival: Arrival) -> pb.CustomMsgNotification:
+def message_to_cln(arrival: Arrival) -> cln_pb2.CustomMsgNotification:
     """Convert a message that has arrived."""
-    return pb.CustomMsgNotification(peer_id=arrival.node_id, payload=arrival.message)
+    return cln_pb2.CustomMsgNotification(peer_id=arrival.peer_id, payload=arrival.message)
+
+
+def message_to_greenlight(arrival: Arrival) -> greenlight_pb2.Custommsg:
+    """Convert a message that has arrived."""
+    return greenlight_pb2.Custommsg(peer_id=arrival.peer_id, payload=arrival.message)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from custommsg_server.api.dialects.protos import lnd_pb2 as pb
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import Reason, RelayError
-from custommsg_server.inbox.port import Arrival
+from custommsg_server.domain.events import Arrival
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 DEFAULT_PORT: Final = 9735
@@ -19,7 +20,7 @@ NETWORKS: Final = {"bitcoin": "mainnet"}
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_])?")
 
 
-def outbound_from_proto(request: pb.SendCustomMessageRequest, types: frozenset[int]) -> Outbound:
+def outbound_from_proto(request: pb.SendCustomMessageRequest, types: TypeSet) -> Outbound:
     """Read the peer and the message.
 
     Raises:
@@ -33,10 +34,11 @@ def outbound_from_proto(request: pb.SendCustomMessageRequest, types: frozenset[i
     try:
         message = wire.join_message(request.type, request.data)
         if request.type not in types:
-            # LND's words; its clients look for them to find out what it can do.
+            # LND's text; its clients look for it to find out what it can do.
+            lowest = types.ranges[0].start if types.ranges else 0
             raise RelayError(
                 Reason.INVALID_MESSAGE,
-                f"msg type: {request.type} not in custom range: {min(types, default=0)} and not overridden."
+                f"msg type: {request.type} not in custom range: {lowest} and not overridden."
                 " The gateway's setting lnd_types says which are.",
             )
     except RelayError as error:
@@ -48,18 +50,7 @@ def outbound_from_proto(request: pb.SendCustomMessageRequest, types: frozenset[i
 def message_to_proto(arrival: Arrival) -> pb.CustomMessage:
     """Convert a message that has arrived."""
     message = arrival.message
-    return pb.CustomMessage(peer=arrival.node_id, type=wire.message_type(message), data=message[2:])
-
-
-def ranges(types: Iterable[int]) -> tuple[range, ...]:
-    """Return the same types as few ranges."""
-    found: list[range] = []
-    for number in sorted(types):
-        if found and number == found[-1].stop:
-            found[-1] = range(found[-1].start, number + 1)
-        else:
-            found.append(range(number, number + 1))
-    return tuple(found)
+    return pb.CustomMessage(peer=arrival.peer_id, type=wire.message_type(message), data=message[2:])
 
 
 def info_to_proto(info: NodeInfo, peers: Sequence[Peer]) -> pb.GetInfoResponse:
@@ -82,7 +73,7 @@ def info_to_proto(info: NodeInfo, peers: Sequence[Peer]) -> pb.GetInfoResponse:
 
 def peer_to_proto(peer: Peer) -> pb.Peer:
     """Convert a peer."""
-    return pb.Peer(pub_key=peer.node_id.hex(), address=peer.address)
+    return pb.Peer(pub_key=peer.peer_id.hex(), address=peer.address)
 
 
 def address_from_proto(address: pb.LightningAddress, node: NodeInfo | None) -> PeerAddress:
@@ -103,20 +94,20 @@ def address_from_proto(address: pb.LightningAddress, node: NodeInfo | None) -> P
         error.field = "addr.pubkey"
         raise
     if node is not None and node_id == node.node_id:
-        # LND's words: its clients take them for success.
+        # LND's text: its clients take it for success.
         raise RelayError(Reason.INVALID_NODE_ID, "cannot make connection to self", field="addr.pubkey")
     host, port = _split(address.host)
     if not (_is_ipv6(host) or _HOST.fullmatch(host)) or not 0 < port <= 65_535:
         raise RelayError(
             Reason.INVALID_NODE_ID,
-            "This is no address of a peer. Write host, host:port or [ipv6]:port.",
+            "The peer's address is invalid. Write host, host:port or [ipv6]:port.",
             field="addr.host",
         )
     return PeerAddress(node_id, host, port)
 
 
 def _split(text: str) -> tuple[str, int]:
-    """Take host and port apart; a port that is none becomes 0."""
+    """Split host and port; an invalid port becomes 0."""
     if _is_ipv6(text):
         return text, DEFAULT_PORT
     if text.startswith("["):

@@ -22,7 +22,7 @@ _PATH_MAX: Final = 107
 _ADVICE: Final = {
     errno.EADDRINUSE: ("it is in use", "End the other program (ss -ltnp shows it), or listen elsewhere."),
     errno.EADDRNOTAVAIL: (
-        "it is no address of this machine",
+        "it is not an address of this machine",
         "Listen on one that is; 0.0.0.0 is all of them.",
     ),
     errno.EACCES: ("this user may not listen there", "Take a port above 1023, or a folder of this user's."),

@@ -11,13 +11,15 @@ import pytest
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.access import runes
-from custommsg_server.access.callers import CallerLimits, Callers
-from custommsg_server.access.runes import MAX_STRANGERS, VERDICT_TTL, Rune, Runes
+from custommsg_server.access.accounts import Accounts, CallerAccount, CallerLimits
+from custommsg_server.access.runes import MAX_STRANGERS, VERDICT_TTL, Rune, RunePermit, Runes
+from custommsg_server.core.limits import Rate
+from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import Reason, RelayError
-from custommsg_server.node.port import Use
 from custommsg_testing.devnode.rune import Alternative
 from custommsg_testing.devnode.rune import Rune as MadeRune
 from support import nodes
+from support.callers import NoRecord
 from support.doors import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id
@@ -49,7 +51,7 @@ def reason_of(error: pytest.ExceptionInfo[RelayError]) -> tuple[Reason, str]:
 
 def test_calls_at_once_are_bounded_by_caller() -> None:
     """One that has many does not keep another out; what has ended counts no more."""
-    callers = Callers(CallerLimits(calls=2))
+    callers = Accounts(CallerLimits(calls=2))
     callers.begin("a")
     callers.begin("a")
     with pytest.raises(RelayError) as refused:
@@ -63,17 +65,34 @@ def test_calls_at_once_are_bounded_by_caller() -> None:
 def test_rates_are_bounded_by_caller() -> None:
     """Messages and bytes; one that waits may go on; OVERLOADED says when."""
     clock = Clock()
-    callers = Callers(CallerLimits(messages_per_s=8, bytes_per_s=1000, burst=1.0), clock)
+    accounts = Accounts(CallerLimits(rate=Rate(messages_per_s=8, bytes_per_s=1000, burst=1.0)), clock)
+    a, b = CallerAccount(accounts, "a", "a"), CallerAccount(accounts, "b", "b")
     for _ in range(9):
-        callers.take("a", 1, 1)
+        a.take(1, 1)
     with pytest.raises(RelayError) as refused:
-        callers.take("a", 1, 1)
+        a.take(1, 1)
     assert reason_of(refused) == (Reason.OVERLOADED, "caller_rate")
     assert refused.value.retry_after == pytest.approx(1 / 8)
-    callers.take("b", 1, 5000)
-    assert callers.reserve("b", 1, 1) == pytest.approx(4.0)
+    b.take(1, 5000)
+    assert b.reserve(1, 1) == pytest.approx(4.0)
     clock.now += 0.2
-    callers.take("a", 1, 1)
+    a.take(1, 1)
+
+
+async def test_narrowed_copies_of_one_rune_are_counted_together() -> None:
+    """Once the node says that a copy is valid, its call counts under the id that all copies share."""
+    accounts, runes_ = Accounts(CallerLimits(calls=2)), Runes(Node())
+    refusals = []
+    for number in range(3):
+        rune = Rune(made(f"pnamemsg^{number:04x}"))
+        account = CallerAccount(accounts, f"rune:{rune.id}", rune.digest.hex())
+        accounts.begin(account.counted_as)
+        permit = RunePermit(rune, runes_, account, NoRecord())
+        [refusal] = await permit.judge([Use("sendcustommsg", {})], 0.0)
+        refusals.append(refusal and refusal.metadata["limit"])
+        if number == 2:
+            accounts.end(account.counted_as)
+    assert refusals == [None, None, "caller_calls"]
 
 
 def test_a_rune_is_known_by_its_id_and_never_shown() -> None:
@@ -157,7 +176,7 @@ async def test_a_caller_beyond_its_rate_is_told_when_to_come_back(node: StandIn,
     ):
         await until_serving(channel)
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
-        request = pb.SendCustomMsgRequest(node_id=node_id(), msg_hex="9c4101")
+        request = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"))
         codes = set()
         for _ in range(4):
             try:

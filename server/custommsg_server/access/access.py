@@ -1,0 +1,84 @@
+"""Lets calls in: finds out who calls, and counts the calls of each caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import grpc
+
+from custommsg_server.access.accounts import Accounts, CallerAccount, NoAccount
+from custommsg_server.access.credentials import certificate_of, rune_of
+from custommsg_server.access.runes import Rune, RunePermit, Runes, Unrestricted
+from custommsg_server.domain.caller import Caller, Record
+from custommsg_server.domain.errors import no_credential
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+Require = Literal["rune", "client-cert", "rune-or-client-cert"]
+"""What a caller has to show."""
+
+_UNRESTRICTED: Final = Unrestricted()
+_NO_ACCOUNT: Final = NoAccount()
+
+
+class Access:
+    """Decides who may come in. What a caller may do then, the core asks its permit.
+
+    Args:
+        required: what a caller has to show; None: nothing, and callers are not told apart.
+        runes: judges runes.
+        accounts: counts calls and messages.
+    """
+
+    def __init__(self, required: Require | None, runes: Runes, accounts: Accounts) -> None:
+        self._required = required
+        self._runes = runes
+        self._accounts = accounts
+
+    def enter(self, context: Context, record: Record) -> Caller:
+        """Let a call in; `leave` has to follow.
+
+        Args:
+            context: gRPC's context of the call.
+            record: what is noted of it.
+
+        Raises:
+            RelayError: NO_CREDENTIAL, or OVERLOADED for a caller with too many calls; then `leave` must not follow.
+        """
+        if self._required is None:
+            return Caller("", _UNRESTRICTED, _NO_ACCOUNT, record)
+        caller, account = self._identify(context, record)
+        self._accounts.begin(account.counted_as)
+        return caller
+
+    def leave(self, caller: Caller) -> None:
+        """Account for the end of a call."""
+        if isinstance(caller.account, CallerAccount):
+            self._accounts.end(caller.account.counted_as)
+
+    def _identify(self, context: Context, record: Record) -> tuple[Caller, CallerAccount]:
+        certificate = certificate_of(context)
+        text = rune_of(context)
+        if text is not None:
+            # A rune that is shown counts: where a certificate alone would be enough, it narrows what the caller may do.
+            if self._required == "client-cert" and certificate is None:
+                raise no_credential("a client certificate is required")
+            rune = Rune(text)
+            name = f"rune:{rune.id}"  # no holder of a rune can change its id
+            # Before it was checked, the id could be a lie. Only who has the whole text has its digest.
+            account = CallerAccount(
+                self._accounts, name, name if self._runes.is_known(rune) else rune.digest.hex()
+            )
+            return Caller(name, RunePermit(rune, self._runes, account, record), account, record), account
+        if self._required == "rune":
+            raise no_credential("a rune is required")
+        if certificate is None:
+            raise no_credential(
+                "a client certificate is required"
+                if self._required == "client-cert"
+                else "a rune or a client certificate is required"
+            )
+        name = f"cert:{certificate}"
+        account = CallerAccount(self._accounts, name, name)
+        return Caller(name, _UNRESTRICTED, account, record), account

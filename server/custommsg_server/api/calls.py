@@ -1,0 +1,222 @@
+"""What every call passes through: it is let in, observed, and its errors become statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import grpc
+import structlog
+
+from custommsg_server.access.access import Access
+from custommsg_server.api.call import Call, Observer
+from custommsg_server.api.open_streams import OpenStreams
+from custommsg_server.api.status import abort, code_of
+from custommsg_server.domain.caller import Caller
+from custommsg_server.domain.errors import Reason, RelayError
+
+log = structlog.get_logger()
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+OPEN: Final = ("/grpc.",)
+"""Health checks and reflection: they need no credential, and no drain waits for them."""
+NOT_SERVED: Final = "(not served)"
+"""What calls of methods that are not served are counted as: their names are the caller's choice."""
+MAX_NAME: Final = 200
+"""Characters of such a name in errors and in the log."""
+_DRAIN: Final = "the gateway stops"
+"""What a stream's task is cancelled with when the gateway drains."""
+
+
+def is_drain(error: asyncio.CancelledError) -> bool:
+    """Whether a stream's task was cancelled because the gateway drains; if so, it goes on until it has finished."""
+    if error.args[:1] != (_DRAIN,):
+        return False
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    return True
+
+
+def stopping() -> RelayError:
+    """Make the error that ends the streams of a gateway that stops."""
+    return RelayError(
+        Reason.GATEWAY_STOPPING,
+        "The gateway is stopping. Connect again, and continue after the last position or result that you received.",
+        retry_after=1.0,
+    )
+
+
+class Calls(grpc.aio.ServerInterceptor):
+    """Wraps each handler: lets the call in, and turns a RelayError of the handler into its status.
+
+    Any other exception is a bug: it is logged, and the caller gets no stack trace.
+
+    Args:
+        access: lets calls in.
+        timeout: seconds that a call may take that is not a stream.
+        observers: are told of each call.
+    """
+
+    def __init__(self, access: Access, timeout: float, observers: Sequence[Observer] = ()) -> None:
+        self._access = access
+        self._timeout = timeout
+        self._observers = observers
+        self._wrapped: dict[str, Handler] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self.open_streams = OpenStreams()
+        self._is_draining = False
+        self.in_flight = 0
+        self.begun = 0
+        """How many calls there were."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drain(self) -> None:
+        """Have all streams end, and wait until no call is in progress."""
+        self._is_draining = True
+        for task in self._streams:
+            task.cancel(_DRAIN)
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the handler of a method, once."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            # Not remembered: unknown methods are the caller's choice, and would fill the memory.
+            return grpc.unary_unary_rpc_method_handler(self._not_served(method[1:]))
+        wrap = self._wrap_open if method.startswith(OPEN) else self._wrap
+        return self._wrapped.setdefault(method, wrap(handler, method[1:]))
+
+    def _wrap_open(self, handler: Handler, _: str) -> Handler:
+        """Wrap a handler that needs no credential: its streams are bounded, and no drain waits for them."""
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        bounded = self.open_streams.bounded
+        if handler.stream_stream is not None:
+            inner = cast("Any", handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(bounded(inner), *serializers)
+        if handler.unary_stream is not None:
+            inner = cast("Any", handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(bounded(inner), *serializers)
+        return handler
+
+    def _wrap(self, handler: Handler, method: str) -> Handler:
+        """Wrap a handler; the streams of this server are coroutines that write, not generators."""
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        if handler.stream_stream is not None:
+            inner = self._stream(cast("Behaviour", handler.stream_stream), method)
+            return grpc.stream_stream_rpc_method_handler(inner, *serializers)
+        if handler.unary_stream is not None:
+            inner = self._stream(cast("Behaviour", handler.unary_stream), method)
+            return grpc.unary_stream_rpc_method_handler(inner, *serializers)
+        inner = self._unary(cast("Behaviour", handler.unary_unary), method)
+        return grpc.unary_unary_rpc_method_handler(inner, *serializers)
+
+    def _unary(self, inner: Behaviour, method: str) -> Behaviour:
+        async def unary(request: Any, context: Context) -> Any:
+            call, caller = Call(method, False, context, self._timeout, self._observers), None
+            self._begin()
+            try:
+                call.caller = caller = self._enter(call)
+                return await inner(request, call)
+            except BaseException as error:
+                await _fail(call, error)
+                raise
+            finally:
+                self._end(call, caller)
+
+        return unary
+
+    def _stream(self, inner: Behaviour, method: str) -> Behaviour:
+        async def stream(request: Any, context: Context) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            call, caller = Call(method, True, context, math.inf, self._observers), None
+            self._begin()
+            self._streams.add(task)
+            try:
+                call.caller = caller = self._enter(call)
+                await inner(request, call)
+            except BaseException as error:
+                self._streams.discard(task)  # it is ending: a drain must not cut its last words short
+                is_ours = isinstance(error, asyncio.CancelledError) and is_drain(error)
+                await _fail(call, stopping() if is_ours else error)
+                raise
+            finally:
+                self._streams.discard(task)
+                self._end(call, caller)
+
+        return stream
+
+    def _not_served(self, method: str) -> Behaviour:
+        async def unary(request: Any, context: Context) -> None:
+            call = Call(method[:MAX_NAME], False, context, self._timeout, self._observers, label=NOT_SERVED)
+            try:
+                await context.abort(
+                    grpc.StatusCode.UNIMPLEMENTED,
+                    f"This gateway does not serve {method[:MAX_NAME]}. docs/dialects.md lists what is served beside"
+                    " custommsg.v1; the setting `dialects` says which of it.",
+                )
+            finally:
+                call.failed("UNIMPLEMENTED")
+                call.end()
+
+        return unary
+
+    def _enter(self, call: Call) -> Caller:
+        if self._is_draining:
+            raise stopping()
+        return self._access.enter(call.context, call)
+
+    def _begin(self) -> None:
+        self.in_flight += 1
+        self.begun += 1
+        self._idle.clear()
+
+    def _end(self, call: Call, caller: Caller | None) -> None:
+        if caller is not None:
+            self._access.leave(caller)
+        call.end()
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+
+async def _fail(call: Call, error: BaseException) -> None:
+    """Note how a call failed, and end it with a status if its handler did not; it returns if that was done already."""
+    if isinstance(error, RelayError):
+        call.failed(code_of(error).name, error)
+        await abort(call.context, error)
+    elif isinstance(error, grpc.aio.AbortError):
+        call.failed(_code_name(call.context))
+    elif isinstance(error, asyncio.CancelledError):
+        call.failed("CANCELLED")  # the caller has gone, or its deadline has passed
+    elif isinstance(error, Exception):
+        call.failed("INTERNAL")
+        log.error("a call failed because of a bug; please report it", method=call.method, exc_info=error)
+        await call.context.abort(
+            grpc.StatusCode.INTERNAL,
+            "The gateway failed because of a bug; its log says more. Whether anything was sent is not known.",
+        )
+
+
+_CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def _code_name(context: Context) -> str:
+    code: Any = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES.get(code, "UNKNOWN")

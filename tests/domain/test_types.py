@@ -1,0 +1,50 @@
+"""Sets of message types."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from custommsg_server.domain.types import TypeSet, parse_range, parse_set
+from custommsg_server.domain.wire import MAX_TYPE
+
+ranges = st.lists(
+    st.builds(
+        lambda first, size: range(first, min(first + size, MAX_TYPE + 1)),
+        st.integers(0, MAX_TYPE),
+        st.integers(0, 99),
+    )
+)
+
+
+@given(ranges, st.integers(0, MAX_TYPE + 9))
+def test_a_set_holds_what_its_ranges_hold(given_: list[range], number: int) -> None:
+    """And no two of its own ranges overlap or touch."""
+    types = TypeSet(given_)
+    expected = {one for each in given_ for one in each}
+    assert [one for each in types.ranges for one in each] == sorted(expected)
+    assert len(types) == len(expected)
+    assert (number in types) is (number in expected)
+    assert all(one in types for one in expected)
+    assert all(before.stop < after.start for before, after in pairwise(types.ranges))
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """What is read lies within the message types."""
+    try:
+        read = parse_range(text)
+    except ValueError as error:
+        assert "write 37913, 0x9419 or 32768-65535" in str(error)
+    else:
+        assert 0 <= read[0] <= read[-1] <= MAX_TYPE
+
+
+@pytest.mark.parametrize("text", ["", "-", "1-", "-1", "65536", "5-4", "0x", "1-2-3", "one"])
+def test_an_invalid_range_is_refused(text: str) -> None:
+    """With how to write it."""
+    with pytest.raises(ValueError, match="not a message type"):
+        parse_set([text])
