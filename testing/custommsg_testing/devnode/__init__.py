@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from custommsg_testing.devnode.address import Address
 from custommsg_testing.devnode.identity import DirectoryError
-from custommsg_testing.devnode.node import DevNode, Settings
+from custommsg_testing.devnode.node import DevNode, OnMessage, Settings
 from custommsg_testing.devnode.outbox import OutboxFullError
 from custommsg_testing.devnode.peer import PeerError
 from custommsg_testing.devnode.received import MessagesLostError, Received
@@ -23,6 +23,7 @@ __all__ = [
     "DevNode",
     "DirectoryError",
     "MessagesLostError",
+    "OnMessage",
     "OutboxFullError",
     "PeerError",
     "Received",
