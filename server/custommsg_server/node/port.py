@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.wire import Message, NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Something that a caller wants to do, in the words of a rune: a method and its parameters by name."""
-
-    method: str
-    params: Mapping[str, str | int]
 
 
 class Outbound(NamedTuple):
