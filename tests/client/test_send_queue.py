@@ -189,3 +189,17 @@ def test_the_end_tells_what_was_written(bench: Bench, end: Callable[[Bench], Non
     assert all(isinstance(outcome, custommsg.NotSent) for outcome in waiting.outcomes)
     assert len(waiting.outcomes) == 1 - left
     assert len(bench.queue) == left
+
+
+def test_the_order_is_kept_for_each_of_our_nodes(bench: Bench) -> None:
+    """The same peer of two of our nodes is two connections: neither overtakes the other."""
+    ours, other = Kept(A, bench.now + 10), Kept(A, bench.now + 10)
+    other.node_id = B
+    for message in (ours, other):
+        bench.queue.put(message)
+    bench.write()
+    bench.answer(refused(0), sent(1))
+    bench.now = 101.0
+    assert bench.write() == [2], "the retry of the first was not overtaken"
+    bench.answer(sent(2))
+    assert [type(outcome) for outcome in ours.outcomes] == [Sent]
