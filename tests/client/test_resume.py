@@ -78,6 +78,8 @@ def test_a_cursor_yields_each_event_once_wherever_it_is_cut(
     passing = [event for event in events if event.message.type == 37913]
     yielded: list[str] = []
     for connection in [*connections, [(len(events), len(events) + 1)]]:
+        cursor.request()
+        assert cursor.next() is None, "a connection that fails before its first response yields nothing"
         request = cursor.request()
         sent = number_of(request.after) if request.HasField("after") else 0
         cursor.registered(pb.SubscribeCustomMsgsResponse(position=position(sent)))
