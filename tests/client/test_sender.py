@@ -37,7 +37,7 @@ async def test_callers_at_once_share_a_batch(gateway: ScriptedGateway) -> None:
 
 
 async def test_threads_at_once_share_a_stream(gateway: ScriptedGateway) -> None:
-    """The same for the client without an event loop."""
+    """The same for the blocking client."""
     gateway.send_stream = streams = Streams()
 
     def send_all() -> list[Sent]:
@@ -58,7 +58,7 @@ async def test_threads_at_once_share_a_stream(gateway: ScriptedGateway) -> None:
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])
 async def test_a_gateway_that_does_not_answer(gateway: ScriptedGateway, kind: str) -> None:
-    """The timeout ends the wait, and nobody knows what became of the message."""
+    """The timeout ends the wait, and the outcome is unknown."""
     gateway.send_stream = answer_once
     with pytest.raises(custommsg.OutcomeUnknown) as caught:
         await send_each(kind, gateway.address, [30, 0.5])
@@ -124,8 +124,8 @@ async def test_leaving_early_takes_back_what_was_not_written(gateway: ScriptedGa
         assert [(await anext(results)).outcome.__class__ for _ in range(10)] == [Sent] * 10
 
 
-async def test_an_input_that_fails_is_told_after_the_results(gateway: ScriptedGateway) -> None:
-    """What was taken has its outcome all the same."""
+async def test_an_input_that_fails_raises_after_the_results(gateway: ScriptedGateway) -> None:
+    """The messages that were taken before have their results."""
     gateway.send_stream = Streams()
 
     async def failing() -> AsyncIterator[Outbound]:

@@ -53,7 +53,7 @@ async def test_the_real_gateway(node: standin.StandIn, kind: str) -> None:
 
 
 async def test_a_gateway_that_restarts_loses_nothing(node: standin.StandIn) -> None:
-    """What a stopping gateway has not read goes to the next one, in order, and nothing goes twice."""
+    """What a stopping gateway has not read goes to the next one, in order, and nothing is sent twice."""
     count, results = 3000, []
     path = f"unix:{node.rpc_file.parent}/gateway.sock"
     messages = (Outbound(node_id(), msg=f"9419{number:08x}") for number in range(count))
