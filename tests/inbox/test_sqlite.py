@@ -261,9 +261,10 @@ def test_a_commit_whose_outcome_is_unknown_is_not_made_twice(
         raise apsw.IOError("disk I/O error")
 
     def in_doubt(*arrivals: Arrival) -> None:
-        with monkeypatch.context() as patched, pytest.raises(InboxError, match="disk I/O error"):
+        with monkeypatch.context() as patched:
             patched.setattr(store, "_commit", commit)
-            store.append(arrivals)
+            with pytest.raises(InboxError, match="disk I/O error"):
+                store.append(arrivals)
 
     a, b, c = arrival(1, name="a"), arrival(2), arrival(3)
     in_doubt(a, b)

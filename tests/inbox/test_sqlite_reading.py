@@ -183,7 +183,7 @@ def test_a_position_is_read_as_it_was_made(sequence: int) -> None:
 @given(
     st.text(max_size=40)
     | st.from_regex(r"[0-9a-fA-F]{15,17}-[0-9+ _-]{0,20}\n?")
-    | st.from_regex(r"0123456789abcdef-[0-9٠-٩]{1,20}", fullmatch=True)
+    | st.from_regex(r"0123456789abcdef-[0-9\u0660-\u0669]{1,20}", fullmatch=True)
 )
 def test_a_text_is_a_position_or_refused(text: str) -> None:
     """Nothing but the one text of a position is taken for it."""

@@ -229,10 +229,8 @@ class MemorySubscription:
                 raise PositionExpired(log.position(log.floor))
             some = log.after(place)[:_PASSED_OVER]
             found = [one for one in some if self._wanted.passes(one[1].arrival)][:_CHUNK]
-            if found:
-                place = found[-1][0]
-            else:
-                place = some[-1][0] if len(some) == _PASSED_OVER else log.latest
+            end = some[-1][0] if len(some) == _PASSED_OVER else log.latest
+            place = found[-1][0] if found else end
             if found or len(some) == _PASSED_OVER or loop.time() >= due:
                 self._place = place
                 return Batch([event for _, event in found], self.position)
