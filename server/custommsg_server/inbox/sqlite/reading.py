@@ -238,15 +238,19 @@ def read_latest(connection: apsw.Connection) -> int:
 def read_held(connection: apsw.Connection) -> Held:
     """Return what the inbox holds."""
     [row] = connection.execute(
-        """
-        SELECT (SELECT coalesce(sum(events), 0) FROM peers),
-               (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0)),
-               ((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count))
-                   * (SELECT page_size FROM pragma_page_size)
-        """
+        "SELECT (SELECT coalesce(sum(events), 0) FROM peers),"
+        " (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0))"
     ).fetchall()
-    count, oldest_ns, size = map(number, row)
-    return Held(_floor(connection), read_latest(connection), count, size, oldest_ns)
+    count, oldest_ns = map(number, row)
+    return Held(_floor(connection), read_latest(connection), count, read_size(connection), oldest_ns)
+
+
+def read_size(connection: apsw.Connection) -> int:
+    """Return the bytes of the pages in use."""
+    pages, free, page_size = (
+        number(connection.pragma(name)) for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * page_size
 
 
 def read_consumers(connection: apsw.Connection) -> list[tuple[str, int, int]]:
