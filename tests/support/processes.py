@@ -40,6 +40,8 @@ class Program:
 @asynccontextmanager
 async def server(*arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
     """Run `custommsg-server` with JSON logs; kill it at the end if it still runs."""
+    # The command line of the client sets GRPC_VERBOSITY when it is imported, as other tests in this process do.
+    inherited = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -47,7 +49,7 @@ async def server(*arguments: str, env: Mapping[str, str] | None = None) -> Async
         *arguments,
         stderr=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "CUSTOMMSG_LOG_FORMAT": "json", **(env or {})},
+        env={**inherited, "CUSTOMMSG_LOG_FORMAT": "json", **(env or {})},
     )
     program = Program(process)
     reading = asyncio.create_task(program.read())
