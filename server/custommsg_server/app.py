@@ -99,7 +99,8 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
         relay, mailbox = Relay(node, peer_limits), Mailbox(inbox, is_attached)
-        access = Access(None if settings.insecure else settings.require, Runes(node), accounts)
+        runes = Runes(node, settings.rune_check_interval)
+        access = Access(None if settings.insecure else settings.require, runes, accounts)
         calls = Calls(access, settings.call_timeout, telemetry.observers)
         served, health = _servicers(settings, relay, mailbox)
         server = GrpcServer(served, calls, _server_options(settings))

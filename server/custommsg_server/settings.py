@@ -75,6 +75,13 @@ class Settings(BaseSettings):
         None,
         description="The CA of client certificates (PEM); with it, each TLS client needs a certificate.",
     )
+    rune_check_interval: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="Seconds after which the node is asked again whether a rune is valid: so late may a withdrawal be."
+        " 0: at each use.",
+    )
     reflection: bool = Field(True, description="Offer gRPC server reflection.")
     max_connections: int = Field(10_000, ge=1, description="Connections at once; more are not accepted.")
     max_connection_age: float = Field(

@@ -23,7 +23,7 @@ class Permits:
     """Permits what a test says, and counts what is asked."""
 
     is_unrestricted = False
-    is_rated = False
+    asks_node = False
 
     def __init__(self, answer: RelayError | None = None) -> None:
         self.answer = answer
@@ -32,10 +32,6 @@ class Permits:
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         self.asked += uses
         return [self.answer] * len(uses)
-
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        self.asked += uses
-        return [self.answer is None] * len(uses)
 
 
 def caller(permit: Permit | None = None, account: Account | None = None) -> Caller:

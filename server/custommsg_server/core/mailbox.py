@@ -225,10 +225,14 @@ class _Judge:
         """
         arrivals = {_key(event.arrival): event.arrival for event in batch.events}
         arrivals.pop(_NOBODY, None)
-        if not arrivals:
+        if not arrivals or self._caller.permit.is_unrestricted:
             return batch
         uses = [self._use(key, arrival) for key, arrival in arrivals.items()]
-        verdicts = dict(zip(arrivals, await self._caller.permit.sees(uses, _soon()), strict=True))
+        refusals = await self._caller.permit.judge(uses, _soon())
+        for refusal in refusals:
+            if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
+                raise refusal  # nobody can say, or the rune is not valid any more: neither shown nor skipped
+        verdicts = {key: refusal is None for key, refusal in zip(arrivals, refusals, strict=True)}
         if all(verdicts.values()):
             return batch
         return Batch(list(_seen(batch.events, verdicts)), batch.position, batch.is_last)
@@ -263,11 +267,11 @@ async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str 
     Raises:
         RelayError: there is nothing, or the node cannot answer now.
     """
-    if caller.permit.is_rated:
+    if caller.permit.asks_node:
         raise RelayError(
             Reason.NOT_PERMITTED,
-            "A rune with a rate cannot subscribe or list events: each look at another peer or type would count as a"
-            " use. Make one without `rate` and `per`.",
+            "A rune that the node has to judge at each use cannot subscribe or list events: each peer and type would"
+            " be a use. Make one with `time`, `method` and parameters alone, without `rate` and `per`.",
         )
     uses = [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)]
     refusals = await caller.permit.judge(uses, _soon())

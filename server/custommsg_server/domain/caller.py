@@ -16,6 +16,7 @@ class Use:
 
     method: str
     params: Mapping[str, str | int]
+    """Texts hold nothing that JSON escapes: a rune is held against them as they stand in JSON."""
 
 
 class Permit(Protocol):
@@ -26,18 +27,11 @@ class Permit(Protocol):
         """Whether it permits everything, so that nobody need ask."""
 
     @property
-    def is_rated(self) -> bool:
-        """Whether the credential allows a limited number of uses a minute."""
+    def asks_node(self) -> bool:
+        """Whether the node is asked about each use, for instance because of a rate: each question counts as a use."""
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """Return for each use why it is not permitted, or None. Each permitted use counts as done."""
-
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """Return for each use whether it is permitted; an answer may be some seconds old.
-
-        Raises:
-            RelayError: the node cannot answer now, or the credential is not valid (any more).
-        """
 
 
 class Account(Protocol):
