@@ -48,6 +48,7 @@ class Relay:
         with caller.record.stage("node"):
             [outcome] = await self._node.send([outbound], deadline)
         if isinstance(outcome, RelayError):
+            self._give_back_unknown([outbound], [outcome])
             raise outcome
         return outcome
 
@@ -103,7 +104,9 @@ class Relay:
 
     async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
         """Queue messages that were admitted with the node, in order; return each outcome, never raise."""
-        return await self._node.send(batch, deadline, held_back=True)
+        outcomes = await self._node.send(batch, deadline, held_back=True)
+        self._give_back_unknown(batch, outcomes)
+        return outcomes
 
     async def list_peers(self, caller: Caller, deadline: float) -> list[Peer]:
         """List the peers that the node knows now.
@@ -168,6 +171,16 @@ class Relay:
     async def _may_send(self, caller: Caller, outbound: Outbound, deadline: float) -> None:
         if not caller.permit.is_unrestricted:  # the use holds the message as hex: not made for nothing
             await caller.require(send_use(outbound), deadline)
+
+    def _give_back_unknown(self, batch: Sequence[Outbound], outcomes: Sequence[str | RelayError]) -> None:
+        # Anybody can make up the id of a peer that the node does not know: nothing is held against it.
+        unknown = [
+            one
+            for one, outcome in zip(batch, outcomes, strict=True)
+            if isinstance(outcome, RelayError) and outcome.reason is Reason.PEER_UNKNOWN
+        ]
+        if unknown:
+            self._limits.give_back(unknown)
 
     async def _room(self, deadline: float) -> None:
         try:
