@@ -45,7 +45,9 @@ class Node:
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+    async def check_rune(
+        self, rune: str, uses: Sequence[Use], deadline: float, caller: str
+    ) -> list[RelayError | None]:
         self.asked.append(len(uses))
         await self.answers.wait()
         return [self.answer] * len(uses)

@@ -50,7 +50,7 @@ async def test_what_was_meant_for_a_peer_that_the_node_does_not_know_is_given_ba
         await relay.send(caller(), outbound, soon)
     assert caught.value.reason is Reason.PEER_UNKNOWN
     assert limits.reserve([outbound]) == 0
-    [outcome] = await relay.send_batch([outbound], soon)
+    [outcome] = await relay.send_batch(caller(), [outbound], soon)
     assert isinstance(outcome, RelayError)
     assert limits.reserve([outbound]) == 0
     running.cancel()

@@ -34,6 +34,6 @@ class Permits:
         return [self.answer] * len(uses)
 
 
-def caller(permit: Permit | None = None, account: Account | None = None) -> Caller:
+def caller(permit: Permit | None = None, account: Account | None = None, key: str = "") -> Caller:
     """Make a caller; by default one that may do everything."""
-    return Caller("", permit or Unrestricted(), account or NoAccount(), NoRecord())
+    return Caller("", key, permit or Unrestricted(), account or NoAccount(), NoRecord())

@@ -38,6 +38,8 @@ MAX_KNOWN: Final = 10_000
 MAX_STRANGERS: Final = 64
 """Checks at once of runes that were never valid. More are refused, so that made-up runes cannot fill the node's queue,
 where everybody's messages wait."""
+STRANGERS: Final = "(strangers)"
+"""The caller in whose turn the node is asked about runes that were never valid."""
 CHECK_TIME: Final = 10.0
 """Seconds that the node may take to say whether a rune is authentic."""
 AUTHENTIC: Final = Use("checkrune", {})
@@ -52,7 +54,9 @@ _FIELDS: Final = frozenset(("time", "id", "method", "pnum"))
 class Checker(Protocol):
     """Judges runes: a node."""
 
-    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+    async def check_rune(
+        self, rune: str, uses: Sequence[Use], deadline: float, caller: str
+    ) -> list[RelayError | None]:
         """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
 
 
@@ -188,7 +192,10 @@ class Runes:
             return [_crowded()] * len(uses)
         self._strangers += is_stranger
         try:
-            refusals = await self._node.check_rune(rune.text, uses, deadline)
+            # All strangers together are one caller: an id that was not checked may be anybody's.
+            refusals = await self._node.check_rune(
+                rune.text, uses, deadline, STRANGERS if is_stranger else f"rune:{rune.id}"
+            )
         finally:
             self._strangers -= is_stranger
         if _is_about_use(refusals[-1]):

@@ -124,7 +124,9 @@ class SendStream:
 
     async def _send(self, request: _Request, refusals: Sequence[RelayError | None] | None) -> None:
         if refusals is None:
-            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(request.batch, self._deadline)
+            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(
+                self._caller, request.batch, self._deadline
+            )
         else:
             outcomes = await self._send_rest(request.batch, refusals)
         self._call.count_outcomes(outcomes)
@@ -159,7 +161,7 @@ class SendStream:
     ) -> list[str | RelayError]:
         """Send what was not refused, in order."""
         allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        sent = iter(await self._relay.send_batch(allowed, self._deadline) if allowed else ())
+        sent = iter(await self._relay.send_batch(self._caller, allowed, self._deadline) if allowed else ())
         return [next(sent) if refusal is None else refusal for refusal in refusals]
 
     async def _finish(self) -> None:

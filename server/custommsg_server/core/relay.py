@@ -46,7 +46,7 @@ class Relay:
         caller.account.take(1, len(outbound.message) + FRAMING)
         self._limits.take(outbound)
         with caller.record.stage("node"):
-            [outcome] = await self._node.send([outbound], deadline)
+            [outcome] = await self._node.send([outbound], deadline, caller.key)
         if isinstance(outcome, RelayError):
             self._give_back_unknown([outbound], [outcome])
             raise outcome
@@ -60,7 +60,7 @@ class Relay:
         """
         await self._may_send(caller, outbound, deadline)
         with caller.record.stage("node"):
-            await self._node.check(outbound, deadline)
+            await self._node.check(outbound, deadline, caller.key)
         return CHECKED
 
     async def begin_stream(self, caller: Caller, deadline: float) -> None:
@@ -92,19 +92,21 @@ class Relay:
             allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
         size = sum(len(one.message) + FRAMING for one in allowed)
         wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
-        if wait or not self._node.has_room:
+        if wait or not self._node.has_room(caller.key):
             try:
                 await _wait(wait, deadline)
-                await self._room(deadline)
+                await self._room(caller, deadline)
             except BaseException:  # cancelled, too: what is not sent must not delay those who come after
                 caller.account.give_back(len(allowed), size)
                 self._limits.give_back(allowed)
                 raise
         return refusals
 
-    async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+    async def send_batch(
+        self, caller: Caller, batch: Sequence[Outbound], deadline: float
+    ) -> list[str | RelayError]:
         """Queue messages that were admitted with the node, in order; return each outcome, never raise."""
-        outcomes = await self._node.send(batch, deadline, held_back=True)
+        outcomes = await self._node.send(batch, deadline, caller.key, held_back=True)
         self._give_back_unknown(batch, outcomes)
         return outcomes
 
@@ -115,7 +117,7 @@ class Relay:
             RelayError: the caller may not, or the node cannot answer now.
         """
         await caller.require(Use("listpeers", {}), deadline)
-        return await self._node.list_peers(deadline)
+        return await self._node.list_peers(deadline, caller.key)
 
     async def describe_node(self, caller: Caller, deadline: float) -> NodeInfo:
         """Ask the node to describe itself now.
@@ -124,7 +126,7 @@ class Relay:
             RelayError: the caller may not, or the node cannot answer now.
         """
         await caller.require(Use("getinfo", {}), deadline)
-        return await self._node.describe(deadline)
+        return await self._node.describe(deadline, caller.key)
 
     async def last_seen(self, caller: Caller, deadline: float) -> tuple[bool, NodeInfo | None]:
         """Return whether the node answers now, and how it last described itself, if it ever did.
@@ -182,10 +184,10 @@ class Relay:
         if unknown:
             self._limits.give_back(unknown)
 
-    async def _room(self, deadline: float) -> None:
+    async def _room(self, caller: Caller, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                await self._node.room()
+                await self._node.room(caller.key)
         except TimeoutError:
             raise not_sent() from None
 

@@ -64,6 +64,8 @@ class Caller:
 
     name: str
     """For logs and accounts: "rune:7", "cert:alice", or empty where nobody is asked."""
+    key: str
+    """Whom it shares turns and memory with: all calls of its name; where nobody is asked, those of its connection."""
     permit: Permit
     account: Account
     record: Record
