@@ -25,6 +25,7 @@ from custommsg_server.api.service import CustomMsgService
 from custommsg_server.core.intake import Intake
 from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
+from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
@@ -98,7 +99,8 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             return started_by_node or (attachment is not None and attachment.is_attached)
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
-        relay, mailbox = Relay(node, peer_limits), Mailbox(inbox, is_attached)
+        memory = MemoryBudget(settings.memory_budget_mb * 1_000_000)
+        relay, mailbox = Relay(node, peer_limits, memory), Mailbox(inbox, is_attached)
         runes = Runes(node, settings.rune_check_interval)
         access = Access(None if settings.insecure else settings.require, runes, accounts)
         calls = Calls(access, settings.call_timeout, telemetry.observers)

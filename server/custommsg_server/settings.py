@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     caller_bytes_per_s: float = Field(
         0.0, ge=0, description="Bytes a second that one caller may send, framing included; 0: no limit."
     )
+    memory_budget_mb: int = Field(
+        256,
+        ge=16,
+        description="Megabytes that messages may take on their way to the node and to subscribers, with all that"
+        " belongs to them. A caller may hold as much as is left for others; beyond that its streams are held back, and"
+        " its calls are refused as OVERLOADED.",
+    )
     rpc_file: Path | None = Field(
         None, description="lightningd's JSON-RPC socket. Default: LIGHTNING_DIR/NETWORK/lightning-rpc."
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from custommsg_server.core.limits import FRAMING, PeerLimits
+from custommsg_server.core.memory import MemoryBudget, weight
 from custommsg_server.core.uses import send_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
@@ -27,11 +28,13 @@ class Relay:
     Args:
         node: the node.
         limits: what each peer may be sent.
+        memory: bounds what waits for the node.
     """
 
-    def __init__(self, node: Node, limits: PeerLimits) -> None:
+    def __init__(self, node: Node, limits: PeerLimits, memory: MemoryBudget) -> None:
         self._node = node
         self._limits = limits
+        self.memory = memory
 
     async def send(self, caller: Caller, outbound: Outbound, deadline: float) -> str:
         """Queue a message with the node.
@@ -42,11 +45,12 @@ class Relay:
         Raises:
             RelayError: any reason of the error table that sending has.
         """
-        await self._may_send(caller, outbound, deadline)
-        caller.account.take(1, len(outbound.message) + FRAMING)
-        self._limits.take(outbound)
-        with caller.record.stage("node"):
-            [outcome] = await self._node.send([outbound], deadline, caller.key)
+        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+            await self._may_send(caller, outbound, deadline)
+            caller.account.take(1, len(outbound.message) + FRAMING)
+            self._limits.take(outbound)
+            with caller.record.stage("node"):
+                [outcome] = await self._node.send([outbound], deadline, caller.key)
         if isinstance(outcome, RelayError):
             self._give_back_unknown([outbound], [outcome])
             raise outcome
@@ -58,9 +62,10 @@ class Relay:
         Raises:
             RelayError: as `send` would.
         """
-        await self._may_send(caller, outbound, deadline)
-        with caller.record.stage("node"):
-            await self._node.check(outbound, deadline, caller.key)
+        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+            await self._may_send(caller, outbound, deadline)
+            with caller.record.stage("node"):
+                await self._node.check(outbound, deadline, caller.key)
         return CHECKED
 
     async def begin_stream(self, caller: Caller, deadline: float) -> None:
