@@ -108,7 +108,9 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
         server = GrpcServer(served, calls, _server_options(settings))
         node.watch(health.node_changed)
         metrics = await stack.enter_async_context(
-            telemetry.observing(Sources(node, inbox, settings.data_path, intake, is_attached))
+            telemetry.observing(
+                Sources(node, inbox, settings.data_path, intake, is_attached, memory, calls.open_streams)
+            )
         )
         addresses = await server.start(settings.addresses)
         tasks = [_watched(node.run())]

@@ -47,7 +47,7 @@ class ServerOptions:
 
     tls: Tls | None = None
     """For what comes over TCP; None: in the clear."""
-    max_connections: int = 10_000
+    max_connections: int = 1000
     max_age: float = 0.0
     """Seconds that a connection may last; 0 is for ever."""
 

@@ -61,6 +61,7 @@ class CustomMsgService:
     async def SubscribeCustomMsgs(self, request: pb.SubscribeCustomMsgsRequest, call: Call) -> None:
         """Subscribe to what peers send to the node."""
         self._relay.serves(request.node_id)
+        await self._mailbox.prove(call.caller)
         subscription = await self._mailbox.subscribe(call.caller, convert.subscribe_from_proto(request))
         try:
             await call.write(convert.batch_to_proto(Batch((), subscription.position)))
@@ -84,6 +85,7 @@ class CustomMsgService:
     async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
         """List stored events, one page at a time."""
         self._relay.serves(request.node_id)
+        await self._mailbox.prove(call.caller)
         wanted = convert.filter_from_proto(request.filter)
         size = page_size(request.page_size, default=100, most=1000)
         after = request.page_token or request.after

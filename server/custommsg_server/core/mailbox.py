@@ -81,6 +81,14 @@ class Mailbox:
         self._inbox = inbox
         self._attached = attached
 
+    async def prove(self, caller: Caller) -> None:
+        """Return if a caller's credential is valid: before its filter is read, which is work.
+
+        Raises:
+            RelayError: NO_CREDENTIAL, or the node cannot answer now.
+        """
+        await caller.prove(SUBSCRIBE, _soon())
+
     async def subscribe(self, caller: Caller, request: SubscribeRequest) -> MailboxSubscription:
         """Register a subscriber: whatever passes its filter and is stored from now on will be given to it.
 

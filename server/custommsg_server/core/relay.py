@@ -74,11 +74,7 @@ class Relay:
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.
         """
-        if caller.permit.is_unrestricted or caller.permit.asks_node:
-            return  # where the node is asked about each use, this question would count as one
-        [refusal] = await caller.permit.judge([Use("sendcustommsg", {})], min(deadline, _soon()))
-        if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
-            raise refusal
+        await caller.prove("sendcustommsg", min(deadline, _soon()))
 
     async def admit(
         self, caller: Caller, batch: Sequence[Outbound], deadline: float

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.errors import Reason, RelayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +80,18 @@ class Caller:
             return
         [refusal] = await self.permit.judge([use], deadline)
         if refusal is not None:
+            raise refusal
+
+    async def prove(self, method: str, deadline: float) -> None:
+        """Return if the credential is valid, whatever it permits: before work is done for its holder.
+
+        A credential that the node judges at each use is not asked about: the question would count as a use.
+
+        Raises:
+            RelayError: NO_CREDENTIAL, or the node cannot answer now.
+        """
+        if self.permit.is_unrestricted or self.permit.asks_node:
+            return
+        [refusal] = await self.permit.judge([Use(method, {})], deadline)
+        if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
             raise refusal
