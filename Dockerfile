@@ -1,5 +1,5 @@
-# custommsg-server. A folder build/wheelhouse, if there is one, is taken for what the index would give; with
-# --build-arg PIP_NO_INDEX=1 nothing else is.
+# The gateway. Wheels in build/wheelhouse, if that folder exists, are used beside those of the package index; with
+# --build-arg PIP_NO_INDEX=1 the index is not asked at all.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -14,12 +14,11 @@ RUN python3 -m venv /build \
     && /build/bin/pip install --require-hashes --only-binary :all: -r /wheelhouse/build.txt \
     && python3 -m venv /opt/custommsg \
     && /opt/custommsg/bin/pip install --require-hashes --only-binary :all: -r /wheelhouse/server.txt
-COPY pyproject.toml README.md ./
 COPY client client
 COPY server server
-# Without the index: what pyproject.toml asks for and the lock does not have fails here, not at run time.
-RUN /build/bin/hatchling build --target wheel --directory /dist \
-    && /opt/custommsg/bin/pip install --no-index "$(echo /dist/*.whl)[server,uvloop]" \
+# Without the index: a dependency that a pyproject.toml declares and the lock lacks fails here, not at run time.
+RUN /build/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /dist ./client ./server \
+    && /opt/custommsg/bin/pip install --no-index --find-links /dist "custommsg-server[uvloop]" \
     && /opt/custommsg/bin/pip uninstall --yes pip setuptools
 
 FROM ${PYTHON_IMAGE}

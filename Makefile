@@ -6,21 +6,23 @@ BIN := $(VENV)/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: docs help setup run demo test check format lint types imports proto proto-check proto-breaking lock clean \
+.PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
+	proto-breaking lock clean \
 	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
-# One stamp: what is installed is brought up to date when the lock has changed.
-$(VENV)/.ready: requirements/dev.txt
+DISTRIBUTIONS := client cli server testing
+# One stamp: what is installed is brought up to date when the lock or a distribution's description has changed.
+$(VENV)/.ready: requirements/dev.txt $(DISTRIBUTIONS:=/pyproject.toml)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
 		f"custommsg needs Python 3.11 or newer; this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
 	@echo "Setting up $(VENV) (once; about a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
-		-e client -e cli -e server -e testing
+		$(addprefix -e ,$(DISTRIBUTIONS))
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment in .venv
@@ -34,7 +36,7 @@ demo: setup ## the whole story by itself, in under 30 s
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest -n auto
 
-check: setup lint types proto-check imports test ## everything that must hold before a commit
+check: setup lint types proto-check sync-check imports test ## everything that must hold before a commit
 
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff format
@@ -126,6 +128,15 @@ proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
 		&& diff -r -x __pycache__ -x '*.proto' $(CODEGEN)/out/$(DIALECTS) server/$(DIALECTS) \
 		|| { echo "The stubs are not what the protos say. Run: make proto"; exit 1; }
 
+sync: setup $(CODEGEN)/.ready ## generate the blocking client from the asyncio client
+	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff client/custommsg
+
+sync-check: setup $(CODEGEN)/.ready ## is the blocking client up to date?
+	@rm -rf $(CODEGEN)/sync && mkdir $(CODEGEN)/sync
+	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff $(CODEGEN)/sync
+	@for made in $(CODEGEN)/sync/*.py; do diff -u client/custommsg/$${made##*/} $$made || stale=1; done; test -z "$$stale" \
+		|| { echo "The blocking client is not what the asyncio client says. Run: make sync"; exit 1; }
+
 docs: setup ## write the tables of docs/operations.md anew
 	@$(BIN)/python tools/document.py
 
@@ -134,9 +145,11 @@ proto-breaking: setup ## does the contract still serve the clients of an earlier
 	@rm -rf build/before && mkdir -p build/before && git archive $(AGAINST) proto | tar -x -C build/before
 	@$(BIN)/python tools/lint_protos.py --against build/before/proto
 
+# Our own distributions stay out of the locks: they are installed from their folders.
+WITHOUT_OURS := $(addprefix --no-emit-package ,custommsg custommsg-cli custommsg-server custommsg-testing)
 lock: setup ## resolve the dependencies anew
-	@$(UV_COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
-	@$(UV_COMPILE) pyproject.toml --extra server --extra uvloop -c requirements/dev.txt -o requirements/server.txt
+	@$(UV_COMPILE) $(WITHOUT_OURS) $(DISTRIBUTIONS:=/pyproject.toml) --all-extras --group dev -o requirements/dev.txt
+	@$(UV_COMPILE) $(WITHOUT_OURS) server/pyproject.toml --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
 	@$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@$(UV_COMPILE) requirements/deploy.in -o requirements/deploy.txt

@@ -1,7 +1,7 @@
-"""The whole story in half a minute: a round trip, a subscriber killed and resumed, a poison message refused.
+"""What the gateway does, in half a minute: a round trip, a killed subscriber, messages that could harm the node.
 
-`make demo` runs it. It starts a gateway on an embedded node whose one peer sends back what it gets, and talks
-to it only through the public client and the `custommsg` command.
+`make demo` runs it. It starts a gateway on an embedded node. The node has one peer, which sends back what it receives.
+It talks to the gateway only through the public client, its stubs and the command `custommsg`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ COUNT = 200
 
 
 async def main() -> None:
-    """Play it."""
-    say("Starting a gateway on an embedded Lightning node with one peer, which sends back what it gets ...")
+    """Run the demo."""
+    say("Starting a gateway on an embedded Lightning node. Its one peer sends back what it receives ...")
     gateway = await start("custommsg-server", "try", "--json", "--listen", "127.0.0.1:0")
     try:
-        stage = await line_of(gateway)
-        async with aio.connect(stage["address"]) as client:
-            await round_trip(client, stage["peer_id"])
-            await kill_a_subscriber(client, stage)
-            await poison(stage)
-            check((await client.info()).node_link_up, "the node lives")
-            say("   the node lives")
+        started = await line_of(gateway)
+        address, peer = started["address"], started["peer_id"]
+        async with aio.connect(address) as client:
+            await round_trip(client, peer)
+            await kill_a_subscriber(client, address, peer)
+            await harmful_messages(address, peer)
+            check((await client.info()).node_link_up, "the node still answers")
+            say("   the node still answers")
     finally:
         gateway.terminate()
         await gateway.communicate()
-    say("That was it. The next thing to try: make run")
+    say("Done. To try it yourself: make run")
 
 
 async def round_trip(client: aio.Client, peer: str) -> None:
@@ -51,21 +52,21 @@ async def round_trip(client: aio.Client, peer: str) -> None:
     say(f"   sent      type {TYPE}  hello   ({sent.status})")
     async for message in subscription:
         say(
-            f"   received  type {message.type}  {message.payload.decode()}   from {message.node_id_hex[:16]}..."
+            f"   received  type {message.type}  {message.payload.decode()}   from {message.peer_id_hex[:16]}..."
         )
         check(message.payload == b"hello", "the answer is what was sent")
         break
     await subscription.close()
 
 
-async def kill_a_subscriber(client: aio.Client, stage: dict[str, Any]) -> None:
-    """Kill a subscriber in the middle of a stream of messages; what it missed is there when it comes back."""
+async def kill_a_subscriber(client: aio.Client, address: str, peer: str) -> None:
+    """Kill a subscriber while messages come in. When it is back, it gets what it missed."""
     say(f"2. A subscriber is killed while {COUNT} messages come in, and comes back")
-    listen = ("listen", "--address", stage["address"], "--consumer", "demo", "--json")
+    listen = ("listen", "--address", address, "--consumer", "demo", "--json")
     first = await start("custommsg", *listen)
     while not await client.consumers():  # noqa: ASYNC110 -- another process makes it
         await asyncio.sleep(0.05)
-    sending = asyncio.create_task(send_numbers(client, stage["peer_id"]))
+    sending = asyncio.create_task(send_numbers(client, peer))
     got = [await number_of(first) for _ in range(50)]
     first.kill()
     got += [number(line) for line in (await first.communicate())[0].splitlines()]
@@ -77,10 +78,12 @@ async def kill_a_subscriber(client: aio.Client, stage: dict[str, Any]) -> None:
         again.append(await number_of(second))
     second.terminate()
     await second.communicate()
-    say(f"   the next one of its name resumed at number {again[0]} and got all up to {again[-1]}")
+    say(
+        f"   the next subscriber of the same name started with number {again[0]} and got all up to {again[-1]}"
+    )
     check(sorted({*got, *again}) == list(range(COUNT)), "nothing is lost")
-    check(again == list(range(again[0], COUNT)), "in order, none twice")
-    say("   nothing lost")
+    check(again == list(range(again[0], COUNT)), "they come in order, each once")
+    say("   nothing was lost")
 
 
 async def send_numbers(client: aio.Client, peer: str) -> None:
@@ -89,25 +92,25 @@ async def send_numbers(client: aio.Client, peer: str) -> None:
         await client.send(peer, type=TYPE, payload=str(n).encode())
 
 
-async def poison(stage: dict[str, Any]) -> None:
-    """Try messages that kill a lightningd, past the client's own checks."""
-    say("3. Messages that would take a lightningd down are refused by the gateway")
-    poisons = {
+async def harmful_messages(address: str, peer: str) -> None:
+    """Send messages that make a lightningd exit, without the client's own checks."""
+    say("3. The gateway refuses messages that would make lightningd exit")
+    harmful = {
         "empty": "",
         "of an odd number of hex digits": "9c410",
         "of 65,536 bytes": "9c41" + "00" * 65_534,
     }
-    async with grpc.aio.insecure_channel(stage["address"]) as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
-        for what, msg_hex in poisons.items():
-            request = pb.SendCustomMsgRequest(node_id_hex=stage["peer_id"], msg_hex=msg_hex)
+        for what, msg_hex in harmful.items():
+            message = pb.OutboundMsg(peer_id_hex=peer, msg_hex=msg_hex)
             try:
-                await stub.SendCustomMsg(request)
+                await stub.SendCustomMsg(pb.SendCustomMsgRequest(message=message))
             except grpc.aio.AioRpcError as error:
                 say(f"   a message that is {what}: {error.code().name}")
-                check(error.code() is grpc.StatusCode.INVALID_ARGUMENT, "poison is refused")
+                check(error.code() is grpc.StatusCode.INVALID_ARGUMENT, "it is refused")
             else:
-                check(False, "poison is refused")
+                check(False, "it is refused")
 
 
 async def start(program: str, *arguments: str) -> Process:
@@ -121,7 +124,7 @@ async def line_of(process: Process) -> dict[str, Any]:
     line = await process.stdout.readline()
     if not line:
         _, errors = await process.communicate()
-        sys.exit(f"A program of the demo ended early. It said:\n{errors.decode()}")
+        sys.exit(f"A program of the demo ended early. It printed:\n{errors.decode()}")
     parsed: dict[str, Any] = json.loads(line)
     return parsed
 
@@ -137,13 +140,13 @@ def number(line: bytes) -> int:
 
 
 def check(holds: bool, what: str) -> None:
-    """End with 1 where the story does not go as told."""
+    """Exit with status 1 if something does not hold."""
     if not holds:
         sys.exit(f"   This should hold and does not: {what}")
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a line for the person at the terminal."""
     print(text, flush=True)  # noqa: T201
 
 

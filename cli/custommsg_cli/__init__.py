@@ -1,1 +1,1 @@
-"""The command line: `app` and `listen` have the commands, `show` and `lines` what they print."""
+"""The command `custommsg`. `app` and `receive` have its sub-commands, `show` and `lines` print."""

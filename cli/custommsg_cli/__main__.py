@@ -1,4 +1,4 @@
-"""The command `custommsg`."""
+"""The entry point of the command `custommsg`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-# grpc writes a log of its own to stderr, where our errors go. It looks here when it is imported.
+# grpc writes its own log to stderr, where our errors go. It reads this variable when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from custommsg_cli.app import run
@@ -16,10 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: what follows its name; None for those of the process.
+        arguments: the command line without the command's own name; None for that of the process.
 
     Returns:
-        The exit status: 0; 2 if the command was used wrongly; 64 + the gRPC code if the call failed.
+        The exit status: 0; 2 for wrong usage; 64 + the gRPC code if a call failed; 130 after Ctrl-C.
     """
     return run(sys.argv[1:] if arguments is None else arguments)
 

@@ -1,4 +1,4 @@
-"""The commands, each one call of the client, and the exit statuses."""
+"""The sub-commands that call the gateway once, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
-from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
 
-from custommsg import _core
-from custommsg._retry import checked_timeout
+from custommsg import DEFAULT_ADDRESS, MAX_MESSAGE_SIZE
 from custommsg.errors import CustomMsgError
 from custommsg.model import Checked, Sent
 from custommsg_cli import batch as batches
 from custommsg_cli import show
-from custommsg_cli.listen import listen
-from custommsg_cli.settings import Global, Settings, message_type
+from custommsg_cli.receive import events, listen
+from custommsg_cli.settings import Flag, Global, Settings, even_type, type_argument, usage_error
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 RPC_FAILED: Final = 64
-"""Plus the number of the gRPC code, as grpcurl does it."""
+"""Plus the number of the gRPC code, as grpcurl does."""
 
-# Hex digits of the largest message, and room for white space at the ends.
-_STDIN_LIMIT: Final = 2 * _core.MAX_MESSAGE_SIZE + 1024
-
+# The largest message in hex, and some white space around it.
+_STDIN_LIMIT: Final = 2 * MAX_MESSAGE_SIZE + 1024
 
 app = App(
     name="custommsg",
-    version=lambda: version("custommsg"),
+    version=lambda: version("custommsg-cli"),
     help="Send and receive Lightning custom messages through a custommsg gateway.",
 )
 app.command(listen)
+app.command(events)
 consumers = App(name="consumers", help="List or delete the named consumers of the inbox.")
 app.command(consumers)
 app.meta.group_parameters = Group("Options of every command", sort_key=100)
@@ -49,9 +56,10 @@ def run(arguments: Sequence[str]) -> int:
         status = app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        sys.stderr.write(f"error: {show.printable(str(error))}\nTry: custommsg --help\n")
+        command = error.command_chain or app.parse_commands(arguments)[0]
+        show.usage_error(_explain(error), command, as_json="--json" in arguments)
         return USAGE
-    except BrokenPipeError:  # who read our output has seen enough
+    except BrokenPipeError:  # whoever reads our output has stopped, e.g. head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -59,50 +67,53 @@ def run(arguments: Sequence[str]) -> int:
     return status or 0  # None after --help and --version
 
 
-def _check_address(_: object, value: str) -> None:
-    _core.target(value)
-
-
-def _check_timeout(_: object, value: float) -> None:
-    checked_timeout(value)
-
-
-def _message_type(_: object, tokens: Sequence[Token]) -> int:
-    return message_type(tokens[0].value)
+def _explain(error: CycloptsError) -> str:
+    """Say in plain words what the parser found wrong."""
+    error.verbose = False
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        return f"{name} needs a value." if name.startswith("-") else f"{name} is missing."
+    if isinstance(error, UnusedCliTokensError):
+        return f"Unexpected argument: {' '.join(error.unused_tokens or [])}"
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type in (int, float):
+        return f"{error.token.keyword} takes a number, not {error.token.value!r}."
+    return str(error)
 
 
 @app.meta.default
 def _with_settings(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    address: Annotated[
-        str, Parameter(env_var="CUSTOMMSG_ADDRESS", validator=_check_address)
-    ] = _core.DEFAULT_ADDRESS,
-    timeout: Annotated[float, Parameter(validator=_check_timeout)] = 10.0,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    address: Annotated[str, Parameter(env_var="CUSTOMMSG_ADDRESS")] = DEFAULT_ADDRESS,
+    timeout: float = 10.0,
+    json: Flag = False,
     ca: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_CA")] = None,
     cert: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_CERT")] = None,
     key: Annotated[Path | None, Parameter(env_var="CUSTOMMSG_KEY")] = None,
     rune: Annotated[str | None, Parameter(env_var="CUSTOMMSG_RUNE")] = None,
 ) -> int:
-    """Read what is the same for every command, and run the one asked for.
+    """Read the options of every command, and run the command.
 
     Args:
-        tokens: The command and what belongs to it.
+        tokens: The command and its arguments.
         address: The gateway: host:port or unix:/path.
-        timeout: Seconds until a call is given up.
-        json: Print JSON, errors too.
-        ca: What the gateway's certificate is signed by (PEM); then the connection is TLS.
-        cert: Our certificate (PEM), where the gateway asks for one.
-        key: Its key (PEM).
-        rune: The rune to show. Better in the environment: others can see a command's flags.
+        timeout: How long a call may take, in seconds.
+        json: Print JSON; errors, too.
+        ca: The certificate authority of the gateway's certificate (PEM file); then the connection is TLS.
+        cert: Our certificate (PEM file), if the gateway asks for one.
+        key: Its private key (PEM file).
+        rune: The rune to send with each call. Prefer the environment variable: other users of this machine can see the
+            command line.
     """
-    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
     settings = Settings(address, timeout, json, ca, cert, key, rune)
     try:
+        command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
         status = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, settings))
     except CustomMsgError as error:
         show.error(error, as_json=json)
         return RPC_FAILED + int(error.code.value[0])
+    except CycloptsError as error:
+        error.command_chain = error.command_chain or app.parse_commands(tokens)[0]
+        raise
     return status or 0
 
 
@@ -111,62 +122,64 @@ def send(
     peer: str | None = None,
     /,
     *,
-    type: Annotated[int | None, Parameter(converter=_message_type)] = None,
+    type: Annotated[int | None, Parameter(converter=type_argument)] = None,
     text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     hex: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     msg: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    check: Annotated[bool, Parameter(negative="")] = False,
+    even: Flag = False,
+    check: Flag = False,
     batch: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     settings: Global,
 ) -> int:
-    """Send one custom message to one connected peer; or, with --batch, many.
+    """Send one custom message to one connected peer; or many, with --batch.
 
-    Success means that the node has queued it: the Lightning protocol has no word of delivery.
+    Success means that the node has queued it: the Lightning protocol does not acknowledge delivery.
 
-    A line of a batch is {"peer": HEX, "type": NUMBER, "payload": HEX}, with "text" instead of "payload" for
-    text, or {"peer": HEX, "msg": HEX}. A line that fails is told by its number, and stops no other. The exit
-    status is 0 if all were sent, 64 + the gRPC code if all failures have the same, 64 if not.
+    A line of a batch is {"peer": HEX, "type": NUMBER, "payload": HEX}, with "text" instead of "payload" for text, or
+    {"peer": HEX, "msg": HEX}. A line that fails is reported with its number, and does not stop the others. The exit
+    status is 0 if all were sent, 64 + the gRPC code if all failures have the same code, and 64 otherwise.
 
     Args:
         peer: The peer's node id, 66 hex digits.
         type: The message's type, decimal or 0x hex.
         text: The payload as text; "-" reads it from the standard input, whatever bytes they are.
         hex: The payload in hex; "-" reads it from the standard input.
-        msg: The whole message in hex, its type included, instead of --type; "-" reads it likewise.
+        msg: The whole message in hex, its type included, instead of --type; "-" reads it from the standard input.
+        even: Send a message of an even type. A peer that does not know an even type disconnects.
         check: Run every check, the node's own included, and send nothing.
-        batch: A file with one message a line, as JSON; "-" for the standard input.
-        settings: What is the same for every command.
+        batch: A file with one message in JSON on each line; "-" for the standard input.
+        settings: The options of every command.
     """
     if batch is not None:
         if check or any(given is not None for given in (peer, type, text, hex, msg)):
-            raise CycloptsError(msg="With --batch the messages are in the file alone.")
-        return _send_batch(batch, settings)
+            raise usage_error("With --batch, give the messages in the file only.")
+        return _send_batch(batch, settings, even=even)
     if peer is None:
-        raise CycloptsError(msg="Give the peer's node id, or --batch with a file of messages.")
+        raise usage_error("Give the peer's node id, or --batch with a file of messages.")
     if (type is None) == (msg is None) or sum(given is not None for given in (text, hex, msg)) > 1:
-        raise CycloptsError(
-            msg="Give the message either as --type with --text or --hex, or as --msg with all of it."
-        )
+        raise usage_error("Give the message either as --type with --text or --hex, or as --msg.")
+    if msg is not None:
+        msg = _hex(msg)
+    elif hex is not None:
+        msg = f"{type:04x}{_hex(hex)}"
+    problem = None if even or check else even_type(type, msg)
+    if problem is not None:
+        raise usage_error(problem)
     result: Sent | Checked
     with settings.connect() as client:
         call = client.check if check else client.send
-        if msg is not None:
-            result = call(peer, msg=_hex(msg))
-        elif hex is not None:
-            result = call(peer, msg=f"{type:04x}{_hex(hex)}")
-        else:
-            result = call(peer, type=type, payload=_text(text or ""))
+        result = call(peer, msg=msg) if msg is not None else call(peer, type=type, payload=_text(text or ""))
     show.result(result, as_json=settings.json)
     return 0
 
 
-def _send_batch(path: str, settings: Settings) -> int:
+def _send_batch(path: str, settings: Settings, *, even: bool) -> int:
     try:
-        return batches.send(path, settings)
+        return batches.send(path, settings, even=even)
     except OSError as error:
-        if error.filename is None:  # not the file's
+        if error.filename is None:  # it is not about the file
             raise
-        raise CycloptsError(msg=f"{path}: {error.strerror}") from None
+        raise usage_error(f"{path}: {error.strerror}") from None
 
 
 @app.command
@@ -178,7 +191,7 @@ def peers(*, settings: Global) -> None:
 
 @app.command
 def info(*, settings: Global) -> None:
-    """Describe the gateway, its node, and the link between the two."""
+    """Describe the gateway, its node, and the link between them."""
     with settings.connect() as client:
         show.info(client.info(), as_json=settings.json)
 
@@ -191,6 +204,7 @@ def inbox(*, settings: Global) -> None:
 
 
 @consumers.default
+@consumers.command(name="list")
 def _list_consumers(*, settings: Global) -> None:
     """List the named consumers and how far each has come."""
     with settings.connect() as client:
@@ -199,15 +213,15 @@ def _list_consumers(*, settings: Global) -> None:
 
 @consumers.command(name="delete")
 def _delete_consumer(name: str, /, *, settings: Global) -> None:
-    """Forget a named consumer: its next subscription starts anew.
+    """Delete a named consumer and its position: the next subscription of the name starts anew.
 
     Args:
-        name: The name that its subscription gave.
-        settings: What is the same for every command.
+        name: The consumer's name.
+        settings: The options of every command.
     """
     with settings.connect() as client:
         client.delete_consumer(name)
-    show.forgotten(name, as_json=settings.json)
+    show.deleted(name, as_json=settings.json)
 
 
 def _hex(argument: str) -> str:
@@ -219,4 +233,4 @@ def _hex(argument: str) -> str:
 def _text(argument: str) -> bytes:
     if argument == "-":
         return sys.stdin.buffer.read(_STDIN_LIMIT)
-    return argument.encode("utf-8", "surrogateescape")  # what is no UTF-8 stays the bytes that were given
+    return argument.encode("utf-8", "surrogateescape")  # bytes that are not UTF-8 stay as they were given

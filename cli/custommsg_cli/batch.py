@@ -1,4 +1,4 @@
-"""`send --batch`: one message a line, as JSON; each line that fails is told with its number."""
+"""`send --batch`: one message a line, as JSON; each line that fails is reported with its number."""
 
 from __future__ import annotations
 
@@ -18,22 +18,30 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from custommsg.errors import CustomMsgError
 from custommsg.model import Outbound, Sent
 from custommsg_cli import show
-from custommsg_cli.settings import Settings, message_type
+from custommsg_cli.settings import Settings, even_type, message_type
 
 MAX_LINE: Final = 1 << 20
-"""Bytes: far more than the largest message takes in hex, so that no file can fill the memory."""
+"""Bytes: far more than the largest message takes in hex. Without a limit, one long line could fill the memory."""
 
 BAD_LINE: Final = "BAD_LINE"
-"""The reason of a line that is no message."""
+"""The reason of a line that is not a message."""
+
+EVEN_TYPE: Final = "EVEN_TYPE"
+"""The reason of a line that is sent only with --even."""
 
 MIXED: Final = 64
-"""The exit status where messages failed with more than one gRPC code; with one code it is this plus the code."""
+"""The exit status if lines failed with several gRPC codes; if all have the same code, it is this plus the code."""
 
 _FIELDS: Final = {"peer", "type", "payload", "text", "msg"}
 
 
-def send(path: str, settings: Settings) -> int:
-    """Send the messages of a file, "-" for the standard input, and return the exit status.
+def send(path: str, settings: Settings, *, even: bool) -> int:
+    """Send the messages of a file, and return the exit status.
+
+    Args:
+        path: the file; "-" for the standard input.
+        settings: the options of every command.
+        even: send messages of even types, too.
 
     Raises:
         OSError: the file cannot be read.
@@ -43,7 +51,7 @@ def send(path: str, settings: Settings) -> int:
         _Progress(file, quiet=settings.json) as progress,
         settings.connect() as client,
     ):
-        batch = _Batch(settings, progress.print)
+        batch = _Batch(settings, progress.print, even=even)
         for result in client.send_many(batch.messages(file)):
             batch.take(result.index, result.outcome)
             progress.show(batch.sent, batch.failed)
@@ -55,7 +63,7 @@ def parse(line: bytes) -> Outbound:
     """Read a line: {"peer": hex, "type": number, "payload": hex} or "text" for "payload"; or "peer" and "msg".
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is not in one of these forms.
     """
     fields = json.loads(line)
     if (
@@ -78,17 +86,26 @@ def parse(line: bytes) -> Outbound:
 
 def _type(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f'"type" is a number, not {json.dumps(value)}')
+        raise ValueError(f'"type" must be a number, not {json.dumps(value)}')
     return message_type(str(value))
 
 
 class _Batch:
-    """Counts what becomes of the lines; the lines themselves are not kept."""
+    """Counts what becomes of the lines; the lines themselves are not kept.
 
-    def __init__(self, settings: Settings, tell: Callable[[Callable[[], None]], None]) -> None:
+    Args:
+        settings: the options of every command.
+        report: calls a function that writes to stderr.
+        even: let messages of even types pass.
+    """
+
+    def __init__(
+        self, settings: Settings, report: Callable[[Callable[[], None]], None], *, even: bool
+    ) -> None:
         self._settings = settings
-        self._tell = tell
-        self._lines: dict[int, int] = {}  # of what is on its way: its line, by its index
+        self._report = report
+        self._even = even
+        self._lines: dict[int, int] = {}  # the line of each message in flight, by its index
         self.sent = 0
         self.failures: Counter[tuple[str, str]] = Counter()
         """How many failed, by reason and the name of the gRPC code."""
@@ -115,7 +132,11 @@ class _Batch:
             try:
                 message = parse(line)
             except (ValueError, RecursionError) as error:
-                self._bad_line(number, str(error))
+                self._refuse(number, BAD_LINE, f"The line is not a message: {error}.")
+                continue
+            problem = None if self._even else even_type(message.type, str(message.msg))
+            if problem is not None:
+                self._refuse(number, EVEN_TYPE, problem)
             else:
                 self._lines[index] = number
                 index += 1
@@ -128,16 +149,17 @@ class _Batch:
             self.sent += 1
             return
         self.failures[str(outcome.reason), outcome.code.name] += 1
-        self._tell(lambda: show.failed_line(number, outcome, as_json=self._settings.json))
+        self._report(lambda: show.failed_line(number, outcome, as_json=self._settings.json))
 
-    def _bad_line(self, number: int, why: str) -> None:
-        self.failures[BAD_LINE, grpc.StatusCode.INVALID_ARGUMENT.name] += 1
-        failure = CustomMsgError(BAD_LINE, grpc.StatusCode.INVALID_ARGUMENT, f"This is no message: {why}.")
-        self._tell(lambda: show.failed_line(number, failure, as_json=self._settings.json))
+    def _refuse(self, number: int, reason: str, message: str) -> None:
+        code = grpc.StatusCode.INVALID_ARGUMENT
+        self.failures[reason, code.name] += 1
+        failure = CustomMsgError(reason, code, message)
+        self._report(lambda: show.failed_line(number, failure, as_json=self._settings.json))
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Read lines; of one that is too long, only what makes it a bad one."""
+    """Read lines; of a line that is too long, only the beginning: enough to be refused."""
     while line := file.readline(MAX_LINE):
         end = line
         while len(end) == MAX_LINE and not end.endswith(b"\n"):
@@ -155,7 +177,7 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
 
 
 class _Progress:
-    """A bar on stderr while it goes on, if that is a terminal."""
+    """A progress bar on stderr, if that is a terminal."""
 
     def __init__(self, file: IO[bytes], *, quiet: bool) -> None:
         self._file = file
@@ -185,7 +207,7 @@ class _Progress:
             self._bar.update(self._task, completed=done, description=f"{sent:,} sent, {failed:,} failed")
 
     def print(self, write: Callable[[], None]) -> None:
-        """Let something be written to stderr without the bar in between."""
+        """Hide the bar while a function writes to stderr."""
         self._bar.stop()
         write()
         self._bar.start()
@@ -195,6 +217,6 @@ def _size(file: IO[bytes]) -> int | None:
     """Return the size of a regular file, in bytes."""
     try:
         status = os.fstat(file.fileno())
-    except OSError:  # io.UnsupportedOperation, too: no file of the system
+    except OSError:  # io.UnsupportedOperation, too: it is not a file of the operating system
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) and status.st_size else None

@@ -1,4 +1,4 @@
-"""How `listen` prints an event: one line each, written out at once, for people or for programs."""
+"""How events are printed: one line each, written out at once, for people or for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS: Final = {
     Interruption: "interruption",
 }
 _TEXTS: Final = {PeerConnected: "connected", PeerDisconnected: "disconnected"}
-_COLUMNS: Final = "{:<19}  {:>8}  {:<13}  {:>5}  {:>5}  {}"
+_COLUMNS: Final = "{:<19}  {:<20}  {:<13}  {:>5}  {:>5}  {}"
 _ELLIPSIS: Final = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -29,7 +29,7 @@ class JsonLines:
     """One JSON object a line; bytes are hex, times are UTC."""
 
     def begin(self) -> None:
-        """Print nothing: a program knows the names."""
+        """Print nothing: each line has the names of its fields."""
 
     def print(self, event: Event) -> None:
         """Print one event."""
@@ -38,14 +38,14 @@ class JsonLines:
 
 
 class Columns:
-    """Columns for people; times are local. A line fits the terminal, and commands it nothing."""
+    """Columns for people; times are local. A line fits the terminal, and has no control characters."""
 
     def __init__(self) -> None:
         self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH_OF_A_FILE
 
     def begin(self) -> None:
-        """Print the heads of the columns."""
-        _write(_COLUMNS.format("TIME", "SEQUENCE", "PEER", "TYPE", "SIZE", "PAYLOAD"))
+        """Print the head of each column."""
+        _write(_COLUMNS.format("TIME", "POSITION", "PEER", "TYPE", "SIZE", "PAYLOAD"))
 
     def print(self, event: Event) -> None:
         """Print one event."""
@@ -58,18 +58,18 @@ class Columns:
             kind, size = str(event.type), str(len(event.payload))
             rest = preview(event.payload, self._width)
         elif isinstance(event, Interruption):
-            rest = f"messages before this may be missing ({event.lost or 'unknown'} lost)"
+            rest = "messages before this may be missing" + (f" ({event.lost} lost)" if event.lost else "")
         else:
             rest = _TEXTS[type(event)]
-        peer = "" if isinstance(event, Interruption) else _short(event.node_id_hex)
+        peer = _short(event.peer_id_hex) if event.peer_id else ""
         time = f"{event.time.astimezone():%Y-%m-%d %H:%M:%S}"
-        return _fit(printable(_COLUMNS.format(time, event.sequence, peer, kind, size, rest)), self._width)
+        return _fit(printable(_COLUMNS.format(time, event.position, peer, kind, size, rest)), self._width)
 
 
 def preview(payload: bytes, width: int) -> str:
-    """Show the beginning of a payload: as text if it is text, else in hex behind 0x.
+    """Show the beginning of a payload: as text if it is printable text, else as hex with 0x before it.
 
-    White space becomes single spaces; what could command a terminal is not shown as text.
+    White space becomes single spaces. Control characters, which could command a terminal, make it hex.
     """
     if not payload:
         return ""
@@ -82,8 +82,8 @@ def preview(payload: bytes, width: int) -> str:
     return text if text and text.isprintable() else f"0x{head.hex()}"
 
 
-def _short(node_id: str) -> str:
-    return f"{node_id[:8]}{_ELLIPSIS}{node_id[-4:]}"
+def _short(peer_id: str) -> str:
+    return f"{peer_id[:8]}{_ELLIPSIS}{peer_id[-4:]}"
 
 
 def _fit(line: str, width: int) -> str:

@@ -1,4 +1,4 @@
-"""What the commands print: columns for people, JSON for programs; errors go to stderr."""
+"""What the sub-commands print: columns for people, JSON for programs; errors go to stderr."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from rich.text import Text
 from custommsg.errors import CustomMsgError, Reason
 from custommsg.model import Checked, Consumer, Inbox, Info, Peer, Sent
 
-# A node id is there to be copied: where no terminal sets the width, nothing is wrapped.
+# Node ids and positions are there to be copied: without a terminal, nothing is wrapped.
 WIDTH_OF_A_FILE: Final = 240
 """Columns."""
 
 
 def result(value: Sent | Checked, *, as_json: bool) -> None:
-    """Print the answer to a send or a check."""
+    """Print the result of a send or a check."""
     if as_json:
         return _json(asdict(value))
-    done = "Sent" if isinstance(value, Sent) else "Checked, not sent"
-    return _line(f"{done}: type {value.type} (0x{value.type:04x}). {value.status}")
+    type = f"type {value.type} (0x{value.type:04x})"
+    # The status of a check says again that it was checked and not sent.
+    return line(f"Sent: {type}. {value.status}" if isinstance(value, Sent) else f"Checked, not sent: {type}.")
 
 
 def peers(values: Sequence[Peer], *, as_json: bool) -> None:
-    """Print the peers, those connected first."""
+    """Print the peers, the connected ones first."""
     if as_json:
         return _json([asdict(peer) for peer in values])
     if not values:
-        return _line("The node has no peers. Connect one: lightning-cli connect NODE_ID HOST PORT")
+        return line("The node has no peers. Connect one: lightning-cli connect NODE_ID HOST PORT")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("NODE ID", no_wrap=True, min_width=66)
+    table.add_column("PEER ID", no_wrap=True, min_width=66)
     table.add_column("CONNECTED")
     table.add_column("ADDRESS", overflow="fold")
     table.add_column("CHANNELS", justify="right")
-    for peer in sorted(values, key=lambda peer: (not peer.connected, peer.node_id)):
+    for peer in sorted(values, key=lambda peer: (not peer.connected, peer.peer_id)):
         _row(
             table,
-            [peer.node_id_hex, "yes" if peer.connected else "no", peer.address, str(peer.num_channels)],
+            [peer.peer_id_hex, "yes" if peer.connected else "no", peer.address, str(peer.num_channels)],
         )
     return _print(table)
 
@@ -65,21 +66,20 @@ def info(value: Info, *, as_json: bool) -> None:
 
 
 def inbox(value: Inbox, names: Sequence[Consumer], *, as_json: bool) -> None:
-    """Print what the inbox holds, and who reads it."""
+    """Print what the inbox holds, and its consumers."""
     if as_json:
         return _json(asdict(value) | {"consumers": [asdict(consumer) for consumer in names]})
     table = Table.grid(padding=(0, 2))
-    _row(table, ["inbox", value.inbox_id])
     _row(table, ["attached to node", "yes" if value.attached else "no: what peers send now is lost"])
-    held = f"{value.earliest} to {value.latest}" if value.count else f"none; the last was {value.latest}"
-    _row(table, ["sequence numbers", held])
-    _row(table, ["events", f"{value.count:,}, {value.size:,} bytes"])
+    _row(table, ["events", f"about {value.count:,}, {value.size:,} bytes"])
     if value.oldest is not None:
-        _row(table, ["oldest", _local(value.oldest)])
+        _row(table, ["oldest event", _local(value.oldest)])
+    _row(table, ["earliest position", value.earliest])
+    _row(table, ["latest position", value.latest])
     if value.error:
         _row(table, ["error", value.error])
     _print(table)
-    _line("")
+    line("")
     return consumers(names, as_json=False)
 
 
@@ -88,25 +88,24 @@ def consumers(values: Sequence[Consumer], *, as_json: bool) -> None:
     if as_json:
         return _json([asdict(consumer) for consumer in values])
     if not values:
-        return _line("There are no consumers. One is made by: custommsg listen --consumer NAME")
+        return line("There are no consumers. To make one: custommsg listen --consumer NAME")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("CONSUMER", overflow="fold")
-    table.add_column("POSITION", justify="right")
+    table.add_column("POSITION", overflow="fold")
     table.add_column("LAG", justify="right")
     table.add_column("ACKNOWLEDGED")
     table.add_column("")
     for consumer in values:
         expired = "expired" if consumer.expired else ""
-        position, lag = str(consumer.position), str(consumer.lag)
-        _row(table, [consumer.name, position, lag, _local(consumer.updated), expired])
+        _row(table, [consumer.name, consumer.position, str(consumer.lag), _local(consumer.updated), expired])
     return _print(table)
 
 
-def forgotten(name: str, *, as_json: bool) -> None:
+def deleted(name: str, *, as_json: bool) -> None:
     """Print that a consumer was deleted."""
     if as_json:
         return _json({"deleted": name})
-    return _line(f"Deleted: {name}")
+    return line(f"Deleted: {name}")
 
 
 def batch(sent: int, failures: Mapping[tuple[str, str], int], *, as_json: bool) -> None:
@@ -116,7 +115,7 @@ def batch(sent: int, failures: Mapping[tuple[str, str], int], *, as_json: bool) 
     if as_json:
         reasons = [{"reason": reason, "code": code, "count": count} for (reason, code), count in ranked]
         return _json({"sent": sent, "failed": failed, "failures": reasons})
-    _line(f"Sent: {sent:,} of {sent + failed:,}.")
+    line(f"Sent: {sent:,} of {sent + failed:,}.")
     if not failures:
         return None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
@@ -137,8 +136,17 @@ def failed_line(number: int, failure: CustomMsgError, *, as_json: bool) -> None:
 
 
 def notice(text: str, *, as_json: bool) -> None:
-    """Print on stderr what happens while a command goes on."""
+    """Print on stderr what happens while a command runs."""
     sys.stderr.write((_dumps({"notice": text}) if as_json else f"note: {printable(text)}") + "\n")
+
+
+def usage_error(text: str, command: Sequence[str], *, as_json: bool) -> None:
+    """Print on stderr how a command was used wrongly, and where to look."""
+    text, name = " ".join(text.split()), " ".join(["custommsg", *command])
+    if as_json:
+        sys.stderr.write(_dumps({"error": {"reason": "USAGE", "message": text}}) + "\n")
+    else:
+        sys.stderr.write(f"error: {printable(text)}\nTry: {name} --help\n")
 
 
 def error(failure: CustomMsgError, *, as_json: bool) -> None:
@@ -146,7 +154,7 @@ def error(failure: CustomMsgError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(_dumps({"error": _error_fields(failure)}) + "\n")
         return
-    lines = [f"error: {failure}"]
+    lines = [f"error: {failure.reason}: {failure.message}"]
     lines += [
         f"  {violation.field}: {violation.description}"
         for violation in failure.violations
@@ -156,11 +164,13 @@ def error(failure: CustomMsgError, *, as_json: bool) -> None:
         lines.append(f"Try again in {failure.retry_after:.3g} s.")
     if failure.reason is Reason.NOT_SENT and failure.code.name == "UNAVAILABLE":
         lines.append("Give the gateway's address with --address or CUSTOMMSG_ADDRESS.")
+    if failure.detail:
+        lines.append(f"gRPC says: {failure.detail}")
     sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def printable(text: str) -> str:
-    """Replace what could command a terminal: texts of peers and nodes are written by strangers."""
+    """Replace control characters, which could command the terminal: peers and other nodes write some of the texts."""
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
@@ -171,6 +181,7 @@ def _error_fields(failure: CustomMsgError) -> dict[str, object]:
         "reason": str(failure.reason),
         "code": failure.code.name,
         "message": failure.message,
+        "detail": failure.detail,
         "metadata": failure.metadata,
         "retry_after": failure.retry_after,
         "violations": [asdict(violation) for violation in failure.violations],
@@ -185,11 +196,12 @@ def _print(table: Table) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
     with console.capture() as capture:
         console.print(table)
-    # Columns padded to the width end in spaces, which nobody wants to copy.
+    # Columns are padded with spaces at the end of the line.
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
-def _line(text: str) -> None:
+def line(text: str) -> None:
+    """Print a line of text."""
     sys.stdout.write(f"{printable(text)}\n")
 
 

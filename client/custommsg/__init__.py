@@ -1,13 +1,13 @@
 """The client of the custommsg gateway: Lightning custom messages over gRPC.
 
-`custommsg.aio` and `custommsg.sync` hold the two clients, with the same names in both:
+`custommsg.aio` (for asyncio) and `custommsg.sync` (blocking) have the same methods:
 
     async with custommsg.aio.connect("127.0.0.1:9737") as client:
         await client.send(peer, type=37913, payload=b"hello")
         async for message in client.subscribe(types=[37913]):
-            print(message.node_id_hex, message.payload)
+            print(message.peer_id_hex, message.payload)
 
-The stubs made from the proto are in `custommsg.v1`, for those who want nothing on top of them.
+`custommsg.v1` has the stubs generated from the proto, for use without these clients.
 """
 
 from __future__ import annotations
@@ -22,21 +22,43 @@ from custommsg.errors import (
     FieldViolation,
     InvalidRequest,
     NodeError,
+    NodeUnknown,
     NotPermitted,
     NotSent,
     OutcomeUnknown,
     PeerNotConnected,
     PeerUnknown,
+    PositionError,
     PositionExpired,
+    PositionNotReached,
+    PositionOfOtherInbox,
     Reason,
 )
 from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
-from custommsg.model import Checked, Consumer, Inbox, Info, Node, Outbound, Peer, Result, Sent
+from custommsg.model import (
+    DEFAULT_ADDRESS,
+    MAX_MESSAGE_SIZE,
+    MAX_TYPE,
+    MIN_MESSAGE_SIZE,
+    Checked,
+    Consumer,
+    Inbox,
+    Info,
+    Node,
+    Outbound,
+    Peer,
+    Result,
+    Sent,
+)
 
 if TYPE_CHECKING:
     from custommsg import aio, sync
 
 __all__ = [
+    "DEFAULT_ADDRESS",
+    "MAX_MESSAGE_SIZE",
+    "MAX_TYPE",
+    "MIN_MESSAGE_SIZE",
     "Checked",
     "Consumer",
     "ConsumerUnknown",
@@ -50,6 +72,7 @@ __all__ = [
     "Message",
     "Node",
     "NodeError",
+    "NodeUnknown",
     "NotPermitted",
     "NotSent",
     "Outbound",
@@ -59,7 +82,10 @@ __all__ = [
     "PeerDisconnected",
     "PeerNotConnected",
     "PeerUnknown",
+    "PositionError",
     "PositionExpired",
+    "PositionNotReached",
+    "PositionOfOtherInbox",
     "Reason",
     "Result",
     "Sent",
@@ -69,8 +95,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    # On first use, because they import grpc: who wants only the stubs does not pay for the clients, and the
-    # command can still tell grpc to keep its log off the terminal, which works only before the import.
+    # On first use, because both import grpc, which is slow to import. And grpc reads GRPC_VERBOSITY when it is
+    # imported: a program can still set it after `import custommsg`.
     if name in ("aio", "sync"):
         return import_module(f"custommsg.{name}")
     raise AttributeError(f"module 'custommsg' has no attribute {name!r}")

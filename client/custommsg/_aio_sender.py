@@ -1,4 +1,4 @@
-"""The sender of the asyncio client. What it decides, `_outbox` decides."""
+"""The sender of the asyncio client. `_send_queue` decides what it writes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import grpc.aio
 
 from custommsg import _core
 from custommsg._bulk import Answer, Bulk
-from custommsg._outbox import Outbox, Outgoing
 from custommsg._retry import checked_timeout
+from custommsg._send_queue import Outgoing, SendQueue
 from custommsg.errors import CustomMsgError
 from custommsg.model import Outbound, Result, Sent
 from custommsg.v1 import custommsg_pb2 as pb
@@ -26,27 +26,28 @@ if TYPE_CHECKING:
     _Call = grpc.aio.StreamStreamCall[pb.SendCustomMsgStreamRequest, pb.SendCustomMsgStreamResponse]
 
 END_TIME: Final = 5.0
-"""Seconds that the rest of a stream may take when nothing more is written to it."""
+"""Seconds that the rest of a stream may take after the last write."""
 
 
 class Sender:
     """Sends many messages on one stream; made by `Client.sender`, closed by `async with` or `close`.
 
-    What many tasks send at once goes out together. A batch leaves as soon as the one before it was written,
-    so a message that is alone waits for nothing.
+    Messages that many tasks send at the same time go out in one batch. A batch is written as soon as the one before it
+    is, so a single message does not wait.
 
-    Order: messages to one peer are sent in the order in which their `send` began to run, or not at all. To
-    keep it, a message that is tried again holds back all that follow it, and one that was overtaken is not.
+    Order: messages to one peer are sent in the order in which their `send` began to run, or not at all. To keep the
+    order, a message that is retried holds back all messages after it, and a message is not retried after a later one to
+    the same peer was sent.
 
-    The stream: it is opened with the first message and anew after it broke, until the timeout of each
-    message. What was not written yet, or what a stopping gateway left unread, goes out on the new one.
+    Stream: it is opened with the first message, and again after it broke, until the timeout of each message. Messages
+    that were not written yet, or that a stopping gateway did not read, go out on the new stream.
     """
 
     def __init__(self, stub: CustomMsgServiceAsyncStub, *, timeout: float, retry: bool) -> None:
         self._stub = stub
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(retry=retry, now=self._loop.time)
+        self._queue = SendQueue(retry=retry, now=self._loop.time)
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -68,33 +69,36 @@ class Sender:
         type: int | None = None,
         payload: bytes | None = None,
         msg: bytes | str | None = None,
+        node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Sent:
-        """Send one custom message to one connected peer: as `Client.send`, at a part of its cost.
+        """Send one custom message to one connected peer: like `Client.send`, at a fraction of its cost.
 
-        To cancel it takes the message back if it was not written yet; if it was, it may be sent.
+        If it is cancelled, a message that was not written yet is not sent; one that was may be.
 
         Args:
-            peer: its node id: 33 bytes, or 66 hex digits.
+            peer: the peer's node id: 33 bytes, or 66 hex digits.
             type: the message's type, 0 to 65,535; together with `payload`, instead of `msg`.
-            payload: what follows the type, up to 65,533 bytes; none by default.
-            msg: the whole message with its type, 2 to 65,535 bytes, or the same in hex.
-            timeout: seconds, all tries together; None for the client's.
+            payload: what follows the type, up to 65,533 bytes; empty by default.
+            msg: the whole message with its type: 2 to 65,535 bytes, or the same in hex.
+            node_id: our node to send from, in the same form as `peer`; None for the gateway's only node.
+            timeout: seconds, all attempts together; None for the client's.
 
         Raises:
-            InvalidRequest, PeerUnknown, PeerNotConnected, NotSent, NodeError: nothing was sent.
+            InvalidRequest, PeerUnknown, PeerNotConnected, NodeUnknown, NotSent, NodeError: nothing was sent.
             OutcomeUnknown: it may have been sent: the stream broke, or the timeout passed, before its result.
-            CustomMsgError: refused for another reason; nothing was sent.
+            CustomMsgError: any other failure; nothing was sent.
             RuntimeError: the sender is closed.
+            TypeError: the message is given in neither way, or in both.
         """
         future: asyncio.Future[Sent | CustomMsgError] = self._loop.create_future()
         raw = _core.message(type=type, payload=payload, msg=msg)
-        message = _Awaited(_core.node_id(peer), raw, self._deadline(timeout), future)
+        message = _Awaited(_core.peer_id(peer), raw, self._deadline(timeout), _core.node_id(node_id), future)
         self._put(message)
         try:
             outcome = await future
         except asyncio.CancelledError:
-            self._outbox.abandon(message)
+            self._queue.abandon(message)
             raise
         if isinstance(outcome, CustomMsgError):
             raise outcome
@@ -103,7 +107,7 @@ class Sender:
     async def send_many(
         self, messages: Iterable[Outbound] | AsyncIterable[Outbound], *, timeout: float | None = None
     ) -> AsyncGenerator[Result]:
-        """Send messages in order, and yield what became of each: as `Client.send_many`."""
+        """Send messages in order, and yield one result for each: like `Client.send_many`."""
         answers: deque[Answer] = deque()
         ready, room = asyncio.Event(), asyncio.Event()
 
@@ -143,10 +147,10 @@ class Sender:
         finally:
             feeding.cancel()
             for outgoing in bulk.unfinished.values():
-                self._outbox.abandon(outgoing)
+                self._queue.abandon(outgoing)
 
     async def close(self) -> None:
-        """Take nothing more, wait for the outcome of what was taken, and end the stream.
+        """Accept no more messages, wait for the outcome of those accepted, and end the stream.
 
         That takes no longer than the timeouts of the messages. Closing twice does no harm.
         """
@@ -156,7 +160,7 @@ class Sender:
             await asyncio.wait({self._running})
 
     async def abort(self) -> None:
-        """End at once: what was not written is NotSent, what has no result yet OutcomeUnknown."""
+        """End at once: messages not yet written are NotSent, those without a result OutcomeUnknown."""
         if self._running is not None:
             self._running.cancel()
         await self.close()
@@ -167,23 +171,23 @@ class Sender:
     def _put(self, message: Outgoing) -> None:
         if self._closing:
             raise RuntimeError("this sender is closed")
-        self._outbox.put(message)
+        self._queue.put(message)
         self._changed()
         if self._running is None:
             self._running = self._loop.create_task(self._run())
             self._running.add_done_callback(self._ended)
 
     def _changed(self) -> None:
-        """Have the writer look, and the one timer for all deadlines set."""
+        """Wake the writer, and set the one timer for all deadlines."""
         self._wake.set()
-        if self._outbox.alarm < self._timer_at:
+        if self._queue.alarm < self._timer_at:
             self._stop_timer()
-            self._timer_at = self._outbox.alarm
+            self._timer_at = self._queue.alarm
             self._timer = self._loop.call_at(self._timer_at, self._tick)
 
     def _tick(self) -> None:
         self._timer_at = inf
-        self._outbox.tick()
+        self._queue.tick()
         self._changed()
 
     def _stop_timer(self) -> None:
@@ -192,12 +196,12 @@ class Sender:
 
     def _ended(self, _: object) -> None:
         self._closing = True
-        self._outbox.abort()
+        self._queue.abort()
         self._stop_timer()
 
     async def _run(self) -> None:
-        while self._outbox or not self._closing:
-            if self._outbox.has_work:
+        while self._queue or not self._closing:
+            if self._queue.has_work:
                 await self._stream()
             else:
                 await self._wait()
@@ -217,18 +221,18 @@ class Sender:
         finally:
             call.cancel()
             reading.cancel()
-        self._outbox.broke(_error_of(reading))
+        self._queue.broke(_error_of(reading))
         self._changed()
 
     async def _write(self, call: _Call, reading: asyncio.Task[None]) -> None:
-        with suppress(grpc.aio.AioRpcError):  # the reader hears it, too
+        with suppress(grpc.aio.AioRpcError):  # the reader gets it, too
             await call.wait_for_connection()  # until then nothing counts as written
         while not reading.done():
-            request = self._outbox.next_batch()
+            request = self._queue.next_batch()
             if request is not None:
                 if not await _written(call, request):
                     return
-            elif self._outbox or not self._closing:
+            elif self._queue or not self._closing:
                 await self._wait()
             else:
                 await call.done_writing()
@@ -236,15 +240,15 @@ class Sender:
 
     async def _read(self, call: _Call) -> None:
         while isinstance(response := await call.read(), pb.SendCustomMsgStreamResponse):
-            self._outbox.take(response)
+            self._queue.take(response)
             self._changed()
 
 
 async def _written(call: _Call, request: pb.SendCustomMsgStreamRequest) -> bool:
-    """Write a request; False if the stream has ended instead: the reader hears why."""
-    # A write that meets the end of its stream makes `call.write` set the status INTERNAL, and the gateway's own
-    # is lost (https://github.com/grpc/grpc/issues/36066): with it the word of a stopping gateway that the rest
-    # was not sent. So we write as it does, without that; END_TIME bounds the wait for a status.
+    """Write a request; return False if the stream has ended: the reader gets the reason."""
+    # When the stream has ended, `call.write` replaces the gateway's status by INTERNAL
+    # (https://github.com/grpc/grpc/issues/36066). Then a stopping gateway could not say that the rest was not sent. So
+    # this writes as `call.write` does, without replacing the status. END_TIME bounds the wait for it.
     write = getattr(getattr(call, "_cython_call", None), "send_serialized_message", None)
     raw = request.SerializeToString()
     try:
@@ -264,14 +268,19 @@ def _error_of(reading: asyncio.Task[None]) -> grpc.RpcError | None:
 
 
 class _Awaited(Outgoing):
-    """A message whose sender waits."""
+    """A message whose sender waits for its outcome."""
 
     __slots__ = ("_future",)
 
     def __init__(
-        self, node_id: bytes, msg: bytes, deadline: float, future: asyncio.Future[Sent | CustomMsgError]
+        self,
+        peer_id: bytes,
+        msg: bytes,
+        deadline: float,
+        node_id: bytes,
+        future: asyncio.Future[Sent | CustomMsgError],
     ) -> None:
-        super().__init__(node_id, msg, deadline)
+        super().__init__(peer_id, msg, deadline, node_id)
         self._future = future
 
     def answer(self, outcome: Sent | CustomMsgError) -> None:

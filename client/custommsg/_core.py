@@ -1,4 +1,4 @@
-"""What both clients share, without I/O: where to connect, what to ask, what the answers mean."""
+"""What both clients share, without I/O: the channel's options, and the conversions to and from the contract."""
 
 from __future__ import annotations
 
@@ -12,38 +12,43 @@ from typing import Final
 import grpc
 
 from custommsg.errors import FieldViolation, InvalidRequest, Reason
-from custommsg.model import Checked, Consumer, Inbox, Info, Node, Peer, Sent
+from custommsg.model import (
+    MAX_MESSAGE_SIZE,
+    MAX_TYPE,
+    MIN_MESSAGE_SIZE,
+    Checked,
+    Consumer,
+    Inbox,
+    Info,
+    Node,
+    Peer,
+    Sent,
+)
 from custommsg.v1 import custommsg_pb2 as pb
 
-DEFAULT_ADDRESS: Final = "127.0.0.1:9737"
-"""Where a gateway listens unless told otherwise."""
-
 NODE_ID_SIZE: Final = 33
-MIN_MESSAGE_SIZE: Final = 2
-MAX_MESSAGE_SIZE: Final = 65_535
-MAX_TYPE: Final = 65_535
+"""Bytes."""
 
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
-    # Only this client decides what is tried again (see _retry): neither gRPC by itself, nor a retry policy
-    # that a service config, found through DNS, could bring along.
+    # Only this client decides what is retried (see _retry): not gRPC itself, and not a retry policy in a service
+    # config that gRPC could find through DNS.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
-    # The gateway stands beside its callers: an http_proxy of the environment is not meant for it.
+    # The gateway is a local service: an http_proxy in the environment is not meant for it.
     ("grpc.enable_http_proxy", 0),
-    # A gateway that is back is found soon, and not after gRPC's own waits, which grow to 2 minutes.
+    # gRPC's own waits between connection attempts grow to 2 minutes: too long for a gateway that restarts.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # A subscriber sends nothing, so nothing else would tell it that the other end is gone without a word:
-    # it asks while a call is open, and takes 10 s of silence for an answer. (Of the two timeouts the second
-    # one counts, of a minute unless it is set; the first one becomes TCP_USER_TIMEOUT.) The gateway's
-    # heartbeats keep the gateway from finding that it is asked too often.
+    # A subscriber sends nothing, so only a keepalive ping shows that a connection is dead. It pings while a call is
+    # open, and gives up after 10 s of silence. (gRPC waits for the second timeout, 1 minute by default; the first
+    # one becomes TCP_USER_TIMEOUT.) The gateway's heartbeats keep it from counting the pings as too many.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 
-# sun_path holds 108 bytes with the closing zero (unix(7)).
+# sun_path has 108 bytes with the closing zero (unix(7)).
 _MAX_SOCKET_PATH: Final = 107
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):([0-9]{1,5})", re.ASCII)
 
@@ -51,21 +56,21 @@ _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):([0-9]{1,5
 def target(address: str) -> str:
     """Check the gateway's address: "host:port", "[ipv6]:port" or "unix:/path".
 
-    gRPC itself takes nearly anything: port 99999 becomes 34463, a missing port 443.
+    gRPC accepts nearly anything: it takes port 99999 as 34463, and a missing port as 443.
 
     Raises:
-        ValueError: it is none of these, or the path is too long for a socket.
+        ValueError: the address is invalid, or the path is too long for a socket.
     """
     if address.startswith("unix:"):
         path = address.removeprefix("unix:").encode()
         if not 0 < len(path) <= _MAX_SOCKET_PATH:
             raise ValueError(
-                f"{address!r} is no address of a gateway: a socket's path has 1 to {_MAX_SOCKET_PATH} bytes"
+                f"{address!r} is not a valid gateway address: a socket's path has 1 to {_MAX_SOCKET_PATH} bytes"
             )
         return address
     match = _HOST_PORT.fullmatch(address)
     if match is None or not 0 < int(match[2]) <= 65_535:
-        raise ValueError(f"{address!r} is no address of a gateway: give host:port or unix:/path")
+        raise ValueError(f"{address!r} is not a valid gateway address: give host:port or unix:/path")
     return address
 
 
@@ -75,26 +80,29 @@ def send_request(
     type: int | None,
     payload: bytes | None,
     msg: bytes | str | None,
+    our_node: bytes | str | None,
     validate_only: bool,
 ) -> pb.SendCustomMsgRequest:
-    """Build the request of `send` and of `check`.
+    """Build the request of `send` and `check`.
 
     Raises:
-        InvalidRequest, TypeError: as `message` and `node_id`.
+        InvalidRequest, TypeError: as `message` and `peer_id`.
     """
-    raw = message(type=type, payload=payload, msg=msg)
-    return pb.SendCustomMsgRequest(node_id=node_id(peer), msg=raw, validate_only=validate_only)
+    outbound = pb.OutboundMsg(
+        msg=message(type=type, payload=payload, msg=msg), peer_id=peer_id(peer), node_id=node_id(our_node)
+    )
+    return pb.SendCustomMsgRequest(message=outbound, validate_only=validate_only)
 
 
 def message(*, type: int | None, payload: bytes | None, msg: bytes | str | None) -> bytes:
-    """Read a message, given in either way: its type and what follows it, 2 to 65,535 bytes.
+    """Return the bytes of a message that is given in either way.
 
-    What cannot be a message is found here and not sent to the gateway; whether the type is one that may be
-    sent, and the node id a point on the curve, is for the gateway and the node to say.
+    Only what can be seen without the node is checked here. Whether the type may be sent, and whether the peer's id
+    is a point on the curve, is for the gateway to say.
 
     Raises:
         InvalidRequest: INVALID_MESSAGE.
-        TypeError: not one of `type` (with or without `payload`) and `msg`; or a payload that is not bytes.
+        TypeError: neither `type` nor `msg` is given, or both are; or the payload is not bytes.
     """
     if type is not None and msg is None:
         return _join(type, payload)
@@ -103,31 +111,72 @@ def message(*, type: int | None, payload: bytes | None, msg: bytes | str | None)
     raise TypeError("give the message either as type= and payload=, or as msg=")
 
 
+def peer_id(value: bytes | str, field: str = "peer_id") -> bytes:
+    """Return a peer's node id as bytes: it is given as 33 bytes, or as 66 hex digits.
+
+    Raises:
+        InvalidRequest: INVALID_NODE_ID, for the field.
+    """
+    return _node_id(value, field, "Copy it from `custommsg peers` or `lightning-cli listpeers`.")
+
+
+def node_id(value: bytes | str | None) -> bytes:
+    """Return the id of our node as bytes; empty if it is not given: then it is the gateway's only node.
+
+    Raises:
+        InvalidRequest: INVALID_NODE_ID.
+    """
+    if value is None:
+        return b""
+    return _node_id(value, "node_id", "Copy it from `custommsg info` or `lightning-cli getinfo`.")
+
+
+def consumer_name(name: str) -> str:
+    """Check that a consumer's name is not empty: to the gateway, an empty one means "no name".
+
+    Raises:
+        InvalidRequest: INVALID_CONSUMER.
+    """
+    if not name:
+        text = "The consumer's name is empty: give 1 to 100 of A-Z a-z 0-9 . _ -"
+        raise invalid(Reason.INVALID_CONSUMER, "consumer", text)
+    return name
+
+
+def position(value: str, field: str) -> str:
+    """Check that a position is text and not empty: to the gateway, an empty one means "no position".
+
+    Raises:
+        InvalidRequest: INVALID_POSITION, for the field.
+        TypeError: it is not text.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"a position is text, as an event or a subscription gave it, not {value!r}")
+    if not value:
+        text = "The position is empty: take it from an event or a subscription."
+        raise invalid(Reason.INVALID_POSITION, field, text)
+    return value
+
+
 def sent(response: pb.SendCustomMsgResponse) -> Sent:
-    """Read the answer to `send`."""
+    """Convert the response to `send`."""
     return Sent(status=response.status, type=response.type)
 
 
 def checked(response: pb.SendCustomMsgResponse) -> Checked:
-    """Read the answer to `check`."""
+    """Convert the response to `check`."""
     return Checked(status=response.status, type=response.type)
 
 
-def peers(response: pb.ListPeersResponse) -> list[Peer]:
-    """Read the answer to `peers`."""
-    return [
-        Peer(
-            node_id=peer.node_id,
-            connected=peer.connected,
-            address=peer.address,
-            num_channels=peer.num_channels,
-        )
-        for peer in response.peers
-    ]
+def peer(raw: pb.Peer) -> Peer:
+    """Convert a peer."""
+    return Peer(
+        peer_id=raw.peer_id, connected=raw.connected, address=raw.address, num_channels=raw.num_channels
+    )
 
 
 def info(response: pb.GetInfoResponse) -> Info:
-    """Read the answer to `info`."""
+    """Convert the response to `info`."""
     node = response.node
     return Info(
         gateway_version=response.gateway_version,
@@ -138,24 +187,20 @@ def info(response: pb.GetInfoResponse) -> Info:
     )
 
 
-def consumers(response: pb.ListConsumersResponse) -> list[Consumer]:
-    """Read the answer to `consumers`."""
-    return [
-        Consumer(
-            name=consumer.name,
-            position=consumer.position,
-            lag=consumer.lag,
-            updated=consumer.updated.ToDatetime(tzinfo=UTC),
-            expired=consumer.expired,
-        )
-        for consumer in response.consumers
-    ]
+def consumer(raw: pb.Consumer) -> Consumer:
+    """Convert a named consumer."""
+    return Consumer(
+        name=raw.name,
+        position=raw.position,
+        lag=raw.lag,
+        updated=raw.updated.ToDatetime(tzinfo=UTC),
+        expired=raw.expired,
+    )
 
 
 def inbox(response: pb.GetInboxResponse) -> Inbox:
-    """Read the answer to `inbox`."""
+    """Convert the response to `inbox`."""
     return Inbox(
-        inbox_id=response.inbox_id,
         earliest=response.earliest,
         latest=response.latest,
         count=response.count,
@@ -166,19 +211,22 @@ def inbox(response: pb.GetInboxResponse) -> Inbox:
     )
 
 
-def node_id(peer: bytes | str) -> bytes:
-    """Read a node id: 33 bytes, or 66 hex digits.
+def invalid(reason: Reason, field: str, message: str) -> InvalidRequest:
+    """Make the error that the gateway would answer with."""
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    return InvalidRequest(reason, code, message, violations=(FieldViolation(field, message),))
 
-    Raises:
-        InvalidRequest: INVALID_NODE_ID.
-    """
+
+def _node_id(value: bytes | str, field: str, hint: str) -> bytes:
     try:
-        raw = _bytes(peer)
+        raw = _bytes(value)
     except ValueError as error:
-        raise _invalid_node_id(str(error)) from None
-    if len(raw) != NODE_ID_SIZE:
-        raise _invalid_node_id(f"it has {len(raw)} bytes, not {NODE_ID_SIZE}")
-    return raw
+        problem = str(error)
+    else:
+        if len(raw) == NODE_ID_SIZE:
+            return raw
+        problem = f"it has {len(raw)} bytes instead of {NODE_ID_SIZE}"
+    raise invalid(Reason.INVALID_NODE_ID, field, f"The node id is invalid: {problem}. {hint}")
 
 
 def _message(msg: bytes | str) -> bytes:
@@ -188,7 +236,8 @@ def _message(msg: bytes | str) -> bytes:
         raise _invalid_message(str(error)) from None
     if not MIN_MESSAGE_SIZE <= len(raw) <= MAX_MESSAGE_SIZE:
         raise _invalid_message(
-            f"it has {len(raw)} bytes; a message has its 2-byte type, and {MAX_MESSAGE_SIZE:,} at most"
+            f"it has {len(raw)} bytes; a message has {MIN_MESSAGE_SIZE} to {MAX_MESSAGE_SIZE:,}, its 2-byte type"
+            " included"
         )
     return raw
 
@@ -203,29 +252,22 @@ def _join(type: int, payload: bytes | None) -> bytes:
 
 
 def _bytes(value: bytes | str) -> bytes:
-    """Take bytes as they are, and text as hex digits: nothing but digits, and an even number of them."""
+    """Return bytes as they are, and text as what its hex digits mean.
+
+    Raises:
+        ValueError: the text has an odd number of characters, or some that are not hex digits.
+    """
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        return bytes(memoryview(value))  # a memoryview refuses an int, of which bytes() would make zeros
+        return bytes(memoryview(value))  # memoryview() refuses an int, of which bytes() would make zeros
     if len(value) % 2:
         raise ValueError(f"it has {len(value)} hex digits, an odd number")
     try:
         return binascii.unhexlify(value)
-    except ValueError:  # binascii.Error, or a character beyond ASCII
+    except ValueError:  # binascii.Error, or a character that is not ASCII
         raise ValueError("it has characters that are not hex digits") from None
 
 
-def _invalid_node_id(what: str) -> InvalidRequest:
-    message = f"This is no node id: {what}. Copy it from `custommsg peers` or `lightning-cli listpeers`."
-    return invalid(Reason.INVALID_NODE_ID, "node_id", message)
-
-
-def _invalid_message(what: str) -> InvalidRequest:
-    return invalid(Reason.INVALID_MESSAGE, "msg", f"This is no message: {what}.")
-
-
-def invalid(reason: Reason, field: str, message: str) -> InvalidRequest:
-    """Make the error that the gateway would answer with."""
-    code = grpc.StatusCode.INVALID_ARGUMENT
-    return InvalidRequest(reason, code, message, violations=(FieldViolation(field, message),))
+def _invalid_message(problem: str) -> InvalidRequest:
+    return invalid(Reason.INVALID_MESSAGE, "msg", f"The message is invalid: {problem}.")

@@ -1,28 +1,34 @@
-"""Where a subscription is, without I/O: what to ask for next, and what of an answer is new.
+"""Where a subscription is, without I/O: what to ask the gateway for, and what of its responses to yield.
 
-One cursor outlives the connections of its subscription. Its position moves over what was yielded and over
-what the gateway says was filtered out, never back: so nothing is yielded twice, however often the gateway
-sends it, and the next connection starts where the last one stopped.
+One cursor outlives the connections of its subscription. Its position moves over what was yielded and over what did
+not pass the filter. The next connection asks for what comes after it. So no event is yielded twice, and none is
+skipped. Positions are opaque: they are kept and sent back, and never ordered.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC
-from typing import Final
 
 import grpc
 
-from custommsg.errors import CustomMsgError, PositionExpired
+from custommsg.errors import CustomMsgError, PositionError
 from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
 from custommsg.v1 import custommsg_pb2 as pb
 
-POSITION_KEY: Final = "custommsg-position"
-INBOX_KEY: Final = "custommsg-inbox-id"
-
 _log = logging.getLogger("custommsg")
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """An acknowledgement to send."""
+
+    position: str
+    """Everything up to it is dealt with."""
+    yielded: int
+    """How many of the events that the subscription yielded it is known to cover."""
 
 
 class Cursor:
@@ -30,131 +36,153 @@ class Cursor:
 
     Args:
         request: what to ask for at first.
-        interruptions: whether interruptions are wanted among the events.
+        interruptions: whether to yield interruptions.
     """
 
     def __init__(self, request: pb.SubscribeCustomMsgsRequest, *, interruptions: bool) -> None:
         self._request = request
-        self._interruptions = interruptions
+        self._reader = EventReader(
+            peer_events=request.filter.include_peer_events, interruptions=interruptions
+        )
         self._pending: deque[pb.Event] = deque()
-        self._batch_end = 0
-        self._yielded = -1
-        self._acked = -1
-        self.position: int | None = None
-        """The sequence number up to which all was yielded or not asked for; None until it is registered."""
+        self._batch_end = ""
+        self._yielded = 0  # how many events
+        self._last: str | None = None  # the position of the last of them
+        self._covered = 0  # how many of them are acknowledged
+        self._stored: str | None = (
+            None  # the position that the gateway has for the consumer, as far as we know
+        )
+        self.position: str | None = None
+        """Everything up to it was yielded or did not pass the filter; None until the first response."""
 
     @property
     def consumer(self) -> str:
-        """The name under which the gateway keeps the position; empty if under none."""
+        """The name under which the gateway stores the position; empty if there is none."""
         return self._request.consumer
 
-    @property
-    def inbox_id(self) -> str:
-        """The inbox that the position belongs to; empty if that is not known yet."""
-        return self._request.inbox_id
-
     def request(self) -> pb.SubscribeCustomMsgsRequest:
-        """Return what to ask for now.
+        """Return what to ask a new connection for.
 
-        Once registered, always to go on after the position, even if the subscription began live: else what
-        comes between two connections were lost. A gateway that keeps the position of a consumer goes on
-        after what was acknowledged instead; what was yielded beyond that is left out here.
+        After the first connection it is always what comes after the position: for a subscription that started with
+        new events, too, since it must not miss what arrives between two connections; and for a consumer, whose
+        acknowledged position may lag behind what was yielded.
         """
         if self.position is not None:
             self._request.after = self.position
+        # What the last connection sent and was not yielded comes again on this one.
+        self._pending.clear()
+        self._batch_end = ""
         return self._request
 
-    def registered(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
-        """Take the initial metadata of a connection; return whether it says where the stream starts."""
-        told = dict(metadata)
-        position, inbox_id = told.get(POSITION_KEY), told.get(INBOX_KEY)
-        if not isinstance(position, str) or not (position.isascii() and position.isdecimal()):
-            return False
-        if isinstance(inbox_id, str):
-            self._request.inbox_id = inbox_id
+    def registered(self, response: pb.SubscribeCustomMsgsResponse) -> None:
+        """Take the first response of a connection: it says where the subscription starts.
+
+        Raises:
+            CustomMsgError: it does not say that. Then a connection lost before the first event would lose events.
+        """
+        if response.events or not response.position:
+            code = grpc.StatusCode.INTERNAL
+            message = (
+                "The first response of the subscription is not a position without events, as the contract has it. Is"
+                " this a custommsg gateway, and is it as new as this client?"
+            )
+            raise CustomMsgError(code.name, code, message)
         if self.position is None:
-            self.position = int(position)
-        self.acked(int(position))  # where the gateway starts a consumer is where it has it
-        return True
+            self._stored = response.position
+        self.position = self._batch_end = response.position
 
     def take(self, response: pb.SubscribeCustomMsgsResponse) -> None:
-        """Take what the gateway sent."""
+        """Take any later response."""
         self._pending.extend(response.events)
         self._batch_end = response.position
 
     def next(self) -> Event | None:
-        """Return the next event that is new and wanted; None if the gateway has to be asked for more."""
+        """Return the next event to yield; None if more has to be read from the gateway."""
         while self._pending:
             raw = self._pending.popleft()
-            if raw.sequence <= (self.position or 0):
-                continue  # a gateway that resumes after what was acknowledged sends again what came after it
-            self.position = raw.sequence
-            event = read_event(raw)
-            if self._is_wanted(event):
-                self._yielded = raw.sequence
+            self.position = raw.position
+            event = self._reader.read(raw)
+            if event is not None:
+                self._yielded += 1
+                self._last = raw.position
                 return event
-        if self.position is not None:
-            self.position = max(self.position, self._batch_end)
+        if self._batch_end:
+            self.position = self._batch_end
         return None
 
-    def acked(self, position: int) -> None:
-        """Note that the gateway has the position of the consumer at this sequence number."""
-        self._acked = max(self._acked, position)
+    def ack(self, event: Event | None) -> Ack:
+        """Return the acknowledgement of an event, or of everything that was yielded.
 
-    def idle_ack(self) -> int | None:
-        """Return what can be acknowledged without the caller, as nothing that was yielded waits for its ack.
-
-        Else a consumer with a narrow filter would seem to stand still, until its position has expired.
+        Raises:
+            ValueError: there is no consumer, or no position yet.
         """
-        if not self.consumer or self.position is None or self._acked < self._yielded:
+        position = event.position if event is not None else self.position
+        if not self.consumer or position is None:
+            raise ValueError("nothing to acknowledge: give consumer= to subscribe, and start it first")
+        covers_all = event is None or position == self._last
+        return Ack(position, self._yielded if covers_all else 0)
+
+    def idle_ack(self) -> Ack | None:
+        """Return what to acknowledge without the caller; None if an event that was yielded waits for its ack.
+
+        Without this, the position of a consumer whose filter rarely lets something pass would expire.
+        """
+        if not self.consumer or self.position is None or self._covered < self._yielded:
             return None
-        return self.position if self.position > self._acked else None
+        return Ack(self.position, self._yielded) if self.position != self._stored else None
+
+    def acked(self, ack: Ack) -> None:
+        """Note that the gateway has stored an acknowledgement."""
+        self._covered = max(self._covered, ack.yielded)
+        self._stored = ack.position
 
     def explain(self, failure: CustomMsgError) -> CustomMsgError:
-        """Add to a failure what only the subscription knows: its position."""
-        if isinstance(failure, PositionExpired):
+        """Add the position to a failure that is about it."""
+        if isinstance(failure, PositionError):
             asked = self._request.after if self._request.HasField("after") else None
             failure.position = self.position if self.position is not None else asked
         return failure
 
-    def _is_wanted(self, event: Event | None) -> bool:
+
+class EventReader:
+    """Converts events of the contract, and leaves out those that are not wanted.
+
+    Args:
+        peer_events: whether connects and disconnects are wanted.
+        interruptions: whether interruptions are wanted; those that are not are logged as warnings.
+    """
+
+    def __init__(self, *, peer_events: bool, interruptions: bool) -> None:
+        self._peer_events = peer_events
+        self._interruptions = interruptions
+
+    def read(self, raw: pb.Event) -> Event | None:
+        """Convert an event; None if it is not wanted, or of a kind that this version does not know."""
+        event = read_event(raw)
         if event is None:
             _log.warning(
-                "Left out event %s, of a kind that this version of custommsg does not know.", self.position
+                "Left out event %s: this version of custommsg does not know its kind. A newer one may.",
+                raw.position,
             )
         elif isinstance(event, Interruption) and not self._interruptions:
-            _log.warning(
-                "Messages from before event %s may be missing: the gateway was away, or could not store; %s.",
-                event.sequence,
-                f"{event.lost} are known to be lost" if event.lost else "how many is not known",
-            )
-            return False
-        elif isinstance(event, PeerConnected | PeerDisconnected):
-            return self._request.include_peer_events
-        return event is not None
+            _log.warning("%s", event)
+            return None
+        elif isinstance(event, PeerConnected | PeerDisconnected) and not self._peer_events:
+            return None
+        return event
 
 
 def read_event(raw: pb.Event) -> Event | None:
-    """Turn an event of the contract into a plain value; None if its kind is not known here."""
-    sequence, node_id = raw.sequence, raw.node_id
+    """Convert an event of the contract; None if its kind is not known here."""
+    position, node_id, peer_id = raw.position, raw.node_id, raw.peer_id
     time = raw.time.ToDatetime(tzinfo=UTC)
     match raw.WhichOneof("kind"):
         case "message":
-            return Message(sequence, time, node_id, raw.message.type, raw.message.payload)
+            return Message(position, time, node_id, peer_id, raw.message.type, raw.message.payload)
         case "peer_connected":
-            return PeerConnected(sequence, time, node_id)
+            return PeerConnected(position, time, node_id, peer_id)
         case "peer_disconnected":
-            return PeerDisconnected(sequence, time, node_id)
+            return PeerDisconnected(position, time, node_id, peer_id)
         case "interruption":
-            return Interruption(sequence, time, raw.interruption.lost)
+            return Interruption(position, time, node_id, peer_id, raw.interruption.lost)
     return None
-
-
-def no_position() -> CustomMsgError:
-    """Make the error for a gateway that does not say where its stream starts.
-
-    Without that, a cut before the first message would lose messages, and nobody would know.
-    """
-    code = grpc.StatusCode.INTERNAL
-    message = f"The stream came without {POSITION_KEY}: does something on the way drop its metadata?"
-    return CustomMsgError(code.name, code, message)

@@ -1,7 +1,7 @@
 """Decides, without I/O, whether and when a subscription that lost its connection connects again.
 
-Until it is registered for the first time it fails as any call does (see _retry): an address that is wrong
-is told at once. After that it goes on until it is closed, or until trying again cannot help.
+Until it is registered for the first time it fails like any call (see _retry), so that a wrong address is reported at
+once. After that it connects again until it is closed, or until trying again cannot help.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from custommsg._retry import Attempts, checked_timeout
 from custommsg.errors import CustomMsgError, NotSent, Reason
 
 FIRST_WAIT: Final = 0.1
-"""Seconds, before jitter, after the first failure; doubled with each one that follows."""
+"""Seconds after the first failure, before jitter; each further failure doubles it."""
 
 MAX_WAIT: Final = 5.0
-"""Seconds, before jitter. A gateway that asks for more gets it."""
+"""Seconds, before jitter. If the gateway asks for a longer wait, it gets it."""
 
-# Codes that say: not this request, whoever gave them. Only a gateway's own RetryInfo says otherwise.
+# Codes that mean that the same request will fail again, unless the gateway itself says otherwise with RetryInfo.
 _FINAL: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -38,10 +38,10 @@ _FINAL: Final = frozenset(
 
 
 def can_resume(failure: CustomMsgError) -> bool:
-    """Tell whether to connect again can help after this failure.
+    """Tell whether connecting again can help after this failure.
 
-    Receiving has no outcome that could be unknown, so more is tried again than for a send: also a
-    connection that broke, and a failure of which the gateway has said nothing.
+    Receiving twice is harmless, so more is retried than for a send: also a connection that broke, and a failure about
+    which the gateway said nothing.
     """
     if not isinstance(failure, NotSent):
         return False
@@ -52,10 +52,11 @@ class Reconnects:
     """The connections of one subscription.
 
     Args:
-        timeout: seconds, above 0, until it is registered; for the first time all tries together.
-        retry: whether there may be more than one try, ever.
+        timeout: seconds, above 0, until it is registered; the first time for all attempts together.
+        retry: whether there may be more than one attempt.
         now: the clock, in seconds.
-        jitter: a number from 0 to 1, evenly spread: subscribers that were cut together come back apart.
+        jitter: returns random numbers from 0 to 1: many subscribers that lost their connection at the same time do not
+            come back at the same time.
 
     Raises:
         ValueError: the timeout is not above 0.
@@ -76,10 +77,10 @@ class Reconnects:
         self._first: Attempts | None = None
         self._registered = False
         self.failures = 0
-        """How many there were since something was last heard from the gateway."""
+        """Failures since the gateway last sent something."""
 
     def time_to_register(self) -> float:
-        """Return the seconds that the next connection has until it must be registered."""
+        """Return how many seconds the next connection may take until it is registered."""
         if self._registered:
             return self._timeout
         if self._first is None:
@@ -91,7 +92,7 @@ class Reconnects:
         self._registered = True
 
     def heard(self) -> None:
-        """Note that the gateway sent something: the next failure is a first one."""
+        """Note that the gateway sent something: the next failure counts as the first."""
         self.failures = 0
 
     def wait_after(self, failure: CustomMsgError) -> float | None:
@@ -109,7 +110,7 @@ def backoff(failure: CustomMsgError, failures: int, jitter: float) -> float:
 
     Args:
         failure: why the last one failed.
-        failures: how many there were since something was last heard from the gateway, this one included.
+        failures: how many there were since the gateway last sent something, this one included.
         jitter: a number from 0 to 1.
     """
     wait = min(MAX_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
@@ -117,13 +118,12 @@ def backoff(failure: CustomMsgError, failures: int, jitter: float) -> float:
 
 
 def ended() -> NotSent:
-    """Make the failure for a stream that ended without one, which no gateway means to do."""
-    return NotSent(
-        Reason.NOT_SENT, grpc.StatusCode.UNAVAILABLE, "The stream ended without a word of the gateway."
-    )
+    """Make the failure for a stream that ended without a status, which a gateway never does on purpose."""
+    message = "The gateway ended the stream without a reason."
+    return NotSent(Reason.NOT_SENT, grpc.StatusCode.UNAVAILABLE, message)
 
 
 def not_registered(seconds: float) -> NotSent:
-    """Make the failure for a gateway that did not register the subscription in time."""
+    """Make the failure for a subscription that the gateway did not register in time."""
     message = f"The gateway did not register the subscription within {seconds:.3g} s."
     return NotSent(Reason.NOT_SENT, grpc.StatusCode.DEADLINE_EXCEEDED, message)

@@ -1,7 +1,7 @@
-"""Decides, without I/O, whether and when a failed call is tried again.
+"""Decides, without I/O, whether and when a failed call is retried.
 
-Only where the gateway itself says that nothing was sent and that a retry is worth it (google.rpc.RetryInfo),
-not before the delay it asks for, and only while the deadline leaves time to hear the answer.
+It is retried only if the gateway says that nothing was sent and when to come back (google.rpc.RetryInfo), not before
+that, and only if the deadline leaves time for an answer.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from typing import Final
 from custommsg.errors import CustomMsgError, NotSent
 
 MIN_WAIT: Final = 0.05
-"""Seconds. A gateway that says "at once" each time is still not asked in a tight loop."""
+"""Seconds. It keeps a gateway that always says "at once" from being asked in a tight loop."""
 
 MIN_ATTEMPT: Final = 0.1
-"""Seconds. A try with less time than this left is not made: it could only turn "not sent" into "unknown"."""
+"""Seconds. With less time left there is no further attempt: it could only turn "not sent" into "unknown"."""
 
 MAX_TIMEOUT: Final = 365 * 86_400.0
-"""Seconds. gRPC's clock overflows somewhere above, and then every deadline has passed already."""
+"""Seconds. Far above this gRPC's clock overflows, and the deadline lies in the past."""
 
 
 class Attempts:
-    """The tries of one call, under one deadline.
+    """The attempts of one call, under one deadline.
 
     Args:
-        timeout: seconds for all tries together, above 0.
+        timeout: seconds for all attempts together, above 0.
         retry: whether there may be more than one.
         now: the clock, in seconds.
-        jitter: a number from 0 to 1, evenly spread: clients that were refused together come back apart.
+        jitter: returns random numbers from 0 to 1: many clients that were refused at the same time do not come back at
+            the same time.
 
     Raises:
         ValueError: the timeout is not above 0.
@@ -50,17 +51,17 @@ class Attempts:
         self._deadline = now() + checked_timeout(timeout)
 
     def time_left(self) -> float:
-        """Seconds until the deadline: the timeout of the next try."""
+        """Return the seconds until the deadline: the timeout of the next attempt."""
         return max(0.0, self._deadline - self._now())
 
     def wait_after(self, failure: CustomMsgError) -> float | None:
-        """Seconds to wait before the next try; None if `failure` is to be raised."""
+        """Return the seconds to wait before the next attempt; None if `failure` is to be raised."""
         wait = retry_wait(failure, self._jitter()) if self._retry else None
         return wait if wait is not None and wait + MIN_ATTEMPT <= self.time_left() else None
 
 
 def retry_wait(failure: CustomMsgError, jitter: float) -> float | None:
-    """Seconds to wait before what failed is tried again, if time is left; None if it is not to be.
+    """Return the seconds to wait before a retry; None if a retry is not allowed.
 
     Args:
         failure: why it failed.
@@ -72,11 +73,11 @@ def retry_wait(failure: CustomMsgError, jitter: float) -> float | None:
 
 
 def checked_timeout(timeout: float) -> float:
-    """Check a timeout, in seconds; infinity is a year.
+    """Check a timeout, in seconds; infinity becomes a year.
 
     Raises:
         ValueError: it is not above 0.
     """
-    if not timeout > 0:  # false for NaN too
-        raise ValueError(f"a timeout is a number of seconds above 0, not {timeout}")
+    if not timeout > 0:  # also if it is NaN
+        raise ValueError(f"a timeout must be above 0 seconds, not {timeout}")
     return min(timeout, MAX_TIMEOUT)

@@ -1,8 +1,8 @@
 """Turns the failure of an RPC into a typed exception.
 
-The rule: an exception other than `OutcomeUnknown` needs proof that nothing was sent. Proof is the gateway's
-own word (google.rpc.ErrorInfo of domain "custommsg"), a code that says that the request was refused unread,
-gRPC's word that there was no connection to send on, or that the call is none that sends.
+The rule: any exception but `OutcomeUnknown` needs proof that nothing was sent. Proof is one of these: the gateway
+says so (google.rpc.ErrorInfo of domain "custommsg"); the code means that the request was refused unread; gRPC says
+that there was no connection; or the call does not send messages.
 """
 
 from __future__ import annotations
@@ -21,17 +21,24 @@ from custommsg.errors import (
     FieldViolation,
     InvalidRequest,
     NodeError,
+    NodeUnknown,
     NotPermitted,
     NotSent,
     OutcomeUnknown,
     PeerNotConnected,
     PeerUnknown,
     PositionExpired,
+    PositionNotReached,
+    PositionOfOtherInbox,
     Reason,
 )
+from custommsg.v1 import custommsg_pb2 as pb
 
 DOMAIN: Final = "custommsg"
-"""The ErrorInfo domain of the gateway. Another domain's reasons and retry advice are not for us to read."""
+"""The gateway's domain in ErrorInfo. Details of another domain, for example a proxy's, are ignored."""
+
+SAFE: Final = "It is safe to try again."
+"""What to do after a call that sends nothing has failed."""
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 
@@ -47,18 +54,26 @@ _BY_REASON: Final[Mapping[Reason, type[CustomMsgError]]] = {
     Reason.NODE_ERROR: NodeError,
     Reason.OVERLOADED: NotSent,
     Reason.POSITION_EXPIRED: PositionExpired,
+    Reason.POSITION_OF_OTHER_INBOX: PositionOfOtherInbox,
+    Reason.POSITION_NOT_REACHED: PositionNotReached,
+    Reason.INVALID_POSITION: InvalidRequest,
     Reason.INBOX_UNAVAILABLE: NotSent,
+    Reason.INVALID_FILTER: InvalidRequest,
     Reason.INVALID_CONSUMER: InvalidRequest,
     Reason.CONSUMER_UNKNOWN: ConsumerUnknown,
-    Reason.INVALID_FILTER: InvalidRequest,
     Reason.NO_CREDENTIAL: NotPermitted,
     Reason.NOT_PERMITTED: NotPermitted,
     Reason.GATEWAY_STOPPING: NotSent,
+    Reason.NODE_UNKNOWN: NodeUnknown,
+    Reason.INVALID_PAGE: InvalidRequest,
 }
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
-# For reasons of a newer gateway: by their definition these codes refuse a request, whatever the reason.
+# By the number in the contract.
+_REASONS: Final = {pb.Reason.Value(f"REASON_{reason.name}"): reason.name for reason in Reason}
+
+# For reasons of a newer gateway: these codes mean that the request was refused, whatever the reason is.
 _REFUSALS: Final[Mapping[grpc.StatusCode, type[CustomMsgError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: CustomMsgError,
@@ -70,15 +85,17 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[CustomMsgError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: NotPermitted,
 }
 
-# Codes that gRPC, or a proxy, gives in front of the gateway, for a request that it does not let pass.
+# Codes with which gRPC, or a proxy before the gateway, refuses a request without handling it.
 _REFUSED_UNREAD: Final[Mapping[grpc.StatusCode, str]] = {
-    grpc.StatusCode.UNIMPLEMENTED: "What listens there does not know the call: no gateway, or an older one",
-    grpc.StatusCode.UNAUTHENTICATED: "The call needs a credential",
-    grpc.StatusCode.PERMISSION_DENIED: "The call is not permitted",
+    grpc.StatusCode.UNIMPLEMENTED: (
+        "The server at this address does not know the call. Is it a custommsg gateway, and as new as this client?"
+    ),
+    grpc.StatusCode.UNAUTHENTICATED: "The call needs a credential.",
+    grpc.StatusCode.PERMISSION_DENIED: "The call is not permitted.",
 }
 
-# gRPC has one code, UNAVAILABLE, for "there was no connection" and for "the connection broke during the
-# call". Only its text tells them apart. A text that is not listed here counts as the worse of the two.
+# gRPC has one code, UNAVAILABLE, for "there was no connection" and for "the connection broke during the call". Only
+# its text tells them apart. Any text that is not listed here counts as the second.
 _NO_CONNECTION: Final = (
     "failed to connect to all addresses",
     "errors resolving ",
@@ -102,16 +119,20 @@ def from_rpc(error: grpc.RpcError, *, sends: bool) -> CustomMsgError:
 
     Args:
         error: what grpc or grpc.aio raised.
-        sends: whether the call can send a message. If it cannot, no outcome is unknown: nothing was sent.
+        sends: whether the call can send a message. If it cannot, the outcome is never unknown.
     """
     code, text = error.code(), error.details() or ""
     return _failure(code, text, _parse_details(error, code), sends=sends)
 
 
-def from_status(status: status_pb2.Status) -> CustomMsgError:
-    """Turn the status of one message, as a stream's results carry it, into the exception to raise."""
+def from_result(result: pb.SendResult) -> CustomMsgError:
+    """Turn the failure of one message on a stream into the exception to raise."""
+    status = result.error
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    return _failure(code, status.message, _read_details(status), sends=True)
+    details = _read_details(status)
+    if details is None and result.reason in _REASONS:
+        details = _Details(_REASONS[result.reason], {}, None, ())
+    return _failure(code, status.message, details, sends=True)
 
 
 def _failure(code: grpc.StatusCode, text: str, details: _Details | None, *, sends: bool) -> CustomMsgError:
@@ -132,32 +153,34 @@ def _failure(code: grpc.StatusCode, text: str, details: _Details | None, *, send
 
 
 def _of_unknown_reason(code: grpc.StatusCode, details: _Details) -> type[CustomMsgError]:
-    if details.retry_after is not None:  # by contract only where nothing was sent
+    if details.retry_after is not None:  # by the contract, only if nothing was sent
         return NotSent
     return _REFUSALS.get(code, OutcomeUnknown)
 
 
 def _without_details(code: grpc.StatusCode, text: str, *, sends: bool) -> CustomMsgError:
-    """Make the exception for a failure of which the gateway itself has said nothing."""
+    """Make the exception for a failure about which the gateway itself said nothing."""
     if code in _REFUSED_UNREAD:
-        return CustomMsgError(code.name, code, f"{_REFUSED_UNREAD[code]}. gRPC says: {text}")
+        return CustomMsgError(code.name, code, _REFUSED_UNREAD[code], detail=text)
     if code is grpc.StatusCode.UNAVAILABLE and text.startswith(_NO_CONNECTION):
-        message = f"The gateway cannot be reached: is it running, and is this its address? gRPC says: {text}"
-        return NotSent(Reason.NOT_SENT, code, message)
+        message = "The gateway cannot be reached. Is it running, and is the address right?"
+        return NotSent(Reason.NOT_SENT, code, message, detail=text)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        what = "The gateway did not answer within the timeout."
+        what, text = "The gateway did not answer within the timeout.", ""
+    elif code is grpc.StatusCode.UNAVAILABLE:
+        what = "The connection to the gateway was lost."
     else:
-        what = f"The call ended without an answer of the gateway ({code.name}: {text})."
+        what = f"The call ended without an answer from the gateway ({code.name})."
     if not sends:
-        return NotSent(Reason.NOT_SENT, code, f"{what} It is safe to try again.")
-    message = f"{what} The message may have been sent or not: ask the peer before sending it again."
-    return OutcomeUnknown(Reason.OUTCOME_UNKNOWN, code, message)
+        return NotSent(Reason.NOT_SENT, code, f"{what} {SAFE}", detail=text)
+    message = f"{what} The message may or may not have been sent: ask the peer before you send it again."
+    return OutcomeUnknown(Reason.OUTCOME_UNKNOWN, code, message, detail=text)
 
 
 def _parse_details(error: grpc.RpcError, code: grpc.StatusCode) -> _Details | None:
-    """Read the status details in the trailing metadata; None if there are none that the gateway wrote.
+    """Read the status details in the trailing metadata; None if the gateway wrote none.
 
-    They are not taken on trust: what cannot be decoded, or contradicts the code of the call, is left aside.
+    Details that cannot be decoded, or that contradict the code of the call, are ignored.
     """
     trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     raw = next((value for key, value in trailing if key == _DETAILS_KEY), None)

@@ -1,50 +1,44 @@
-"""The subscription of the blocking client: the same as `_aio_subscription`, step by step."""
+# Generated from client/custommsg/_aio_subscription.py by `make sync`. Do not edit.
+"""The subscription of the blocking client. `_cursor` and `_reconnect` have its decisions, `_sync_transport` its I/O."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, cast
 
-import grpc
-
-from custommsg import _reconnect
-from custommsg._cursor import Cursor, no_position
+from custommsg._cursor import Ack, Cursor
 from custommsg._reconnect import Reconnects
-from custommsg._status import from_rpc
 from custommsg._subscription import E_co, SubscriptionBase
+from custommsg._sync_transport import Closed, Stream
 from custommsg.errors import CustomMsgError
 from custommsg.events import Event
-from custommsg.v1 import custommsg_pb2 as pb
-from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceStub
 
 if TYPE_CHECKING:
-    from grpc import _CallIterator  # exists in the types of grpc alone
-
-_T = TypeVar("_T")
+    from custommsg._sync_transport import Stub
 
 
 class Subscription(SubscriptionBase[E_co]):
     """What peers send, as it comes; made by `Client.subscribe`.
 
-    An iterator, for one thread at a time; `close` may come from another. It is registered at the gateway when
-    it is first iterated, or before that by `with` or `start`: do so where what is sent next will be answered.
+    An iterator for one thread at a time; `close` may be called from another. The gateway registers it when it is first
+    iterated, or before that by `with` or `start`: use one of them before you send something that will be
+    answered.
     """
 
     def __init__(
         self,
-        stub: CustomMsgServiceStub,
+        stub: Stub,
         cursor: Cursor,
         reconnects: Reconnects,
-        ack: Callable[[str, int], int],
+        ack: Callable[[str, str], str],
     ) -> None:
         super().__init__(cursor, reconnects)
         self._stub = stub
         self._ack = ack
-        self._call: _CallIterator[pb.SubscribeCustomMsgsResponse] | None = None
-        self._live = False
-        self._closed = threading.Event()
+        self._stream: Stream | None = None
+        self._live = False  # whether the stream is registered
+        self._closed = Closed()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -64,9 +58,7 @@ class Subscription(SubscriptionBase[E_co]):
                 return cast("E_co", event)
             self.start()
             self._ack_idle()
-            response = self._attempt(self._read)
-            if response is not None:
-                self._cursor.take(response)
+            self._attempt(self._read)
         raise StopIteration
 
     def start(self) -> Self:
@@ -74,80 +66,57 @@ class Subscription(SubscriptionBase[E_co]):
 
         Raises:
             NotSent: the gateway could not be reached, or did not register it in time.
-            PositionExpired: what follows the position is not kept any more.
-            InvalidRequest: a filter, or the consumer's name, is none.
-            CustomMsgError: refused for another reason.
+            PositionError: it cannot start, or go on, at its position; the subclass says why.
+            InvalidRequest: the filter, the position or the consumer's name is invalid.
+            CustomMsgError: any other failure.
         """
         while not self._live and not self._closed.is_set():
             self._attempt(self._register)
         return self
 
-    def ack(self, event: Event | None = None) -> int:
-        """Store at the gateway how far the consumer has come; return where it is now.
+    def ack(self, event: Event | None = None) -> str:
+        """Store at the gateway how far the consumer has come.
 
         Args:
-            event: everything up to this one is dealt with; None: everything that was yielded.
+            event: everything up to this event is dealt with; None: everything that was yielded.
+
+        Returns:
+            The consumer's position now.
 
         Raises:
-            ValueError: the subscription has no `consumer`, or nothing to acknowledge yet.
-            NotSent, CustomMsgError: as of `Client.ack`.
+            ValueError: the subscription has no `consumer`, or there is nothing to acknowledge yet.
+            NotSent, CustomMsgError: as `Client.ack`.
         """
-        position = self._ack(self._cursor.consumer, self._to_ack(event))
-        self._cursor.acked(position)
-        return position
+        return self._store(self._cursor.ack(event))
 
     def close(self) -> None:
         """End it, and an iteration that waits. Closing twice does no harm."""
         self._closed.set()
-        call = self._call
-        if call is not None:
-            call.cancel()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
 
     def _register(self) -> None:
         seconds = self._reconnects.time_to_register()
-        self._call = call = self._stub.SubscribeCustomMsgs(self._cursor.request())
-        if self._closed.is_set():  # meanwhile, by another thread that found no call to cancel
-            call.cancel()
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            call.cancel()
-
-        timer = threading.Timer(seconds, give_up)  # a deadline of gRPC's would end the stream itself
-        timer.daemon = True
-        timer.start()
-        try:
-            if not self._cursor.registered(call.initial_metadata() or ()):
-                next(call, None)  # raises what the gateway says instead
-                raise no_position()
-        except grpc.RpcError:
-            if late.is_set():
-                raise _reconnect.not_registered(seconds) from None
-            raise
-        finally:
-            timer.cancel()
+        self._stream = stream = Stream(self._stub.SubscribeCustomMsgs(self._cursor.request()))
+        if self._closed.is_set():  # `close` came between, and found no stream to cancel
+            stream.cancel()
+        self._cursor.registered(stream.first(seconds))
         self._live = True
         self._registered()
 
-    def _read(self) -> pb.SubscribeCustomMsgsResponse | None:
-        if self._call is None:  # closed before it was registered
-            return None
-        for response in self._call:
+    def _read(self) -> None:
+        if self._stream is not None:  # it is None if `close` came before it was registered
+            self._cursor.take(self._stream.read())
             self._reconnects.heard()
-            return response
-        raise _reconnect.ended()
 
-    def _attempt(self, step: Callable[[], _T]) -> _T | None:
-        """Take one step. After a failure, wait until the next try, or raise it if there is none."""
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Take one step. If it fails, wait until the next attempt; raise the failure if there must not be one."""
         try:
             return step()
-        except grpc.RpcError as error:
-            failure = from_rpc(error, sends=False)
-            failure.__cause__ = error
         except CustomMsgError as error:
             failure = error
-        except BaseException:  # KeyboardInterrupt
+        except BaseException:  # Ctrl-C
             self._drop()
             raise
         self._drop()
@@ -156,15 +125,20 @@ class Subscription(SubscriptionBase[E_co]):
         return None
 
     def _ack_idle(self) -> None:
-        position = self._cursor.idle_ack()
-        if position is not None:
+        ack = self._cursor.idle_ack()
+        if ack is not None:
             try:
-                self._cursor.acked(self._ack(self._cursor.consumer, position))
+                self._store(ack)
             except CustomMsgError as failure:
                 self._not_acked(failure)
 
+    def _store(self, ack: Ack) -> str:
+        position = self._ack(self._cursor.consumer, ack.position)
+        self._cursor.acked(ack)
+        return position
+
     def _drop(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-        self._call = None
+        if self._stream is not None:
+            self._stream.cancel()
+        self._stream = None
         self._live = False

@@ -1,10 +1,10 @@
-"""What a failed call raises, and the reasons a program can read.
+"""The exceptions that a failed call raises, and the reasons that a program can read.
 
-One question decides what a caller may do next: can the message have been sent? Only `OutcomeUnknown` says
-yes. Every other error here means that this call has sent nothing.
+One question decides what a caller may do next: can the message have been sent? Only after `OutcomeUnknown` it can.
+Every other exception here means that this call sent nothing.
 """
 
-# ruff: noqa: N818 - the names say what happened; where they are caught, that they are errors is plain.
+# ruff: noqa: N818 - the names say what happened, as the contract's reasons do; no suffix "Error" is needed.
 
 from __future__ import annotations
 
@@ -19,44 +19,54 @@ if TYPE_CHECKING:
 
 @unique
 class Reason(StrEnum):
-    """Why a call failed. The names are the contract's: see the table in custommsg.proto."""
+    """Why a call failed: the names of `Reason` in custommsg.proto, without the prefix REASON_."""
 
     INVALID_NODE_ID = "INVALID_NODE_ID"
-    """The node id is not 33 bytes, not a point on secp256k1, or not hex."""
+    """A node id is not 33 bytes, not a point on secp256k1, or not hex."""
     INVALID_MESSAGE = "INVALID_MESSAGE"
-    """The message is under 2 or over 65,535 bytes, not hex, or of a type over 65,535."""
+    """The message has fewer than 2 or more than 65,535 bytes, is not hex, or is missing."""
     INTERNAL_MESSAGE_TYPE = "INTERNAL_MESSAGE_TYPE"
     """The node handles messages of this type itself. Metadata: type, name."""
     PEER_UNKNOWN = "PEER_UNKNOWN"
-    """The node knows no such peer."""
+    """The node does not know this peer."""
     PEER_NOT_CONNECTED = "PEER_NOT_CONNECTED"
-    """The node knows the peer, but is not connected to it."""
+    """The node knows the peer and is not connected to it."""
     NODE_UNAVAILABLE = "NODE_UNAVAILABLE"
     """The gateway cannot reach the node; nothing was sent."""
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
-    """The connection broke, or the deadline passed, at a time when the message may have been on its way."""
+    """The connection broke, or the deadline passed, when the message may have been sent already."""
     NOT_SENT = "NOT_SENT"
     """The deadline passed, or the gateway could not be reached, before anything was sent."""
     NODE_ERROR = "NODE_ERROR"
     """The node answered with an error that the gateway does not know. Metadata: code."""
     OVERLOADED = "OVERLOADED"
-    """Too much is in flight, or a limit was reached; nothing was sent."""
+    """A limit was reached; nothing was sent. Metadata: limit."""
     POSITION_EXPIRED = "POSITION_EXPIRED"
-    """The position is not in the inbox (any more). Metadata: earliest, latest."""
+    """Events after the position were deleted by the retention. Metadata: earliest."""
+    POSITION_OF_OTHER_INBOX = "POSITION_OF_OTHER_INBOX"
+    """The position belongs to another inbox: the gateway has a new one."""
+    POSITION_NOT_REACHED = "POSITION_NOT_REACHED"
+    """The position is after the newest event of this inbox. Metadata: latest."""
+    INVALID_POSITION = "INVALID_POSITION"
+    """The text is not a position."""
     INBOX_UNAVAILABLE = "INBOX_UNAVAILABLE"
     """The inbox cannot be read or written now."""
-    INVALID_CONSUMER = "INVALID_CONSUMER"
-    """The name of a consumer is not 1 to 100 of A-Z a-z 0-9 . _ -"""
-    CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
-    """There is no consumer of that name."""
     INVALID_FILTER = "INVALID_FILTER"
-    """A filter names a range of types that is none, or nothing at all."""
+    """A filter has an invalid type range, too many entries, or an empty list."""
+    INVALID_CONSUMER = "INVALID_CONSUMER"
+    """A consumer's name is not 1 to 100 of A-Z a-z 0-9 . _ -"""
+    CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
+    """There is no consumer of this name."""
     NO_CREDENTIAL = "NO_CREDENTIAL"
-    """No rune or client certificate was shown, or none that is valid."""
+    """The call has no rune and no client certificate, or the rune is not valid."""
     NOT_PERMITTED = "NOT_PERMITTED"
-    """The rune, or the certificate, does not permit this."""
+    """The rune or the certificate does not permit this; nothing was sent."""
     GATEWAY_STOPPING = "GATEWAY_STOPPING"
     """The gateway is stopping and ends its streams."""
+    NODE_UNKNOWN = "NODE_UNKNOWN"
+    """The gateway does not serve the node that the request names in `node_id`."""
+    INVALID_PAGE = "INVALID_PAGE"
+    """The page size is invalid, or the page token is not from an earlier page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +74,25 @@ class FieldViolation:
     """What is wrong with one field of the request (google.rpc.BadRequest)."""
 
     field: str
-    """The field's name in custommsg.proto, e.g. "node_id"."""
+    """The field's name in custommsg.proto, e.g. "peer_id"."""
     description: str
     """What is wrong with it, for people."""
 
 
 class CustomMsgError(Exception):
-    """A call failed. The message was not sent, unless this is an `OutcomeUnknown`.
+    """A call failed. Nothing was sent, unless this is an `OutcomeUnknown`.
 
-    Raised as such, and not as a subclass, where the call was refused for a reason without a class of its own.
+    It is raised itself, and not one of its subclasses, for a reason that has no class of its own.
 
     Attributes:
-        reason: a `Reason`; or a plain text, if a newer gateway gives a reason that this version does not
-            know, or if not the gateway refused but something before it (then it is the code's name).
+        reason: a `Reason`; or text: a reason of a newer gateway that this version does not know, or the name of
+            the gRPC code if the call was refused before it reached the gateway.
         code: the gRPC status code.
-        message: for people; it says what to do next.
+        message: what went wrong and what to do next, for people.
         metadata: more for programs, as documented with the reason.
-        retry_after: the seconds after which the gateway finds a retry worth it, where it said so.
-        violations: the fields of the request at fault.
+        retry_after: seconds after which a retry is worth it, if the gateway said so.
+        violations: the fields of the request that are wrong.
+        detail: what gRPC itself said, if the gateway said nothing; for logs and bug reports.
     """
 
     def __init__(
@@ -93,6 +104,7 @@ class CustomMsgError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_after: float | None = None,
         violations: tuple[FieldViolation, ...] = (),
+        detail: str = "",
     ) -> None:
         super().__init__(reason, code, message)
         self.reason = reason
@@ -101,74 +113,97 @@ class CustomMsgError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
         self.violations = violations
+        self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.message}"
+        detail = f" (gRPC says: {self.detail})" if self.detail else ""
+        return f"{self.reason}: {self.message}{detail}"
 
 
 class InvalidRequest(CustomMsgError):
-    """The request can never succeed as it is: INTERNAL_MESSAGE_TYPE, and all INVALID_..."""
+    """The same request can never succeed: INTERNAL_MESSAGE_TYPE and every INVALID_... reason."""
 
 
 class PeerNotConnected(CustomMsgError):
-    """The peer is not there to be sent to: PEER_NOT_CONNECTED, or, as `PeerUnknown`, PEER_UNKNOWN."""
+    """The node is not connected to the peer: PEER_NOT_CONNECTED; or, as `PeerUnknown`, PEER_UNKNOWN."""
 
 
 class PeerUnknown(PeerNotConnected):
-    """The node knows no such peer: PEER_UNKNOWN.
+    """The node does not know the peer: PEER_UNKNOWN.
 
-    Also when a peer has left with whom the node has no channel: Core Lightning forgets it then.
+    Core Lightning forgets a peer without a channel as soon as it disconnects.
     """
 
 
+class NodeUnknown(CustomMsgError):
+    """The gateway does not serve the node that the call names in `node_id`: NODE_UNKNOWN. Nothing was sent."""
+
+
 class NotSent(CustomMsgError):
-    """Nothing was sent, and the same call may succeed later, whether it is one that sends or not.
+    """Nothing was sent, and the same call may succeed later. Calls that send nothing raise it, too.
 
     NODE_UNAVAILABLE, OVERLOADED, NOT_SENT, INBOX_UNAVAILABLE, GATEWAY_STOPPING.
     """
 
 
 class NotPermitted(CustomMsgError):
-    """The caller may not: NO_CREDENTIAL, NOT_PERMITTED. Nothing was sent."""
+    """The credential is missing, not valid or not enough: NO_CREDENTIAL, NOT_PERMITTED. Nothing was sent."""
 
 
-class PositionExpired(CustomMsgError):
-    """What follows the position is not kept any more, or it is a position of another inbox: POSITION_EXPIRED.
+class PositionError(CustomMsgError):
+    """A subscription or a listing cannot start or go on at its position; the subclass says why.
 
-    Messages are missed, so the subscription does not go on by itself. To accept that and go on with what is
-    kept, subscribe again `from_beginning`; a named consumer first, with `ack(name, error.earliest - 1)`.
+    Events would be missed, so a subscription does not go on by itself.
 
     Attributes:
-        position: where the subscription stood, if it stood somewhere.
+        position: the position at fault, if it is known.
     """
 
-    position: int | None = None
+    position: str | None = None
+
+
+class PositionExpired(PositionError):
+    """Events after the position were deleted by the retention: POSITION_EXPIRED.
+
+    To accept the loss and go on with what is kept, subscribe with `after=error.earliest`; a named consumer, too.
+    """
 
     @property
-    def earliest(self) -> int | None:
-        """The sequence number of the oldest event that is kept, where the gateway said so."""
-        return _sequence(self.metadata.get("earliest"))
+    def earliest(self) -> str | None:
+        """The position before the oldest event that is kept, if the gateway said so."""
+        return self.metadata.get("earliest")
+
+
+class PositionOfOtherInbox(PositionError):
+    """The position belongs to another inbox: POSITION_OF_OTHER_INBOX.
+
+    The gateway has a new inbox, for example because its files were deleted. Events of the old one are lost. To go
+    on, subscribe without `after`, or with `from_beginning=True`.
+    """
+
+
+class PositionNotReached(PositionError):
+    """The position is after the newest event of this inbox: POSITION_NOT_REACHED.
+
+    The inbox lost its newest events, for example because an older copy of it was restored.
+    """
 
     @property
-    def latest(self) -> int | None:
-        """The sequence number of the newest event, where the gateway said so."""
-        return _sequence(self.metadata.get("latest"))
+    def latest(self) -> str | None:
+        """The position of the newest event, if the gateway said so."""
+        return self.metadata.get("latest")
 
 
 class ConsumerUnknown(CustomMsgError):
-    """The gateway knows no consumer of that name: CONSUMER_UNKNOWN."""
+    """There is no consumer of this name: CONSUMER_UNKNOWN."""
 
 
 class NodeError(CustomMsgError):
-    """The node refused for a reason that the gateway does not know: NODE_ERROR."""
+    """The node answered with an error that the gateway does not know: NODE_ERROR. Nothing was sent."""
 
 
 class OutcomeUnknown(CustomMsgError):
-    """The message may have been sent or not: OUTCOME_UNKNOWN.
+    """The message may or may not have been sent: OUTCOME_UNKNOWN.
 
-    Nothing was retried, and nothing should be without asking the peer, unless receiving twice does no harm.
+    The client did not retry. Before sending again, ask the peer; or send again if receiving it twice does no harm.
     """
-
-
-def _sequence(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else None

@@ -1,4 +1,4 @@
-"""What a subscription yields: plain values, without protobuf. See Event in custommsg.proto."""
+"""What subscriptions and listings yield, as plain values without protobuf. See Event in custommsg.proto."""
 
 from __future__ import annotations
 
@@ -7,15 +7,30 @@ from datetime import datetime
 from typing import TypeAlias
 
 
+class _PeerId:
+    """Adds the peer's node id as hex."""
+
+    __slots__ = ()
+
+    peer_id: bytes
+
+    @property
+    def peer_id_hex(self) -> str:
+        """The peer's node id as 66 hex digits; empty if `peer_id` is."""
+        return self.peer_id.hex()
+
+
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(_PeerId):
     """A peer sent a custom message to the node."""
 
-    sequence: int
-    """Its place in the gateway's inbox: counts up from 1 and is never used again."""
+    position: str
+    """Its place in the inbox: where to resume, and what to acknowledge. Opaque: do not parse or compare it."""
     time: datetime
     """When it reached the gateway; with its time zone, UTC."""
     node_id: bytes
+    """Our node, 33 bytes; empty if the gateway did not know it yet."""
+    peer_id: bytes
     """The peer's node id, 33 bytes."""
     type: int
     """The message's type, 0 to 65,535."""
@@ -24,60 +39,69 @@ class Message:
 
     @property
     def msg(self) -> bytes:
-        """The whole message: its type in 2 bytes, big-endian, then the payload."""
+        """The whole message: its type as 2 bytes, big-endian, then the payload."""
         return self.type.to_bytes(2, "big") + self.payload
 
-    @property
-    def node_id_hex(self) -> str:
-        """The peer's node id as 66 hex digits."""
-        return self.node_id.hex()
-
 
 @dataclass(frozen=True, slots=True)
-class PeerConnected:
+class PeerConnected(_PeerId):
     """A peer connected to the node, or the node to it."""
 
-    sequence: int
-    """Its place in the gateway's inbox."""
+    position: str
+    """Its place in the inbox."""
     time: datetime
     """When the gateway heard of it; with its time zone, UTC."""
     node_id: bytes
+    """Our node, 33 bytes; empty if the gateway did not know it yet."""
+    peer_id: bytes
     """The peer's node id, 33 bytes."""
-
-    @property
-    def node_id_hex(self) -> str:
-        """The peer's node id as 66 hex digits."""
-        return self.node_id.hex()
 
 
 @dataclass(frozen=True, slots=True)
-class PeerDisconnected:
-    """A peer is gone."""
+class PeerDisconnected(_PeerId):
+    """A peer disconnected."""
 
-    sequence: int
-    """Its place in the gateway's inbox."""
+    position: str
+    """Its place in the inbox."""
     time: datetime
     """When the gateway heard of it; with its time zone, UTC."""
     node_id: bytes
+    """Our node, 33 bytes; empty if the gateway did not know it yet."""
+    peer_id: bytes
     """The peer's node id, 33 bytes."""
-
-    @property
-    def node_id_hex(self) -> str:
-        """The peer's node id as 66 hex digits."""
-        return self.node_id.hex()
 
 
 @dataclass(frozen=True, slots=True)
-class Interruption:
-    """Messages from before this point may be missing: the gateway was away, or could not store."""
+class Interruption(_PeerId):
+    """Messages from before this event may be missing.
 
-    sequence: int
-    """Its place in the gateway's inbox."""
+    The gateway was away or could not store, or the peer sent more than its share of the inbox.
+    """
+
+    position: str
+    """Its place in the inbox."""
     time: datetime
     """When it was noted; with its time zone, UTC."""
+    node_id: bytes
+    """Our node, 33 bytes; empty if the gateway did not know it yet."""
+    peer_id: bytes
+    """The peer whose messages may be missing, 33 bytes; empty if it concerns all peers."""
     lost: int
-    """How many messages are known to be lost; 0 if that is not known."""
+    """How many messages are known to be missing; 0 if that is not known."""
+
+    def __str__(self) -> str:
+        """Say what it means, for people."""
+        lost = f"{self.lost} are known to be lost" if self.lost else "how many is not known"
+        if self.peer_id:
+            return (
+                f"Messages of peer {self.peer_id_hex} from before event {self.position} may be missing: it sent more"
+                f" than its share of the inbox, or the gateway could not store them; {lost}."
+            )
+        return (
+            f"Messages from before event {self.position} may be missing: the gateway was away or could not store them;"
+            f" {lost}."
+        )
 
 
 Event: TypeAlias = Message | PeerConnected | PeerDisconnected | Interruption
-"""Whatever can stand in the inbox."""
+"""Every kind of event."""

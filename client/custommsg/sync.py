@@ -1,41 +1,43 @@
-"""The client for programs without an event loop: the same as `custommsg.aio`, blocking.
+# Generated from client/custommsg/aio.py by `make sync`. Do not edit.
+"""The blocking client.
 
 with custommsg.sync.connect("127.0.0.1:9737") as client:
     client.send(peer, type=37913, payload=b"hello")
     for message in client.subscribe(types=[37913]):
-        print(message.node_id_hex, message.payload)
+        print(message.peer_id_hex, message.payload)
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable
+from contextlib import closing
 from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, Self, overload
 from weakref import WeakSet
 
 import grpc
 
 from custommsg import _core
-from custommsg._credentials import File, channel_credentials, checked_rune, showing
-from custommsg._cursor import Cursor
-from custommsg._filter import sequence_number, subscribe_request
+from custommsg._credentials import File, channel_credentials, checked_rune, with_rune
+from custommsg._cursor import Cursor, EventReader
+from custommsg._filter import list_request, subscribe_request
 from custommsg._reconnect import Reconnects
-from custommsg._retry import Attempts, checked_timeout
-from custommsg._status import from_rpc
+from custommsg._retry import checked_timeout
+from custommsg._sync_calls import Calls
 from custommsg._sync_sender import Sender
 from custommsg._sync_subscription import Subscription
+from custommsg._sync_transport import open_channel
 from custommsg.events import Event, Message
-from custommsg.model import Checked, Consumer, Inbox, Info, Outbound, Peer, Result, Sent
+from custommsg.model import DEFAULT_ADDRESS, Result
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceStub
 
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
+if TYPE_CHECKING:
+    from custommsg._sync_transport import Outbounds
 
 
 def connect(
-    address: str = _core.DEFAULT_ADDRESS,
+    address: str = DEFAULT_ADDRESS,
     *,
     timeout: float = 10.0,
     retry: bool = True,
@@ -47,22 +49,22 @@ def connect(
 ) -> Client:
     """Make a client of the gateway at `address`.
 
-    It connects with the first call, and again by itself after the connection was lost. One client serves any
-    number of threads at once.
+    It connects with the first call, and again by itself after the connection was lost. Many threads can use one client
+    at the same time.
 
     Args:
         address: "host:port", "[ipv6]:port" or "unix:/path".
-        timeout: seconds for a call that gives none of its own, all its tries together.
-        retry: try again, until the timeout, where the gateway says that nothing was sent and when to come
-            back. A call whose outcome is unknown is never tried again.
-        credentials: for TLS; None for a connection in the clear, unless there are files:
-        ca: PEM: what the gateway's certificate is signed by.
-        cert: PEM: our certificate, where the gateway asks for one.
-        key: PEM: its key.
-        rune: what `lightning-cli createrune` printed; it is shown with each call.
+        timeout: seconds for a call that has no timeout of its own, all its attempts together.
+        retry: retry, until the timeout, if the gateway says that nothing was sent and when to come back. A call whose
+            outcome is unknown is never retried.
+        credentials: for TLS; None, and no files: no TLS.
+        ca: PEM file of the certificate authority that signed the gateway's certificate; then the connection is TLS.
+        cert: PEM file of our certificate, if the gateway asks for one.
+        key: PEM file of its private key.
+        rune: what `lightning-cli createrune` printed; every call carries it.
 
     Raises:
-        ValueError: an address, a timeout, a rune or a set of files that is none.
+        ValueError: the address, the timeout, the rune or the combination of credentials is invalid.
         OSError: a file cannot be read.
     """
     return Client(
@@ -74,7 +76,7 @@ def connect(
     )
 
 
-class Client:
+class Client(Calls):
     """A client of one gateway; made by `connect`, closed by `with` or `close`."""
 
     def __init__(
@@ -86,18 +88,11 @@ class Client:
         credentials: grpc.ChannelCredentials | None,
         rune: str | None = None,
     ) -> None:
-        target = _core.target(address)
-        self._timeout = checked_timeout(timeout)
-        self._retry = retry
+        target, timeout = _core.target(address), checked_timeout(timeout)
+        self._channel = open_channel(target, credentials)
+        super().__init__(CustomMsgServiceStub(with_rune(self._channel, rune)), timeout=timeout, retry=retry)
         self._subscriptions: WeakSet[Subscription[Event]] = WeakSet()
         self._senders: WeakSet[Sender] = WeakSet()
-        options = _core.CHANNEL_OPTIONS
-        self._channel = (
-            grpc.secure_channel(target, credentials, options)
-            if credentials is not None
-            else grpc.insecure_channel(target, options)
-        )
-        self._stub = CustomMsgServiceStub(showing(self._channel, rune))
 
     def __enter__(self) -> Self:
         return self
@@ -110,42 +105,13 @@ class Client:
     def close(self) -> None:
         """Close the connection.
 
-        Subscriptions and senders end, calls in flight are cancelled; closing twice does no harm.
+        Subscriptions and senders end, and calls in flight are cancelled. Closing twice does no harm.
         """
         for sender in list(self._senders):
             sender.abort()
         for subscription in list(self._subscriptions):
             subscription.close()
         self._channel.close()
-
-    def send(
-        self,
-        peer: bytes | str,
-        *,
-        type: int | None = None,
-        payload: bytes | None = None,
-        msg: bytes | str | None = None,
-        timeout: float | None = None,
-    ) -> Sent:
-        """Send one custom message to one connected peer.
-
-        To return means that the node has queued it, not that the peer has it. See SendCustomMsg in
-        custommsg.proto for each guarantee.
-
-        Args:
-            peer: its node id: 33 bytes, or 66 hex digits.
-            type: the message's type, 0 to 65,535; together with `payload`, instead of `msg`.
-            payload: what follows the type, up to 65,533 bytes; none by default.
-            msg: the whole message with its type, 2 to 65,535 bytes, or the same in hex.
-            timeout: seconds, all tries together; None for the client's.
-
-        Raises:
-            InvalidRequest, PeerUnknown, PeerNotConnected, NotSent, NodeError: nothing was sent.
-            OutcomeUnknown: it may have been sent.
-            CustomMsgError: refused for another reason; nothing was sent.
-        """
-        request = _core.send_request(peer, type=type, payload=payload, msg=msg, validate_only=False)
-        return _core.sent(self._call(self._stub.SendCustomMsg, request, timeout, sends=True))
 
     def sender(self) -> Sender:
         """Make a sender for many messages on one stream: `send` without the cost of a call for each.
@@ -157,41 +123,26 @@ class Client:
         self._senders.add(sender)
         return sender
 
-    def send_many(self, messages: Iterable[Outbound], *, timeout: float | None = None) -> Generator[Result]:
-        """Send many messages, and yield what became of each; none is raised, and none is left out.
+    def send_many(self, messages: Outbounds, *, timeout: float | None = None) -> Generator[Result, None]:
+        """Send many messages, and yield one result for each. A message that fails raises nothing.
 
-        Messages to one peer are sent in the order of the input, or not at all. Results are yielded as they
-        come, so that one that is waited for holds up no other: their `index` tells which they are. Some
-        thousand messages are on their way at once; a result that is not taken holds the input back.
+        Messages to one peer are sent in the order of the input, or not at all. Results are yielded as they come: their
+        `index` says which message they belong to. Some thousand messages are in flight at once; until their results
+        are taken, no more of the input is read.
 
-        Who stops before the end ends it: what was not written is not sent.
+        If you stop before the end, what was not written yet is not sent. Close the generator then, with
+        `contextlib.closing`.
 
         Args:
-            messages: to be iterated here, no faster than they are sent. While its next message is waited
-                for, no results are yielded.
+            messages: they are iterated here, no faster than they are sent. While the next message is waited for,
+                no results are yielded.
             timeout: seconds for each message, from when it was taken from the input; None for the client's.
 
         Raises:
-            TypeError: a message that is given in neither way, or in both.
+            TypeError: a message is given in neither way, or in both.
         """
-        with self.sender() as sender:
-            yield from sender.send_many(messages, timeout=timeout)
-
-    def check(
-        self,
-        peer: bytes | str,
-        *,
-        type: int | None = None,
-        payload: bytes | None = None,
-        msg: bytes | str | None = None,
-        timeout: float | None = None,
-    ) -> Checked:
-        """Run every check that `send` would, the node's own included, and send nothing.
-
-        Arguments and errors are those of `send`, but for OutcomeUnknown: there is nothing unknown about it.
-        """
-        request = _core.send_request(peer, type=type, payload=payload, msg=msg, validate_only=True)
-        return _core.checked(self._call(self._stub.SendCustomMsg, request, timeout, sends=False))
+        with self.sender() as sender, closing(sender.send_many(messages, timeout=timeout)) as results:
+            yield from results
 
     @overload
     def subscribe(
@@ -199,12 +150,12 @@ class Client:
         *,
         types: Iterable[int | range] | None = None,
         peers: Iterable[bytes | str] | None = None,
-        after: int | None = None,
+        after: str | None = None,
         from_beginning: bool = False,
         consumer: str | None = None,
-        inbox_id: str | None = None,
         peer_events: Literal[False] = False,
         interruptions: Literal[False] = False,
+        node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Subscription[Message]: ...
 
@@ -214,12 +165,12 @@ class Client:
         *,
         types: Iterable[int | range] | None = None,
         peers: Iterable[bytes | str] | None = None,
-        after: int | None = None,
+        after: str | None = None,
         from_beginning: bool = False,
         consumer: str | None = None,
-        inbox_id: str | None = None,
         peer_events: bool = False,
         interruptions: bool = False,
+        node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Subscription[Event]: ...
 
@@ -228,39 +179,42 @@ class Client:
         *,
         types: Iterable[int | range] | None = None,
         peers: Iterable[bytes | str] | None = None,
-        after: int | None = None,
+        after: str | None = None,
         from_beginning: bool = False,
         consumer: str | None = None,
-        inbox_id: str | None = None,
         peer_events: bool = False,
         interruptions: bool = False,
+        node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Subscription[Event]:
         """Receive what peers send to the node, from now on or from an earlier position.
 
-        The subscription connects again by itself and goes on where it stopped, in order, each event once. It
-        ends when it is closed, or with an error after which trying again cannot help. Nothing is skipped in
-        silence: what the inbox does not hold any more is a PositionExpired; and where the gateway itself may
-        have missed messages stands an Interruption, yielded if `interruptions` asks for it, and else logged
-        as a warning by the logger "custommsg", which Python shows on stderr unless told otherwise.
+        The subscription connects again by itself and goes on where it stopped: in order, each event once. It ends when
+        it is closed, or with an error after which trying again cannot help. It never skips events silently: if the
+        inbox no longer has what comes next, it raises a PositionError; and an Interruption marks where the gateway
+        itself may have missed messages. Without `interruptions=True` that is logged as a warning by the logger
+        "custommsg", which Python prints on stderr by default.
 
         Args:
-            types: only messages of these types, each a number or a range as Python means it; None for all.
+            types: only messages of these types, each a number or a Python range; None for all.
             peers: only events of these peers, each 33 bytes or 66 hex digits; None for all.
-            after: start after this sequence number: where an earlier subscription stopped.
+            after: start after this position, of an event or an earlier subscription.
             from_beginning: start with the oldest event that is kept.
-            consumer: a name under which the gateway keeps the position that `ack` gives it. A later
-                subscription of that name goes on there, whatever `after` and `from_beginning` say. While
-                nothing that was yielded waits for its ack, the subscription moves it on by itself.
-            inbox_id: the inbox that `after` belongs to: if the gateway has another now, PositionExpired.
-            peer_events: yield PeerConnected and PeerDisconnected too.
-            interruptions: yield Interruption too.
-            timeout: seconds until it must be registered, at first as after each reconnect; None for the
-                client's. Until then it fails like other calls; once registered, it goes on without a limit.
+            consumer: a name under which the gateway stores the position that `ack` gives it. The first subscription of
+                a name starts where `after` or `from_beginning` say; a later one resumes after what was acknowledged,
+                unless it gives `after`. While no yielded event waits for its ack, the subscription moves the stored
+                position on by itself.
+            peer_events: yield PeerConnected and PeerDisconnected, too.
+            interruptions: yield Interruption, too.
+            node_id: our node, in the same form as a peer's; None for the gateway's only node.
+            timeout: seconds until it must be registered, at first and after each reconnect; None for the client's.
+                Until then it fails like other calls; once registered, it has no time limit.
 
         Raises:
-            InvalidRequest: INVALID_FILTER or INVALID_NODE_ID. (All other errors come with the iteration.)
-            TypeError, ValueError: arguments that mean no subscription.
+            InvalidRequest: the filter, the position, the consumer's name or a node id is invalid. (All other errors
+                come with the iteration.)
+            TypeError: both `after` and `from_beginning`; or an argument of a wrong type.
+            ValueError: the timeout is not above 0.
         """
         request = subscribe_request(
             types=types,
@@ -268,8 +222,8 @@ class Client:
             after=after,
             from_beginning=from_beginning,
             consumer=consumer,
-            inbox_id=inbox_id,
             peer_events=peer_events,
+            node_id=node_id,
         )
         reconnects = Reconnects(self._timeout if timeout is None else timeout, retry=self._retry)
         cursor = Cursor(request, interruptions=interruptions)
@@ -277,91 +231,83 @@ class Client:
         self._subscriptions.add(subscription)
         return subscription
 
-    def ack(self, consumer: str, sequence: int, *, timeout: float | None = None) -> int:
-        """Store how far a named consumer has come, so that its next subscription goes on there.
+    @overload
+    def list_events(
+        self,
+        *,
+        types: Iterable[int | range] | None = None,
+        peers: Iterable[bytes | str] | None = None,
+        after: str | None = None,
+        peer_events: Literal[False] = False,
+        interruptions: Literal[False] = False,
+        page_size: int | None = None,
+        node_id: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> Generator[Message, None]: ...
+
+    @overload
+    def list_events(
+        self,
+        *,
+        types: Iterable[int | range] | None = None,
+        peers: Iterable[bytes | str] | None = None,
+        after: str | None = None,
+        peer_events: bool = False,
+        interruptions: bool = False,
+        page_size: int | None = None,
+        node_id: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> Generator[Event, None]: ...
+
+    def list_events(
+        self,
+        *,
+        types: Iterable[int | range] | None = None,
+        peers: Iterable[bytes | str] | None = None,
+        after: str | None = None,
+        peer_events: bool = False,
+        interruptions: bool = False,
+        page_size: int | None = None,
+        node_id: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> Generator[Event, None]:
+        """List the events that the inbox has stored, oldest first, without waiting for new ones.
+
+        It asks for one page after the other, as they are needed.
 
         Args:
-            consumer: its name.
-            sequence: everything up to this sequence number is dealt with: of an event, or a `position`.
-            timeout: seconds, all tries together; None for the client's.
-
-        Returns:
-            Where the consumer is now: a position never moves back.
-
-        Raises:
-            InvalidRequest: INVALID_CONSUMER.
-            ConsumerUnknown: no subscription has given that name, or it was deleted.
-            PositionExpired: the inbox has not come that far.
-            NotSent: the gateway or the inbox could not be reached; it is safe to try again.
-            CustomMsgError: any other failure.
-        """
-        request = pb.AckCustomMsgsRequest(consumer=consumer, sequence=sequence_number(sequence))
-        response = self._call(self._stub.AckCustomMsgs, request, timeout, sends=False)
-        return response.position
-
-    def consumers(self, *, timeout: float | None = None) -> list[Consumer]:
-        """List the named consumers and how far each has come.
+            types: only messages of these types, each a number or a Python range; None for all.
+            peers: only events of these peers, each 33 bytes or 66 hex digits; None for all.
+            after: start after this position; None: with the oldest event that is kept.
+            peer_events: yield PeerConnected and PeerDisconnected, too.
+            interruptions: yield Interruption, too; without it they are logged as warnings, as in `subscribe`.
+            page_size: how many events to ask for at a time; None: the gateway decides.
+            node_id: our node, in the same form as a peer's; None for the gateway's only node.
+            timeout: seconds for each page, all attempts together; None for the client's.
 
         Raises:
-            NotSent: the gateway or the inbox could not be reached, or not in time (`timeout` in seconds).
+            InvalidRequest: the filter, the position, the page size or a node id is invalid. (All other errors come with
+                the iteration.)
+            PositionError: it cannot start at `after`; the subclass says why.
+            NotSent: the gateway or the inbox could not be reached, or not in time.
             CustomMsgError: any other failure.
         """
-        request = pb.ListConsumersRequest()
-        return _core.consumers(self._call(self._stub.ListConsumers, request, timeout, sends=False))
+        request = list_request(
+            types=types,
+            peers=peers,
+            after=after,
+            page_size=page_size,
+            peer_events=peer_events,
+            node_id=node_id,
+        )
+        reader = EventReader(peer_events=peer_events, interruptions=interruptions)
+        return self._list_events(request, reader, timeout)
 
-    def delete_consumer(self, consumer: str, *, timeout: float | None = None) -> None:
-        """Forget a named consumer.
-
-        Raises:
-            ConsumerUnknown: there is none of that name.
-            NotSent: the gateway or the inbox could not be reached, or not in time (`timeout` in seconds).
-            CustomMsgError: any other failure.
-        """
-        request = pb.DeleteConsumerRequest(consumer=consumer)
-        self._call(self._stub.DeleteConsumer, request, timeout, sends=False)
-
-    def inbox(self, *, timeout: float | None = None) -> Inbox:
-        """Say what the inbox holds now.
-
-        Raises:
-            NotSent: the gateway or the inbox could not be reached, or not in time (`timeout` in seconds).
-            CustomMsgError: any other failure.
-        """
-        return _core.inbox(self._call(self._stub.GetInbox, pb.GetInboxRequest(), timeout, sends=False))
-
-    def peers(self, *, timeout: float | None = None) -> list[Peer]:
-        """List the peers that the node knows now, in no particular order.
-
-        Raises:
-            NotSent: the gateway or the node could not be reached, or not in time (`timeout` in seconds).
-            CustomMsgError: any other failure.
-        """
-        return _core.peers(self._call(self._stub.ListPeers, pb.ListPeersRequest(), timeout, sends=False))
-
-    def info(self, *, timeout: float | None = None) -> Info:
-        """Describe the gateway, its node, and the link between the two.
-
-        Raises:
-            NotSent: the gateway could not be reached, or not in time (`timeout` in seconds).
-            CustomMsgError: any other failure.
-        """
-        return _core.info(self._call(self._stub.GetInfo, pb.GetInfoRequest(), timeout, sends=False))
-
-    def _call(
-        self,
-        rpc: grpc.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        timeout: float | None,
-        *,
-        sends: bool,
-    ) -> _Response:
-        attempts = Attempts(self._timeout if timeout is None else timeout, retry=self._retry)
-        while True:
-            try:
-                return rpc(request, timeout=attempts.time_left())
-            except grpc.RpcError as error:
-                failure = from_rpc(error, sends=sends)
-                wait = attempts.wait_after(failure)
-                if wait is None:
-                    raise failure from error
-            time.sleep(wait)
+    def _list_events(
+        self, request: pb.ListEventsRequest, reader: EventReader, timeout: float | None
+    ) -> Generator[Event, None]:
+        for page in self._pages(self._stub.ListEvents, request, timeout):
+            for raw in page.events:
+                event = reader.read(raw)
+                if event is not None:
+                    yield event

@@ -27,7 +27,8 @@ from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
-from custommsg_server.inbox.sqlite.inbox import InboxOptions, Retention, SqliteInbox
+from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
+from custommsg_server.inbox.sqlite.store import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.channel import Channel, DeclinedError
 from custommsg_server.node.lightningd.link import LinkOptions
@@ -190,7 +191,7 @@ def _node(settings: Settings) -> Lightningd:
 
 def _inbox(settings: Settings) -> SqliteInbox:
     retention = Retention(settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000)
-    return SqliteInbox(settings.inbox_path, retention, InboxOptions(heartbeat=settings.heartbeat))
+    return SqliteInbox(settings.inbox_path, retention, SqliteOptions(heartbeat=settings.heartbeat))
 
 
 def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:

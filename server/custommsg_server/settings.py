@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         False,
-        description="Let in everybody who reaches an address above: no credential is needed, and no TLS even where other"
-        " machines reach it.",
+        description="Let in everybody who reaches an address above: no credential is needed, and no TLS, even where"
+        " other machines reach it.",
     )
     require: Require = Field(
         "rune",
@@ -67,7 +67,8 @@ class Settings(BaseSettings):
         " always checked. Health checks and reflection need no credential.",
     )
     tls_cert: Path | None = Field(
-        None, description="The server's certificate (PEM); with it, all TCP connections use TLS. Read again when it changes."
+        None,
+        description="The server's certificate (PEM); with it, all TCP connections use TLS. Read again when it changes.",
     )
     tls_key: Path | None = Field(None, description="Its key (PEM), without a password.")
     tls_client_ca: Path | None = Field(
@@ -99,11 +100,12 @@ class Settings(BaseSettings):
     )
     network: str = Field("bitcoin", description="lightningd's network, as for lightning-cli.")
     call_timeout: float = Field(
-        30.0, gt=0, le=3600, description="Seconds that a call may take at most, even if its deadline is later."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a call may take at most, even if its deadline is later.",
     )
-    node_window: int = Field(
-        512, ge=1, le=65_536, description="Requests in progress at lightningd at once."
-    )
+    node_window: int = Field(512, ge=1, le=65_536, description="Requests in progress at lightningd at once.")
     node_max_waiting: int = Field(
         8192,
         ge=0,
@@ -130,9 +132,14 @@ class Settings(BaseSettings):
         " peer reads no faster than the default; the rest would fill the node's memory.",
     )
     peer_burst: float = Field(
-        1.0, ge=0, le=3600, description="Seconds' worth of these rates that may be sent at once after a pause."
+        1.0,
+        ge=0,
+        le=3600,
+        description="Seconds' worth of these rates that may be sent at once after a pause.",
     )
-    receive: bool = Field(True, description="Receive what peers send: have lightningd run the gateway's plugin script.")
+    receive: bool = Field(
+        True, description="Receive what peers send: have lightningd run the gateway's plugin script."
+    )
     receive_types: Types = Field(
         ("0-65535",), description="The types of messages to keep: 37913, 0x9419 or 32768-65535, with commas."
     )
@@ -159,10 +166,15 @@ class Settings(BaseSettings):
     )
     inbox_max_days: float = Field(30.0, gt=0, description="Days for which the inbox keeps events.")
     inbox_max_mb: int = Field(
-        1024, ge=1, description="Megabytes that the inbox may hold; beyond that the oldest events are deleted."
+        1024,
+        ge=1,
+        description="Megabytes that the inbox may hold; beyond that the oldest events are deleted.",
     )
     heartbeat: float = Field(
-        10.0, gt=0, le=3600, description="Seconds after which a subscription without events sends its position."
+        10.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which a subscription without events sends its position.",
     )
     dialects: Annotated[tuple[Dialect, ...], NoDecode] = Field(
         DIALECTS,
@@ -178,7 +190,8 @@ class Settings(BaseSettings):
     )
     metrics_listen: str = Field(
         "",
-        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Default: nowhere.",
+        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Default:"
+        " nowhere.",
     )
     otel_endpoint: str = Field(
         "",
@@ -188,7 +201,9 @@ class Settings(BaseSettings):
     log_calls: Literal["all", "failures", "none"] = Field(
         "all", description="Which calls are logged, at level info."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged: this level and above.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged: this level and above."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="The log's format; auto: console on a terminal, json elsewhere."
     )

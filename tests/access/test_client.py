@@ -97,9 +97,9 @@ async def test_the_command_takes_them_from_its_environment(
 
 
 @pytest.mark.parametrize("rune", ["", "two words", "é", "a\nb"])
-def test_what_is_no_rune_is_refused_without_being_quoted(rune: str) -> None:
+def test_an_invalid_rune_is_refused_without_being_quoted(rune: str) -> None:
     """Before it goes anywhere."""
-    with pytest.raises(ValueError, match="this is no rune") as refused:
+    with pytest.raises(ValueError, match="the rune is invalid") as refused:
         checked_rune(rune)
     assert not rune or rune not in str(refused.value)
 

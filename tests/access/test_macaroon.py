@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.access.macaroon import (
+from custommsg_server.access.credentials import (
     GREENLIGHT_KEY,
-    KEY,
+    MACAROON_KEY,
     MAX_SIZE,
     hex_of,
     rune_from_hex,
-    rune_of,
+    rune_of_dialect,
 )
 
 RUNE = "zVqGWdlTMnPLjGrTjcjeXkTV6DPvMcSHzuSFe5SkfRk9MCZtZXRob2Q9c2VuZGN1c3RvbW1zZw=="
@@ -53,9 +53,13 @@ def test_what_is_no_rune_is_no_credential(text: str) -> None:
 
 def test_the_rune_is_found_among_the_metadata() -> None:
     """Under the keys that LND's clients use, and Greenlight's."""
-    metadata: list[tuple[str, str | bytes]] = [("user-agent", "x"), (KEY, hex_of(RUNE)), ("a-bin", b"\x00")]
-    assert rune_of(metadata) == RUNE
-    assert rune_of(metadata[:1]) is None
-    assert rune_of([(KEY, b"\x00")]) is None
-    assert rune_of([(GREENLIGHT_KEY, RUNE)]) == RUNE
-    assert rune_of([(GREENLIGHT_KEY, "no rune")]) is None
+    metadata: list[tuple[str, str | bytes]] = [
+        ("user-agent", "x"),
+        (MACAROON_KEY, hex_of(RUNE)),
+        ("a-bin", b"\x00"),
+    ]
+    assert rune_of_dialect(metadata) == RUNE
+    assert rune_of_dialect(metadata[:1]) is None
+    assert rune_of_dialect([(MACAROON_KEY, b"\x00")]) is None
+    assert rune_of_dialect([(GREENLIGHT_KEY, RUNE)]) == RUNE
+    assert rune_of_dialect([(GREENLIGHT_KEY, "no rune")]) is None

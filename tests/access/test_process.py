@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from custommsg_server.access.macaroon import hex_of
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
+from custommsg_server.access.credentials import hex_of
 from support import nodes, processes
 from support.doors import Certificates, Metadata, rpcs, until_serving
 

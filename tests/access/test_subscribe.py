@@ -54,10 +54,11 @@ async def seen(node: nodes.Node, stub: Stub, rune: str, request: pb.SubscribeCus
         response = await witness.read()
         sent, last = sent + len(response.events), response.position
     types: list[int] = []
-    async for response in call:
+    position = ""
+    while position != last:
+        response = await call.read()
         types += [event.message.type for event in response.events if event.HasField("message")]
-        if response.position == last:
-            break
+        position = response.position
     for one in (witness, call):
         one.cancel()
     return types

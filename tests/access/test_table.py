@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
-from custommsg_server.access.macaroon import hex_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from custommsg_server.access.credentials import hex_of
 from support import nodes
 from support.doors import Certificates, Metadata, Rpc, rpcs, until_serving
 from support.gateways import gateway

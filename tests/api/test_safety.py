@@ -50,7 +50,10 @@ messages = (
     | st.just({})
 )
 requests: st.SearchStrategy[dict[str, Any]] = st.builds(
-    lambda peer, message, check: peer | message | {"validate_only": check}, peers, messages, st.booleans()
+    lambda peer, message, check: {"message": pb.OutboundMsg(**peer | message), "validate_only": check},
+    peers,
+    messages,
+    st.booleans(),
 )
 
 
@@ -93,9 +96,7 @@ def test_nothing_that_could_harm_the_node_is_ever_written(tmp_path: Path) -> Non
         @settings(max_examples=150)
         def run(some: list[dict[str, Any]]) -> None:
             async def calls() -> list[Any]:
-                made = (
-                    stub.SendCustomMsg(pb.SendCustomMsgRequest(message=pb.OutboundMsg(**one))) for one in some
-                )
+                made = (stub.SendCustomMsg(pb.SendCustomMsgRequest(**one)) for one in some)
                 return await asyncio.gather(*made, return_exceptions=True)
 
             recorded.requests.clear()

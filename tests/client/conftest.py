@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the client: a scripted gateway, and both clients behind one face."""
+"""Fixtures for the tests of the client: a scripted gateway, and both clients behind one interface."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
 
 @pytest.fixture(autouse=True)
 def reconnect_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests the waits between connections; how long they are is tested without a network."""
+    """Shorten the waits between connections; how long they are is tested without a network."""
     monkeypatch.setattr(_reconnect, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(_reconnect, "MAX_WAIT", 0.002)
 

@@ -12,7 +12,12 @@ import pytest
 
 import custommsg
 from custommsg.v1 import custommsg_pb2 as pb
-from support.client_gateway import PEER, QUEUED, ScriptedGateway, hang, queue, reply, run
+from support.client_gateway import NODE, PEER, QUEUED, ScriptedGateway, hang, queue, reply, run
+
+
+def outbound(msg: bytes, **more: Any) -> pb.OutboundMsg:
+    return pb.OutboundMsg(peer_id=PEER, msg=msg, **more)
+
 
 SPELLINGS: list[tuple[Any, dict[str, Any]]] = [
     (PEER, {"type": 37913, "payload": b"hello"}),
@@ -30,30 +35,65 @@ async def test_every_spelling_of_a_message_sends_the_same_bytes(
     """Node ids and messages may be given as bytes or hex, and the type apart from the payload."""
     gateway.script.append(queue)
     assert await client("send", peer, **message) == custommsg.Sent(status=QUEUED, type=37913)
-    assert gateway.requests == [pb.SendCustomMsgRequest(node_id=PEER, msg=b"\x94\x19hello")]
+    assert gateway.requests == [pb.SendCustomMsgRequest(message=outbound(b"\x94\x19hello"))]
 
 
 async def test_a_payload_may_be_left_out(client: Any, gateway: ScriptedGateway) -> None:
     """A message of a type alone is a message."""
     gateway.script.append(queue)
     await client("send", PEER, type=40001)
-    assert gateway.requests[0].msg == (40001).to_bytes(2, "big")
+    assert gateway.requests[0].message.msg == (40001).to_bytes(2, "big")
 
 
 async def test_check_asks_to_validate_only(client: Any, gateway: ScriptedGateway) -> None:
     """A check sets validate_only, and its result cannot be mistaken for a send's."""
     gateway.script.append(queue)
     assert await client("check", PEER, msg="9419") == custommsg.Checked(status=QUEUED, type=0x9419)
-    assert gateway.requests == [pb.SendCustomMsgRequest(node_id=PEER, msg=b"\x94\x19", validate_only=True)]
+    assert gateway.requests == [pb.SendCustomMsgRequest(message=outbound(b"\x94\x19"), validate_only=True)]
+
+
+@pytest.mark.parametrize("node_id", [NODE, NODE.hex()])
+async def test_our_node_can_be_named(client: Any, gateway: ScriptedGateway, node_id: bytes | str) -> None:
+    """A gateway may serve several nodes; without a name it is the gateway's only one."""
+    gateway.script.extend([queue, queue])
+    await client("send", PEER, msg="9419", node_id=node_id)
+    await client("check", PEER, msg="9419", node_id=node_id)
+    for method, response in (
+        ("peers", pb.ListPeersResponse()),
+        ("info", pb.GetInfoResponse()),
+        ("inbox", pb.GetInboxResponse()),
+    ):
+        gateway.script.append(reply(response))
+        await client(method, node_id=node_id)
+    assert [request.message.node_id for request in gateway.requests[:2]] == [NODE, NODE]
+    assert [request.node_id for request in gateway.requests[2:]] == [NODE, NODE, NODE]
+    with pytest.raises(custommsg.InvalidRequest, match="custommsg info") as caught:
+        await client("peers", node_id=NODE[:32])
+    assert [violation.field for violation in caught.value.violations] == ["node_id"]
 
 
 async def test_peers_come_as_plain_values(client: Any, gateway: ScriptedGateway) -> None:
     """No protobuf leaves the client."""
-    peer = pb.Peer(node_id=PEER, node_id_hex=PEER.hex(), connected=True, address="1.2.3.4:5", num_channels=3)
+    peer = pb.Peer(peer_id=PEER, peer_id_hex=PEER.hex(), connected=True, address="1.2.3.4:5", num_channels=3)
     gateway.script.append(reply(pb.ListPeersResponse(peers=[peer])))
     (found,) = await client("peers")
-    assert found == custommsg.Peer(node_id=PEER, connected=True, address="1.2.3.4:5", num_channels=3)
-    assert found.node_id_hex == PEER.hex()
+    assert found == custommsg.Peer(peer_id=PEER, connected=True, address="1.2.3.4:5", num_channels=3)
+    assert found.peer_id_hex == PEER.hex()
+
+
+async def test_lists_are_read_to_the_last_page(client: Any, gateway: ScriptedGateway) -> None:
+    """The caller sees one list; the next page is asked for with the token of the last one."""
+    peers = [pb.Peer(peer_id=bytes([2, n]) * 16 + b"\0") for n in range(3)]
+    consumers = [pb.Consumer(name=f"c{n}") for n in range(3)]
+    for n, token in enumerate(["a", "b", ""]):
+        gateway.script.append(reply(pb.ListPeersResponse(peers=[peers[n]], next_page_token=token)))
+    for n, token in enumerate(["c", "d", ""]):
+        gateway.script.append(
+            reply(pb.ListConsumersResponse(consumers=[consumers[n]], next_page_token=token))
+        )
+    assert [peer.peer_id for peer in await client("peers")] == [peer.peer_id for peer in peers]
+    assert [consumer.name for consumer in await client("consumers")] == ["c0", "c1", "c2"]
+    assert [request.page_token for request in gateway.requests] == ["", "a", "b", "", "c", "d"]
 
 
 async def test_info_of_a_node_that_answers(client: Any, gateway: ScriptedGateway) -> None:
@@ -92,8 +132,8 @@ async def test_the_timeout_reaches_the_gateway(
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-async def test_a_timeout_that_is_none_is_refused(connect: Any, client: Any, timeout: float) -> None:
-    """Zero would be a call that cannot succeed: a mistake, so it is told as one."""
+async def test_an_invalid_timeout_is_refused(connect: Any, client: Any, timeout: float) -> None:
+    """A call without time cannot succeed: that is a mistake in the program."""
     with pytest.raises(ValueError, match="above 0"):
         await client("send", PEER, msg="9419", timeout=timeout)
     with pytest.raises(ValueError, match="above 0"):
@@ -148,15 +188,12 @@ async def test_leaving_the_with_block_closes_the_client(gateway: ScriptedGateway
 def test_both_clients_have_the_same_names_and_parameters() -> None:
     """Who knows one client knows the other."""
 
-    def face(kind: Any) -> dict[str, list[str]]:
+    def interface(kind: Any) -> dict[str, list[str]]:
         return {
-            name: [
-                f"{parameter}".replace(" | AsyncIterable[Outbound]", "")  # which only one of them can iterate
-                for parameter in inspect.signature(method).parameters.values()
-            ]
-            for name, method in vars(kind).items()
-            if inspect.isfunction(method) and (not name.startswith("_") or name == "__init__")
+            name: [str(parameter) for parameter in inspect.signature(method).parameters.values()]
+            for name, method in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_") or name == "__init__"
         }
 
-    assert face(custommsg.aio.Client) == face(custommsg.sync.Client)
+    assert interface(custommsg.aio.Client) == interface(custommsg.sync.Client)
     assert inspect.signature(custommsg.aio.connect) == inspect.signature(custommsg.sync.connect)

@@ -14,6 +14,7 @@ import pytest
 
 import custommsg
 from custommsg import Reason
+from custommsg.v1 import custommsg_pb2 as pb
 from custommsg_server.domain.errors import Reason as ServerReason
 from support.client_gateway import PEER, ScriptedGateway, hang, refuse, refuse_because
 
@@ -34,21 +35,35 @@ ERRORS: list[tuple[Reason, grpc.StatusCode, type[custommsg.CustomMsgError]]] = [
     (Reason.NODE_ERROR, Code.INTERNAL, custommsg.NodeError),
     (Reason.OVERLOADED, Code.RESOURCE_EXHAUSTED, custommsg.NotSent),
     (Reason.POSITION_EXPIRED, Code.OUT_OF_RANGE, custommsg.PositionExpired),
+    (Reason.POSITION_OF_OTHER_INBOX, Code.FAILED_PRECONDITION, custommsg.PositionOfOtherInbox),
+    (Reason.POSITION_NOT_REACHED, Code.OUT_OF_RANGE, custommsg.PositionNotReached),
+    (Reason.INVALID_POSITION, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     (Reason.INBOX_UNAVAILABLE, Code.UNAVAILABLE, custommsg.NotSent),
+    (Reason.INVALID_FILTER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     (Reason.INVALID_CONSUMER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     (Reason.CONSUMER_UNKNOWN, Code.NOT_FOUND, custommsg.ConsumerUnknown),
-    (Reason.INVALID_FILTER, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
     (Reason.NO_CREDENTIAL, Code.UNAUTHENTICATED, custommsg.NotPermitted),
     (Reason.NOT_PERMITTED, Code.PERMISSION_DENIED, custommsg.NotPermitted),
     (Reason.GATEWAY_STOPPING, Code.UNAVAILABLE, custommsg.NotSent),
+    (Reason.NODE_UNKNOWN, Code.NOT_FOUND, custommsg.NodeUnknown),
+    (Reason.INVALID_PAGE, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
 ]
 
 
 def test_the_table_is_the_contracts() -> None:
-    """The proto's comment, the server's Reason and the client's name the same reasons and codes."""
-    rows = re.findall(r"^//   ([A-Z_]+) +([A-Z_]+)  ", PROTO.read_text(), re.MULTILINE)
+    """The contract's enum has the same reasons in the same order, and its comments the same codes."""
+    codes = "|".join(code.name for code in Code)
+    rows = []
+    for comment, name in re.findall(
+        r"((?:^  // .*\n)+)  REASON_(\w+) = [1-9]", PROTO.read_text(), re.MULTILINE
+    ):
+        rows += [(name, code) for code in re.findall(rf"\b({codes})\b", comment)]
     assert [(reason.name, code.name) for reason, code, _ in ERRORS] == rows
-    assert {reason.name for reason in Reason} == {name for name, _ in rows}
+    assert [f"REASON_{reason}" for reason in Reason] == list(pb.Reason.keys())[1:]
+
+
+def test_the_servers_reasons_are_the_clients() -> None:
+    """Client and server each have their own enum."""
     assert {reason.name: reason.value for reason in Reason} == {r.name: r.value for r in ServerReason}
 
 
@@ -139,7 +154,7 @@ async def test_a_connection_lost_during_a_call_means_outcome_unknown(
 async def test_a_call_refused_before_the_gateway_is_a_plain_error(
     client: Any, gateway: ScriptedGateway, code: grpc.StatusCode
 ) -> None:
-    """These codes mean that the request went nowhere; the reason is the code's name."""
+    """These codes mean that the gateway did not handle the request; the reason is the code's name."""
     gateway.script.append(refuse(code, "not here"))
     with pytest.raises(custommsg.CustomMsgError, match="not here") as caught:
         await client("send", PEER, msg="9419")
@@ -148,13 +163,13 @@ async def test_a_call_refused_before_the_gateway_is_a_plain_error(
 
 
 async def test_a_handler_that_crashed_means_outcome_unknown(client: Any, gateway: ScriptedGateway) -> None:
-    """A failure of which the gateway says nothing is taken for the worst."""
+    """A failure about which the gateway says nothing is taken for the worst."""
     gateway.script.append(refuse(Code.UNKNOWN, "Unexpected <class 'ZeroDivisionError'>"))
     with pytest.raises(custommsg.OutcomeUnknown, match="ZeroDivisionError"):
         await client("send", PEER, msg="9419")
 
 
-async def test_details_that_are_no_status_are_left_aside(client: Any, gateway: ScriptedGateway) -> None:
+async def test_details_that_cannot_be_read_are_ignored(client: Any, gateway: ScriptedGateway) -> None:
     """Garbage in the details costs the reason, not the caller's program."""
     gateway.script.append(refuse(Code.INTERNAL, "broken", b"\xff\xff\xff"))
     with pytest.raises(custommsg.OutcomeUnknown, match="broken"):
@@ -188,7 +203,26 @@ async def test_a_reason_of_a_newer_gateway_stays_readable(
 def test_errors_survive_pickling() -> None:
     """A worker process can hand its error to its parent."""
     error = custommsg.NotSent(
-        Reason.OVERLOADED, Code.RESOURCE_EXHAUSTED, "Slow down.", metadata={"limit": "5"}, retry_after=0.5
+        Reason.OVERLOADED,
+        Code.RESOURCE_EXHAUSTED,
+        "Slow down.",
+        metadata={"limit": "5"},
+        retry_after=0.5,
+        detail="d",
     )
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), vars(copy), str(copy)) == (type(error), vars(error), str(error))
+
+
+def test_every_position_error_has_one_base() -> None:
+    """A program that only wants to start over catches one class."""
+    kinds = {kind for reason, _, kind in ERRORS if "POSITION_" in reason}
+    assert all(issubclass(kind, custommsg.PositionError) for kind in kinds)
+    expired = custommsg.PositionExpired(
+        Reason.POSITION_EXPIRED, Code.OUT_OF_RANGE, "No.", metadata={"earliest": "e"}
+    )
+    early = custommsg.PositionNotReached(
+        Reason.POSITION_NOT_REACHED, Code.OUT_OF_RANGE, "No.", metadata={"latest": "l"}
+    )
+    assert (expired.earliest, early.latest) == ("e", "l")
+    assert custommsg.PositionExpired(Reason.POSITION_EXPIRED, Code.OUT_OF_RANGE, "No.").earliest is None

@@ -59,6 +59,10 @@ RESUMED = [
 ]
 RAISED = [
     ("POSITION_EXPIRED", Code.OUT_OF_RANGE),
+    ("POSITION_OF_OTHER_INBOX", Code.FAILED_PRECONDITION),
+    ("POSITION_NOT_REACHED", Code.OUT_OF_RANGE),
+    ("INVALID_POSITION", Code.INVALID_ARGUMENT),
+    ("NODE_UNKNOWN", Code.NOT_FOUND),
     ("INVALID_FILTER", Code.INVALID_ARGUMENT),
     ("INVALID_CONSUMER", Code.INVALID_ARGUMENT),
     ("INVALID_NODE_ID", Code.INVALID_ARGUMENT),
@@ -72,7 +76,7 @@ RAISED = [
 
 @pytest.mark.parametrize(("reason", "code"), RESUMED)
 def test_what_may_pass_is_tried_again(reason: str | None, code: grpc.StatusCode) -> None:
-    """A connection that broke, a gateway that stops, a failure without a word."""
+    """A connection that broke, a gateway that stops, a failure without details."""
     assert can_resume(failure(code, reason, None))
 
 
@@ -86,7 +90,7 @@ def test_what_cannot_be_helped_is_not(reason: str | None, code: grpc.StatusCode)
 def test_codes_decide_where_the_gateway_does_not(
     code: grpc.StatusCode, reason: str | None, retry_after: float | None
 ) -> None:
-    """Of a newer gateway's reasons, and of failures without one: a code that refuses is final, but for RetryInfo."""
+    """For a newer gateway's reasons, and without a reason, a code that refuses is final unless there is RetryInfo."""
     asked_to = reason is not None and retry_after is not None and reason not in Reason.__members__
     if reason not in Reason.__members__:
         assert can_resume(failure(code, reason, retry_after)) == (asked_to or code not in FINAL)

@@ -16,7 +16,7 @@ from support.client_gateway import PEER
 
 def request(peer: Any = PEER, **message: Any) -> Any:
     parts: dict[str, Any] = {"type": None, "payload": None, "msg": None} | message
-    return send_request(peer, validate_only=False, **parts)
+    return send_request(peer, our_node=None, validate_only=False, **parts).message
 
 
 @given(st.binary(max_size=70) | st.text(max_size=140) | st.text("0123456789abcdefABCDEF", max_size=140))
@@ -24,12 +24,12 @@ def test_a_node_id_is_33_bytes_or_their_hex(peer: bytes | str) -> None:
     """Whatever is given: the 33 bytes it means, or INVALID_NODE_ID with the field."""
     expected = plain_unhex(peer) if isinstance(peer, str) else peer
     if expected is not None and len(expected) == 33:
-        assert request(peer, msg=b"\x94\x19").node_id == expected
+        assert request(peer, msg=b"\x94\x19").peer_id == expected
     else:
         with pytest.raises(custommsg.InvalidRequest) as caught:
             request(peer, msg=b"\x94\x19")
         assert caught.value.reason is Reason.INVALID_NODE_ID
-        assert [violation.field for violation in caught.value.violations] == ["node_id"]
+        assert [violation.field for violation in caught.value.violations] == ["peer_id"]
 
 
 @given(st.binary(min_size=33, max_size=33))
@@ -55,7 +55,7 @@ def test_a_message_is_bytes_or_their_hex(msg: bytes | str) -> None:
 
 @given(type=st.integers(), payload=st.binary(max_size=100))
 def test_type_and_payload_make_the_message(type: int, payload: bytes) -> None:
-    """The type stands first, in 2 bytes, big-endian; a type that does not fit is no type."""
+    """The type comes first, as 2 bytes, big-endian; a larger number is not a type."""
     if 0 <= type <= 65_535:
         assert request(type=type, payload=payload).msg == bytes([type >> 8, type & 255]) + payload
     else:
@@ -65,7 +65,7 @@ def test_type_and_payload_make_the_message(type: int, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 100_002])
-def test_a_size_that_is_no_message_never_leaves_the_client(size: int) -> None:
+def test_a_message_of_an_invalid_size_never_leaves_the_client(size: int) -> None:
     """These sizes kill a node: the gateway refuses them, and the client does not even ask."""
     for msg in (b"\x94" * size, "94" * size):
         with pytest.raises(custommsg.InvalidRequest):
@@ -87,7 +87,7 @@ MISTAKES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("message", MISTAKES)
 def test_a_mistake_in_the_program_is_a_type_error(message: dict[str, Any]) -> None:
-    """Arguments that mean no message at all are the program's fault, not the message's."""
+    """Arguments of a wrong type, or too many or too few of them, are not an invalid message."""
     with pytest.raises(TypeError):
         request(**message)
 
@@ -119,9 +119,9 @@ def test_an_address_is_host_and_port_or_a_socket(address: str) -> None:
         "unix:/" + "x" * 107,
     ],
 )
-def test_what_grpc_would_misread_is_no_address(address: str) -> None:
-    """GRPC would call port 34463 for 99999, and 443 for none."""
-    with pytest.raises(ValueError, match="no address of a gateway"):
+def test_what_grpc_would_misread_is_refused(address: str) -> None:
+    """GRPC would connect to port 34463 for 99999, and to 443 for a missing one."""
+    with pytest.raises(ValueError, match="not a valid gateway address"):
         target(address)
 
 
@@ -131,7 +131,7 @@ def test_any_text_is_an_address_or_a_value_error(address: str) -> None:
     try:
         assert target(address) == address
     except ValueError as error:
-        assert "no address" in str(error)
+        assert "not a valid gateway address" in str(error)
 
 
 def plain_unhex(text: str) -> bytes | None:

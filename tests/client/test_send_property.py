@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import custommsg
-from custommsg import CustomMsgError, Outbound, Sent, _outbox, _reconnect, _retry
+from custommsg import CustomMsgError, Outbound, Sent, _reconnect, _retry, _send_queue
 from support import client_gateway
 from support.send_streams import End, Fate, Streams
 
@@ -32,12 +32,12 @@ batches = st.integers(1, 8)
 
 @pytest.fixture(autouse=True, scope="module")
 def no_waits() -> Iterator[None]:
-    """Spare the test the waits: how long they are is tested with a clock of its own."""
+    """Shorten the waits; how long they are is tested with a clock of its own."""
     with (
         patch.object(_retry, "MIN_WAIT", 0.0005),
         patch.object(_reconnect, "FIRST_WAIT", 0.0005),
         patch.object(_reconnect, "MAX_WAIT", 0.001),
-        patch.object(_outbox, "GRAIN", 0.001),
+        patch.object(_send_queue, "GRAIN", 0.001),
     ):
         yield
 
@@ -94,7 +94,7 @@ async def test_callers_at_once(
     streams = Streams(ends, on_read)
     async with client_gateway.run() as gateway, custommsg.aio.connect(gateway.address) as client:
         gateway.send_stream = streams
-        with patch.object(_outbox, "MAX_BATCH", batch):
+        with patch.object(_send_queue, "MAX_BATCH", batch):
             async with client.sender() as sender:
                 for number, (peer, fate) in enumerate(given):
                     message = outbound(number, peer, fate)
@@ -121,7 +121,7 @@ async def test_many_at_once(
     input = [outbound(number, peer, fate) for number, (peer, fate) in enumerate(given)]
     async with client_gateway.run() as gateway:
         gateway.send_stream = streams
-        with patch.object(_outbox, "MAX_BATCH", batch), patch("custommsg._bulk.MAX_MESSAGES", room):
+        with patch.object(_send_queue, "MAX_BATCH", batch), patch("custommsg._bulk.MAX_MESSAGES", room):
             if kind == "aio":
                 async with custommsg.aio.connect(gateway.address) as client:
                     results = [result async for result in client.send_many(input)]

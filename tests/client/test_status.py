@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import custommsg
-from custommsg._status import from_rpc
+from custommsg._status import from_result, from_rpc
+from custommsg.v1 import custommsg_pb2 as pb
 from support.client_gateway import status_details
 
 codes = st.sampled_from([code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -63,7 +64,7 @@ def test_any_bytes_as_one_detail_make_a_typed_error(
 def test_without_proof_a_send_has_an_unknown_outcome(
     code: grpc.StatusCode, details: bytes | None, text: str
 ) -> None:
-    """No text that gRPC is not known for, and no bytes that are no status, make a send safe to repeat."""
+    """Neither an unknown text of gRPC's nor bytes that are not a status make a send safe to repeat."""
     error = from_rpc(failure(code, details, f"no {text}"), sends=True)
     assert isinstance(error, custommsg.OutcomeUnknown) or code in REFUSED_UNREAD
 
@@ -92,8 +93,38 @@ def test_reasons_of_another_domain_are_not_ours(
     assert isinstance(error, custommsg.OutcomeUnknown) or code in REFUSED_UNREAD
 
 
-def test_details_that_contradict_the_code_are_left_aside() -> None:
-    """Details of another failure than this one are not believed."""
+def test_details_that_contradict_the_code_are_ignored() -> None:
+    """They belong to another failure."""
     details = status_details(grpc.StatusCode.UNAVAILABLE, "NODE_UNAVAILABLE", retry_after=1)
     error = from_rpc(failure(grpc.StatusCode.INTERNAL, details), sends=True)
     assert isinstance(error, custommsg.OutcomeUnknown)
+
+
+def test_a_result_without_details_is_read_by_its_reason() -> None:
+    """The reason of a stream's result says the same as ErrorInfo; a number of a newer gateway says nothing."""
+    error = status_pb2.Status(code=grpc.StatusCode.FAILED_PRECONDITION.value[0], message="Connect it first.")
+    known = from_result(pb.SendResult(error=error, reason=pb.REASON_PEER_NOT_CONNECTED))
+    assert (type(known), known.message) == (custommsg.PeerNotConnected, "Connect it first.")
+    assert known.reason is custommsg.Reason.PEER_NOT_CONNECTED
+    unknown = from_result(pb.SendResult(error=error, reason=999))  # type: ignore[arg-type]
+    assert isinstance(unknown, custommsg.OutcomeUnknown)
+
+
+@given(
+    reason=st.integers(0, 100) | st.sampled_from(sorted(pb.Reason.values())),
+    code=st.integers(0, 20),
+    details=st.none() | st.sampled_from(list(custommsg.Reason)),
+)
+def test_any_result_that_failed_makes_a_typed_error(
+    reason: int, code: int, details: custommsg.Reason | None
+) -> None:
+    """Whatever number and code it has; details count more than the number."""
+    status = status_pb2.Status(code=code, message="No.")
+    if details is not None:
+        detailed = status_pb2.Status.FromString(status_details(grpc.StatusCode.INTERNAL, details.name))
+        status.details.extend(detailed.details)
+    error = from_result(pb.SendResult(error=status, reason=reason))  # type: ignore[arg-type]
+    if details is not None:
+        assert error.reason is details
+    elif reason in pb.Reason.values() and reason:
+        assert pb.Reason.Name(reason) == f"REASON_{error.reason}"  # type: ignore[arg-type]

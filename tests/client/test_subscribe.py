@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,31 +14,42 @@ import pytest
 import custommsg
 from custommsg import Reason
 from custommsg.v1 import custommsg_pb2 as pb
-from support.client_gateway import PEER, ScriptedGateway, hang, refuse, refuse_because
-from support.feed import BIRTH, INBOX_ID, Feed, connected, disconnected, interruption, message
+from support.client_gateway import NODE, PEER, ScriptedGateway, hang, refuse, refuse_because, reply
+from support.feed import BIRTH, Feed, connected, disconnected, interruption, message, position
 
 Code = grpc.StatusCode
 OTHER_PEER = b"\x03" + PEER[1:]
 
 
-def at(sequence: int) -> datetime:
-    return datetime.fromtimestamp(BIRTH + sequence, UTC)
+def place(number: int) -> tuple[str, datetime, bytes]:
+    """Return what every event begins with: its position, its time and our node."""
+    return position(number), datetime.fromtimestamp(BIRTH + number, UTC), NODE
 
 
 def test_a_message_is_a_plain_value() -> None:
-    """It knows its other spellings."""
-    plain = custommsg.Message(1, at(1), PEER, 0x9419, b"hi")
-    assert (plain.msg, plain.node_id_hex) == (b"\x94\x19hi", PEER.hex())
+    """It has the whole message and the peer's id as hex, too."""
+    plain = custommsg.Message(*place(1), PEER, 0x9419, b"hi")
+    assert (plain.msg, plain.peer_id_hex) == (b"\x94\x19hi", PEER.hex())
     assert not hasattr(plain, "__dict__")
+
+
+def test_an_interruption_says_what_it_means() -> None:
+    """For a log, or for people: which messages may be missing, and how many."""
+    everybody = str(custommsg.Interruption(*place(1), b"", 0))
+    assert position(1) in everybody
+    assert "how many is not known" in everybody
+    one = str(custommsg.Interruption(*place(1), PEER, 3))
+    assert PEER.hex() in one
+    assert "3 are known to be lost" in one
 
 
 async def test_messages_come_as_plain_values(client: Any, gateway: ScriptedGateway) -> None:
     """No protobuf leaves the client, and times know their zone."""
-    gateway.stream = Feed([message(1, payload=b"a"), message(2, type=40001, node_id=OTHER_PEER)])
+    gateway.stream = Feed([message(1, payload=b"a"), message(2, type=40001, peer_id=OTHER_PEER)])
     got = await client.subscribe().take(2)
     assert got == [
-        custommsg.Message(1, at(1), PEER, 37913, b"a"),
-        custommsg.Message(2, at(2), OTHER_PEER, 40001, b""),
+        custommsg.Message(*place(1), PEER, 37913, b"a"),
+        custommsg.Message(*place(2), OTHER_PEER, 40001, b""),
     ]
 
 
@@ -50,30 +62,35 @@ WANTED: list[tuple[dict[str, bool], list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "sequences"), WANTED)
+EVERYTHING: list[custommsg.Event] = [
+    custommsg.PeerConnected(*place(1), PEER),
+    custommsg.Interruption(*place(2), b"", 3),
+    custommsg.Message(*place(3), PEER, 37913, b""),
+    custommsg.PeerDisconnected(*place(4), PEER),
+    custommsg.Message(*place(5), PEER, 37913, b""),
+]
+
+
+@pytest.mark.parametrize(("options", "numbers"), WANTED)
 async def test_other_events_come_when_asked_for(
-    client: Any, gateway: ScriptedGateway, options: dict[str, bool], sequences: list[int]
+    client: Any, gateway: ScriptedGateway, options: dict[str, bool], numbers: list[int]
 ) -> None:
-    """The simple loop gets messages and nothing else."""
+    """A simple loop gets messages and nothing else; a listing has the same options."""
     gateway.stream = Feed(EVENTS)
-    got = await client.subscribe(**options).take(len(sequences))
-    assert [event.sequence for event in got] == sequences
-    everything = {
-        1: custommsg.PeerConnected(1, at(1), PEER),
-        2: custommsg.Interruption(2, at(2), 3),
-        4: custommsg.PeerDisconnected(4, at(4), PEER),
-    }
-    assert all(everything.get(event.sequence, event) == event for event in got)
+    expected = [EVERYTHING[number - 1] for number in numbers]
+    assert await client.subscribe(**options).take(len(numbers)) == expected
+    gateway.script.append(reply(pb.ListEventsResponse(events=EVENTS)))
+    assert await client.list_events(**options) == expected
 
 
 async def test_an_interruption_that_nobody_asked_for_is_a_warning(
     client: Any, gateway: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is skipped in silence, not even by a loop that handles messages alone."""
+    """Nothing is skipped silently, not even in a loop that handles only messages."""
     gateway.stream = Feed([interruption(1, lost=3), interruption(2), message(3)])
     await client.subscribe().next()
     known, unknown = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "before event 1 may be missing" in known.getMessage()
+    assert f"before event {position(1)} may be missing" in known.getMessage()
     assert "3 are known to be lost" in known.getMessage()
     assert "how many is not known" in unknown.getMessage()
 
@@ -81,32 +98,35 @@ async def test_an_interruption_that_nobody_asked_for_is_a_warning(
 async def test_an_event_of_a_newer_gateway_is_left_out_with_a_warning(
     client: Any, gateway: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What this version has no word for cannot be yielded, but is not hidden."""
+    """An event of an unknown kind cannot be yielded, but it is not hidden."""
+    gateway.stream = Feed([pb.Event(position=position(1)), message(2)])
+    assert (await client.subscribe().next()).position == position(2)
+    assert f"Left out event {position(1)}" in caplog.text
 
-    async def stream(request: Any, context: Any) -> Any:
-        await context.send_initial_metadata((("custommsg-inbox-id", "i"), ("custommsg-position", "0")))
-        yield pb.SubscribeCustomMsgsResponse(events=[pb.Event(sequence=1), message(2)], position=2)
-        await hang(request, context)
 
-    gateway.stream = stream
-    assert (await client.subscribe().next()).sequence == 2
-    assert "Left out event 1" in caplog.text
+def asked(**fields: Any) -> pb.SubscribeCustomMsgsRequest:
+    """Make the request with this filter."""
+    return pb.SubscribeCustomMsgsRequest(filter=pb.EventFilter(**fields))
 
 
 ASKED: list[tuple[dict[str, Any], pb.SubscribeCustomMsgsRequest]] = [
     ({}, pb.SubscribeCustomMsgsRequest()),
-    ({"types": [37913, 40001]}, pb.SubscribeCustomMsgsRequest(types=[37913, 40001])),
+    ({"types": [37913, 40001]}, asked(types=[37913, 40001])),
     (
         {"types": [range(40000, 40010), 7]},
-        pb.SubscribeCustomMsgsRequest(types=[7], type_ranges=[pb.TypeRange(first=40000, last=40009)]),
+        asked(types=[7], type_ranges=[pb.TypeRange(first=40000, last=40009)]),
     ),
-    ({"peers": [PEER, OTHER_PEER.hex()]}, pb.SubscribeCustomMsgsRequest(node_ids=[PEER, OTHER_PEER])),
-    ({"after": 0}, pb.SubscribeCustomMsgsRequest(after=0)),
-    ({"after": 7, "inbox_id": "i"}, pb.SubscribeCustomMsgsRequest(after=7, inbox_id="i")),
+    ({"peers": [PEER, OTHER_PEER.hex()]}, asked(peer_ids=[PEER, OTHER_PEER])),
+    ({"after": position(7)}, pb.SubscribeCustomMsgsRequest(after=position(7))),
     ({"from_beginning": True}, pb.SubscribeCustomMsgsRequest(from_beginning=True)),
     ({"consumer": "a"}, pb.SubscribeCustomMsgsRequest(consumer="a")),
-    ({"peer_events": True}, pb.SubscribeCustomMsgsRequest(include_peer_events=True)),
+    (
+        {"consumer": "a", "after": position(7)},
+        pb.SubscribeCustomMsgsRequest(consumer="a", after=position(7)),
+    ),
+    ({"peer_events": True}, asked(include_peer_events=True)),
     ({"interruptions": True}, pb.SubscribeCustomMsgsRequest()),
+    ({"node_id": NODE.hex()}, pb.SubscribeCustomMsgsRequest(node_id=NODE)),
 ]
 
 
@@ -129,33 +149,45 @@ REFUSED: list[tuple[dict[str, Any], Reason]] = [
     ({"types": [range(65_000, 65_537)]}, Reason.INVALID_FILTER),
     ({"peers": []}, Reason.INVALID_FILTER),
     ({"peers": [PEER[:32]]}, Reason.INVALID_NODE_ID),
+    ({"node_id": PEER[:32]}, Reason.INVALID_NODE_ID),
+    ({"after": ""}, Reason.INVALID_POSITION),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "reason"), REFUSED)
-async def test_a_filter_that_is_none_is_refused_unasked(
+async def test_an_invalid_request_is_refused_without_asking_the_gateway(
     client: Any, gateway: ScriptedGateway, arguments: dict[str, Any], reason: Reason
 ) -> None:
-    """Above all an empty one: computed and empty it meant "none", and to the gateway it would mean "all"."""
+    """Above all an empty list or text: to the gateway it would mean "all"."""
+    for method in (client.subscribe, client.client.list_events):
+        with pytest.raises(custommsg.InvalidRequest) as caught:
+            method(**arguments)
+        assert caught.value.reason is reason
+
+
+async def test_an_empty_consumer_name_is_refused(client: Any) -> None:
+    """To the gateway it would mean that the subscription has no name."""
     with pytest.raises(custommsg.InvalidRequest) as caught:
-        client.subscribe(**arguments)
-    assert caught.value.reason is reason
+        client.subscribe(consumer="")
+    assert caught.value.reason is Reason.INVALID_CONSUMER
+    for method, arguments in (("ack", ("", position(1))), ("delete_consumer", ("",))):
+        with pytest.raises(custommsg.InvalidRequest, match="INVALID_CONSUMER"):
+            await client(method, *arguments)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"after": 1, "from_beginning": True}, TypeError),
+        ({"after": position(1), "from_beginning": True}, TypeError),
+        ({"after": 1}, TypeError),
         ({"peers": PEER.hex()}, TypeError),
         ({"peers": PEER}, TypeError),
         ({"types": 37913}, TypeError),
         ({"types": ["37913"]}, TypeError),
-        ({"after": -1}, ValueError),
-        ({"after": 2**64}, ValueError),
         ({"timeout": 0}, ValueError),
     ],
 )
-async def test_a_mistake_in_the_program_is_told_at_once(
+async def test_a_mistake_in_the_program_is_raised_at_once(
     client: Any, arguments: dict[str, Any], error: type[Exception]
 ) -> None:
     """Not when the loop begins."""
@@ -167,11 +199,11 @@ async def test_it_is_registered_before_it_is_iterated(client: Any, gateway: Scri
     """A protocol subscribes, then asks, then reads the answer."""
     gateway.stream = feed = Feed([message(8)], starts_at=7)
     listening = client.subscribe()
-    assert (listening.subscription.position, listening.subscription.inbox_id) == (None, "")
+    assert listening.subscription.position is None
     await listening("start")
     assert feed.registered.is_set()
-    assert (listening.subscription.position, listening.subscription.inbox_id) == (7, INBOX_ID)
-    assert (await listening.next()).sequence == 8
+    assert listening.subscription.position == position(7)
+    assert (await listening.next()).position == position(8)
 
 
 async def test_entering_registers_and_leaving_ends_it(gateway: ScriptedGateway) -> None:
@@ -179,16 +211,16 @@ async def test_entering_registers_and_leaving_ends_it(gateway: ScriptedGateway) 
     gateway.stream = feed = Feed([message(1)])
     async with custommsg.aio.connect(gateway.address) as client, client.subscribe() as subscription:
         assert feed.registered.is_set()
-        assert (await anext(subscription)).sequence == 1
+        assert (await anext(subscription)).position == position(1)
         await subscription.close()
         await feed.gone.wait()
 
-    def block() -> list[int]:
+    def block() -> list[str]:
         with custommsg.sync.connect(gateway.address) as client, client.subscribe() as subscription:
-            return [next(subscription).sequence]
+            return [next(subscription).position]
 
     gateway.stream = feed = Feed([message(1)])
-    assert await asyncio.to_thread(block) == [1]
+    assert await asyncio.to_thread(block) == [position(1)]
     await feed.gone.wait()
 
 
@@ -200,7 +232,7 @@ async def test_the_position_moves_with_what_passes_no_filter(client: Any, gatewa
     for _ in range(2):
         await listening.next()
         positions.append(listening.subscription.position)
-    assert positions == [1, 4]
+    assert positions == [position(1), position(4)]
 
 
 FINAL = [
@@ -210,6 +242,10 @@ FINAL = [
     ("NO_CREDENTIAL", Code.UNAUTHENTICATED, custommsg.NotPermitted),
     ("NOT_PERMITTED", Code.PERMISSION_DENIED, custommsg.NotPermitted),
     ("POSITION_EXPIRED", Code.OUT_OF_RANGE, custommsg.PositionExpired),
+    ("POSITION_OF_OTHER_INBOX", Code.FAILED_PRECONDITION, custommsg.PositionOfOtherInbox),
+    ("POSITION_NOT_REACHED", Code.OUT_OF_RANGE, custommsg.PositionNotReached),
+    ("INVALID_POSITION", Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    ("NODE_UNKNOWN", Code.NOT_FOUND, custommsg.NodeUnknown),
 ]
 
 
@@ -236,22 +272,19 @@ async def test_what_cannot_be_helped_is_raised(
     assert len(feed.requests) == len(plans)
 
 
-async def test_an_expired_position_says_what_is_kept(client: Any, gateway: ScriptedGateway) -> None:
-    """Enough to decide how to go on."""
-    expired = refuse_because(
-        Code.OUT_OF_RANGE, "POSITION_EXPIRED", metadata={"earliest": "50", "latest": "99"}
-    )
+async def test_a_position_error_says_where_and_how_to_go_on(client: Any, gateway: ScriptedGateway) -> None:
+    """The position that was asked for, or that the subscription had; and the position that would work."""
+    expired = refuse_because(Code.OUT_OF_RANGE, "POSITION_EXPIRED", metadata={"earliest": position(50)})
     gateway.stream = Feed([], [expired])
     with pytest.raises(custommsg.PositionExpired) as caught:
-        await client.subscribe(after=7).next()
-    error = caught.value
-    assert (error.position, error.earliest, error.latest) == (7, 50, 99)
-    gateway.stream = Feed([message(1)], [1, refuse_because(Code.OUT_OF_RANGE, "POSITION_EXPIRED")])
+        await client.subscribe(after=position(7)).next()
+    assert (caught.value.position, caught.value.earliest) == (position(7), position(50))
+    gateway.stream = Feed([message(1)], [1, refuse_because(Code.OUT_OF_RANGE, "POSITION_NOT_REACHED")])
     listening = client.subscribe()
     await listening.next()
-    with pytest.raises(custommsg.PositionExpired) as caught:
+    with pytest.raises(custommsg.PositionNotReached) as not_reached:
         await listening.next()
-    assert (caught.value.position, caught.value.earliest, caught.value.latest) == (1, None, None)
+    assert (not_reached.value.position, not_reached.value.latest) == (position(1), None)
 
 
 async def test_the_first_connection_fails_as_any_call_does(connect: Any, gateway: ScriptedGateway) -> None:
@@ -277,21 +310,28 @@ async def test_the_first_connection_waits_where_the_gateway_asks_to(
     """RetryInfo means the same here as for every call."""
     later = refuse_because(Code.UNAVAILABLE, "INBOX_UNAVAILABLE", retry_after=0.001)
     gateway.stream = feed = Feed([message(1)], [later], [later])
-    assert (await client.subscribe().next()).sequence == 1
+    assert (await client.subscribe().next()).position == position(1)
     assert len(feed.requests) == 3
 
 
-async def test_a_gateway_that_does_not_say_where_it_starts_is_refused(
-    client: Any, gateway: ScriptedGateway
+@pytest.mark.parametrize(
+    "first",
+    [
+        pb.SubscribeCustomMsgsResponse(),
+        pb.SubscribeCustomMsgsResponse(events=[message(5)], position=position(5)),
+    ],
+)
+async def test_a_first_response_that_does_not_say_where_it_starts_is_refused(
+    client: Any, gateway: ScriptedGateway, first: pb.SubscribeCustomMsgsResponse
 ) -> None:
-    """Without a position a cut before the first message would lose some, and nobody would know."""
+    """Without that position, a connection that breaks before the first message would lose some silently."""
 
     async def stream(request: Any, context: Any) -> Any:
-        yield pb.SubscribeCustomMsgsResponse(position=5)
+        yield first
         await hang(request, context)
 
     gateway.stream = stream
-    with pytest.raises(custommsg.CustomMsgError, match="custommsg-position") as caught:
+    with pytest.raises(custommsg.CustomMsgError, match="first response") as caught:
         await client.subscribe()("start")
     assert caught.value.code is Code.INTERNAL
 
@@ -318,12 +358,12 @@ async def test_a_wait_that_is_cancelled_loses_nothing(gateway: ScriptedGateway) 
     gateway.stream = feed = Feed([message(1), message(2)], [1])
     async with custommsg.aio.connect(gateway.address) as client:
         subscription = client.subscribe()
-        assert (await anext(subscription)).sequence == 1
+        assert (await anext(subscription)).position == position(1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(subscription)
-        assert (await anext(subscription)).sequence == 2
-    assert [request.after for request in feed.requests] == [0, 1]
+        assert (await anext(subscription)).position == position(2)
+    assert [request.after for request in feed.requests] == ["", position(1)]
 
 
 async def test_a_task_that_is_cancelled_while_it_waits_stays_cancelled(gateway: ScriptedGateway) -> None:
@@ -339,8 +379,8 @@ async def test_a_task_that_is_cancelled_while_it_waits_stays_cancelled(gateway: 
         await feed.gone.wait()
 
 
-async def test_a_subscription_that_is_dropped_is_gone(gateway: ScriptedGateway) -> None:
-    """Who leaves the loop without closing does not keep a stream open for ever."""
+async def test_a_subscription_that_is_dropped_ends(gateway: ScriptedGateway) -> None:
+    """A loop that is left without closing does not keep a stream open for ever."""
     gateway.stream = feed = Feed([message(1)])
     async with custommsg.aio.connect(gateway.address) as client:
         async for _ in client.subscribe():
@@ -355,3 +395,48 @@ async def test_a_subscription_that_is_dropped_is_gone(gateway: ScriptedGateway) 
     with custommsg.sync.connect(gateway.address) as blocking:
         await asyncio.to_thread(drop, blocking)
         await feed.gone.wait()
+
+
+async def test_a_listing_is_read_page_by_page(client: Any, gateway: ScriptedGateway) -> None:
+    """Each page is asked for with the same filter and the token of the last page, and not before it is needed."""
+    gateway.script.append(reply(pb.ListEventsResponse(events=[message(1), message(2)], next_page_token="a")))
+    gateway.script.append(reply(pb.ListEventsResponse(next_page_token="b")))
+    gateway.script.append(reply(pb.ListEventsResponse(events=[message(3)])))
+    listed = await client.list_events(
+        types=[37913], peers=[PEER], after=position(0), page_size=2, node_id=NODE, peer_events=True
+    )
+    assert [event.position for event in listed] == [position(1), position(2), position(3)]
+    wanted = pb.EventFilter(types=[37913], peer_ids=[PEER], include_peer_events=True)
+    assert gateway.requests == [
+        pb.ListEventsRequest(filter=wanted, after=position(0), page_size=2, page_token=token, node_id=NODE)
+        for token in ("", "a", "b")
+    ]
+
+
+async def test_a_listing_that_is_left_asks_for_no_more(gateway: ScriptedGateway) -> None:
+    """The first event of a page is there before the next page is asked for."""
+    page = reply(pb.ListEventsResponse(events=[message(1), message(2)], next_page_token="a"))
+    gateway.script.extend([page, page])
+    async with custommsg.aio.connect(gateway.address) as client:
+        async with aclosing(client.list_events()) as listed:
+            assert (await anext(listed)).position == position(1)
+        with custommsg.sync.connect(gateway.address) as blocking:
+            assert (await asyncio.to_thread(next, blocking.list_events())).position == position(1)
+    assert gateway.requests == [pb.ListEventsRequest()] * 2
+
+
+async def test_a_listing_fails_as_any_call_does(client: Any, gateway: ScriptedGateway) -> None:
+    """Typed, after the pages before it, and retried where the gateway asks for it."""
+    later = refuse_because(Code.UNAVAILABLE, "INBOX_UNAVAILABLE", retry_after=0.001)
+    other = refuse_because(Code.FAILED_PRECONDITION, "POSITION_OF_OTHER_INBOX")
+    gateway.script.extend([later, reply(pb.ListEventsResponse()), other])
+    assert await client.list_events() == []
+    with pytest.raises(custommsg.PositionOfOtherInbox):
+        await client.list_events(after=position(1))
+
+
+@pytest.mark.parametrize("page_size", [0, -1, 2**31])
+async def test_an_invalid_page_size_is_refused(client: Any, page_size: int) -> None:
+    """Zero would mean that the gateway decides: for that, leave it out."""
+    with pytest.raises(custommsg.InvalidRequest, match="INVALID_PAGE"):
+        client.client.list_events(page_size=page_size)

@@ -216,7 +216,7 @@ async def test_stored_events_are_listed_page_by_page(receiving_stage: Stage) -> 
     live = Subscriber(stage)
     await live.registered()
     for number in range(10):
-        await send_to_node(stage, number, 40001 + number % 2)
+        await send_to_node(stage, number, 40001 + number % 2 * 2)
     events = [await live.event() for _ in range(10)]
     request = pb.ListEventsRequest(filter=pb.EventFilter(types=[40001]), page_size=2)
     listed: list[bytes] = []

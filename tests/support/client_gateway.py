@@ -1,4 +1,4 @@
-"""A gateway that answers by a script: what the tests of the client talk to, over a real connection."""
+"""A gateway that answers by a script. The tests of the client talk to it over a real connection."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceServicer, add_CustomMsgServiceServicer_to_server
 
 Answer = Callable[[Any, Any], Awaitable[Any]]
-"""What one call meets: (request, context) -> response, as in a servicer."""
+"""How one call is answered: (request, context) -> response, as in a servicer."""
 
 Stream = Callable[[Any, Any], AsyncIterator[Any]]
-"""What one subscription meets, as in a servicer."""
+"""How one subscription is answered, as in a servicer."""
 
 SendStream = Callable[[Any], Awaitable[None]]
-"""What one SendCustomMsgStream meets: it reads from the context and writes to it."""
+"""How one SendCustomMsgStream is answered: it reads from the context and writes to it."""
 
 PEER = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
+NODE = bytes.fromhex("02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5")
+"""Our node, behind the gateway."""
 QUEUED = "Message sent to connectd for delivery"
 
 
 class ScriptedGateway(CustomMsgServiceServicer):
-    """Answers each call with the next line of its script, and keeps what it was asked."""
+    """Answers each call with the next line of its script, and keeps the requests."""
 
     def __init__(self) -> None:
         self.script: deque[Answer] = deque()
+        self.answers: dict[type, Answer] = {}
+        """What to answer, by the request's type, when the script has ended."""
         self.stream: Stream | None = None
         self.send_stream: SendStream | None = None
         self.ack: Answer | None = None
@@ -60,6 +64,9 @@ class ScriptedGateway(CustomMsgServiceServicer):
         assert self.send_stream is not None, "this gateway takes no streams"
         await self.send_stream(context)
 
+    async def ListEvents(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context)
+
     async def AckCustomMsgs(self, request: Any, context: Any) -> Any:
         if self.ack is not None:
             return await self.ack(request, context)
@@ -78,7 +85,8 @@ class ScriptedGateway(CustomMsgServiceServicer):
         self.requests.append(request)
         self.time_left.append(context.time_remaining())
         self.asked.set()
-        return await self.script.popleft()(request, context)
+        answer = self.script.popleft() if self.script else self.answers[type(request)]
+        return await answer(request, context)
 
 
 @asynccontextmanager
@@ -113,7 +121,7 @@ def reply(response: Any) -> Answer:
 
 async def queue(request: Any, context: Any) -> pb.SendCustomMsgResponse:
     """Answer as the gateway does when the node has taken the message."""
-    return pb.SendCustomMsgResponse(status=QUEUED, type=int.from_bytes(request.msg[:2], "big"))
+    return pb.SendCustomMsgResponse(status=QUEUED, type=int.from_bytes(request.message.msg[:2], "big"))
 
 
 async def hang(request: Any, context: Any) -> Any:
@@ -146,7 +154,7 @@ def status_details(
     retry_after: float | None = None,
     violations: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """Make the bytes of a google.rpc.Status, as design and proto describe it."""
+    """Make the bytes of a google.rpc.Status, as the contract describes it."""
     status = status_pb2.Status(code=code.value[0], message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata))
     if retry_after is not None:

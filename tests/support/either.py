@@ -1,4 +1,4 @@
-"""Both clients behind one face, awaited: what holds for one is tested for both."""
+"""Both clients behind one asynchronous interface, so that one test runs for both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import custommsg
 
 
 class Either:
-    """One of the two clients, awaited: what holds for one is tested for both."""
+    """One of the two clients, with methods that are awaited."""
 
     def __init__(self, kind: str, address: str, **settings: Any) -> None:
         self.kind = kind
@@ -22,8 +22,15 @@ class Either:
             return await call(*arguments, **keywords)
         return await asyncio.to_thread(call, *arguments, **keywords)
 
+    async def list_events(self, **arguments: Any) -> list[Any]:
+        """Return all that `list_events` yields."""
+        events = self.client.list_events(**arguments)
+        if self.kind == "aio":
+            return [event async for event in events]
+        return await asyncio.to_thread(list, events)
+
     def subscribe(self, **arguments: Any) -> Listening:
-        """Make a subscription, awaited likewise."""
+        """Make a subscription, with methods that are awaited, too."""
         return Listening(self, self.client.subscribe(**arguments))
 
 

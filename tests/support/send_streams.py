@@ -1,4 +1,4 @@
-"""What a gateway does with a send stream in a test: each message says its own fate, each stream its end."""
+"""A send stream in a test: each message says what becomes of it, each stream how it ends."""
 
 from __future__ import annotations
 
@@ -105,11 +105,12 @@ class Streams:
     def _result(self, message: Any) -> pb.SendResult:
         fate = Fate(int.from_bytes(message.msg[:2], "big"))
         if fate is Fate.SENT or message.msg in self._refused or fate is Fate.SENT_BUT_UNKNOWN:
-            self.sent.append((message.node_id, message.msg))
+            self.sent.append((message.peer_id, message.msg))
             if fate is not Fate.SENT_BUT_UNKNOWN:
                 return pb.SendResult(number=message.number, status=QUEUED)
         elif fate is Fate.REFUSED_AT_FIRST:
             self._refused.add(message.msg)
         code, reason, retry_after = REFUSALS[fate]
         error = status_pb2.Status.FromString(status_details(code, reason, retry_after=retry_after))
-        return pb.SendResult(number=message.number, error=error)
+        number = pb.Reason.Value(f"REASON_{reason}")
+        return pb.SendResult(number=message.number, error=error, reason=number)

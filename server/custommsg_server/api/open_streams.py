@@ -6,14 +6,11 @@ import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_STREAMS: Final = 256
@@ -39,18 +36,26 @@ class OpenStreams:
         is_generator = inspect.isasyncgenfunction(inner)
 
         async def stream(request: Any, context: Context) -> None:
-            async with self._counted(context):
-                if is_generator:
-                    async for response in inner(request, context):
-                        await context.write(response)
-                else:
-                    await inner(request, context)
+            connection = context.peer()
+            await self._begin(context, connection)
+            try:
+                async with asyncio.timeout(MAX_TIME):
+                    if is_generator:
+                        async for response in inner(request, context):
+                            await context.write(response)
+                    else:
+                        await inner(request, context)
+            except TimeoutError:
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE,
+                    f"A stream without a credential may last {MAX_TIME:g} s. Ask again.",
+                )
+            finally:
+                self._end(connection)
 
         return stream
 
-    @asynccontextmanager
-    async def _counted(self, context: Context) -> AsyncIterator[None]:
-        connection = context.peer()
+    async def _begin(self, context: Context, connection: str) -> None:
         if self.count >= MAX_STREAMS or self._of_connection[connection] >= MAX_STREAMS_OF_ONE:
             self.refused += 1
             await context.abort(
@@ -59,16 +64,9 @@ class OpenStreams:
             )
         self.count += 1
         self._of_connection[connection] += 1
-        try:
-            async with asyncio.timeout(MAX_TIME):
-                yield
-        except TimeoutError:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE,
-                f"A stream without a credential may last {MAX_TIME:g} s. Ask again.",
-            )
-        finally:
-            self.count -= 1
-            self._of_connection[connection] -= 1
-            if not self._of_connection[connection]:
-                del self._of_connection[connection]
+
+    def _end(self, connection: str) -> None:
+        self.count -= 1
+        self._of_connection[connection] -= 1
+        if not self._of_connection[connection]:
+            del self._of_connection[connection]

@@ -1,52 +1,72 @@
-"""The core's other half: what happens to a message on its way from a peer to those who subscribed."""
+"""What happens to a message on its way from the inbox to those who subscribe: each gets what it may see."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
+from custommsg_server.core.uses import LIST, SUBSCRIBE, event_use, subscribe_use
+from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.port import Consumer, Range, StoreError
-from custommsg_server.inbox.position import PositionExpired, PositionUnknown, Start
-from custommsg_server.inbox.sqlite.feed import Batch, Subscription
-from custommsg_server.inbox.sqlite.inbox import Inbox
+from custommsg_server.inbox.port import (
+    Batch,
+    Bounds,
+    Consumer,
+    Event,
+    Inbox,
+    InboxError,
+    Position,
+    PositionError,
+    PositionExpired,
+    PositionNotReached,
+    PositionOfOtherInbox,
+    Start,
+    Subscription,
+)
+
+CHECK_TIME: Final = 10.0
+"""Seconds that the node may take to judge what a caller may do."""
+MAX_CANDIDATES: Final = 64
+"""Pairs of peer and type that are judged one by one when a subscription begins; a wider one begins unjudged, and
+each event is judged anyway."""
+NOT_PRESENT: Final = "not present"
+"""lightningd's words when a rune restricts a parameter that the use does not have."""
+_MAX_USES: Final = 1000
+"""Uses that a subscription keeps ready, one for each peer and type."""
+
+_Key = tuple[bytes, int]
+"""What decides whether an event may be seen: its peer, and its type or -1."""
+_NOBODY: Final[_Key] = (b"", -1)
+"""The key of an interruption that concerns all peers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubscribeRequest:
     """What a subscriber asks for."""
 
     filter: Filter
-    start: Start | int
+    start: Start | Position | None = None
+    """Where to start; None: after what the consumer has acknowledged, or live for a new one or without a name."""
     consumer: str | None = None
-    """The name under which its position is kept; then `start` matters only the first time."""
-    inbox_id: str = ""
-    """The inbox that the position is of; empty if the subscriber does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerState:
-    """A named consumer, and how far behind it is."""
-
-    consumer: Consumer
-    lag: int
-    """How many events have been stored since its position."""
-    expired: bool
-    """Whether some of them are no longer kept."""
+    """The name under which its position is kept. It resumes there, unless `start` is a position."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """The inbox as it is now."""
 
-    inbox_id: str
-    held: Range | None
+    bounds: Bounds | None
     """What it holds; None if it cannot be read."""
     attached: bool
     """Whether lightningd hands messages over."""
     error: str | None
+    """What is wrong with it, in words for a person; None if nothing is."""
 
 
 class Mailbox:
@@ -61,118 +81,275 @@ class Mailbox:
         self._inbox = inbox
         self._attached = attached
 
-    @property
-    def inbox_id(self) -> str:
-        """The random name of the inbox."""
-        return self._inbox.inbox_id
-
-    async def subscribe(self, wish: Wish) -> Subscription:
-        """Register a subscriber: whatever is stored from now on will be given to it.
+    async def subscribe(self, caller: Caller, request: SubscribeRequest) -> MailboxSubscription:
+        """Register a subscriber: whatever passes its filter and is stored from now on will be given to it.
 
         Raises:
-            RelayError: POSITION_EXPIRED or INBOX_UNAVAILABLE.
+            RelayError: NOT_PERMITTED, a reason about the position, or INBOX_UNAVAILABLE.
         """
-        with _reasons():
-            if wish.inbox_id and self.inbox_id and wish.inbox_id != self.inbox_id:
-                raise _other_inbox(self._inbox.latest)
-            start, known = wish.start, {}
-            if wish.consumer is not None:
-                known = {consumer.name: consumer for consumer in await self._inbox.consumers()}
-                if wish.consumer in known:
-                    start = known[wish.consumer].position
-            subscription = self._inbox.subscribe(wish.filter, start)
-            if wish.consumer is not None and wish.consumer not in known:
-                # Made now, so that what arrives before the first acknowledgement is not missed after a reconnect.
-                await self._inbox.advance(wish.consumer, subscription.position)
-            return subscription
+        await _may_begin(caller, request.filter, SUBSCRIBE, request.consumer)
+        start = request.start or Start.LIVE
+        with _reasons("after" if isinstance(start, str) else ""):
+            if request.consumer is not None:
+                kept = await self._inbox.consumers.open(request.consumer, start)
+                start = kept if isinstance(start, Start) else start
+            subscription = await self._inbox.subscribe(request.filter, start)
+        return MailboxSubscription(caller, subscription, request.consumer)
 
-    async def batches(self, subscription: Subscription) -> AsyncIterator[Batch]:
-        """Give out what a subscription has, until the inbox closes.
+    async def list_events(self, caller: Caller, wanted: Filter, after: Position | None, limit: int) -> Batch:
+        """Return a page of the stored events that the caller may see.
+
+        Args:
+            caller: who asks.
+            wanted: which events.
+            after: the position to start after; None: the beginning.
+            limit: how many at most. There may be fewer before the last page, even none.
 
         Raises:
-            RelayError: POSITION_EXPIRED or INBOX_UNAVAILABLE.
+            RelayError: NOT_PERMITTED, a reason about the position, or INBOX_UNAVAILABLE.
         """
-        with _reasons():
-            async for batch in subscription:
-                yield batch
+        await _may_begin(caller, wanted, LIST, None)
+        with _reasons("after"):
+            batch = await self._inbox.read(wanted, after, limit)
+        return await _Judge(caller, LIST, None).allowed(batch)
 
-    async def acknowledge(self, consumer: str, sequence: int) -> int:
+    async def acknowledge(self, caller: Caller, consumer: str, position: Position) -> Position:
         """Store how far a consumer has come; return where it is now.
 
         Raises:
-            RelayError: CONSUMER_UNKNOWN, POSITION_EXPIRED or INBOX_UNAVAILABLE.
+            RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN, a reason about the position, or INBOX_UNAVAILABLE.
         """
-        with _reasons():
-            if all(consumer != known.name for known in await self._inbox.consumers()):
-                raise _unknown_consumer()
-            return await self._inbox.advance(consumer, sequence)
+        await caller.require(Use("ackcustommsg", {"consumer": consumer}), _soon())
+        with _reasons("position"):
+            now = await self._inbox.consumers.ack(consumer, position)
+        if now is None:
+            raise _unknown_consumer()
+        return now
 
-    async def forget(self, consumer: str) -> None:
-        """Forget a consumer.
+    async def delete_consumer(self, caller: Caller, consumer: str) -> None:
+        """Delete a consumer.
 
         Raises:
-            RelayError: CONSUMER_UNKNOWN or INBOX_UNAVAILABLE.
+            RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN or INBOX_UNAVAILABLE.
         """
+        await caller.require(Use("deleteconsumer", {"consumer": consumer}), _soon())
         with _reasons():
-            if not await self._inbox.forget(consumer):
+            if not await self._inbox.consumers.delete(consumer):
                 raise _unknown_consumer()
 
-    async def consumers(self) -> list[ConsumerState]:
+    async def consumers(self, caller: Caller) -> list[Consumer]:
         """List the named consumers, by name.
 
         Raises:
-            RelayError: INBOX_UNAVAILABLE.
+            RelayError: NOT_PERMITTED or INBOX_UNAVAILABLE.
         """
+        await caller.require(Use("listconsumers", {}), _soon())
         with _reasons():
-            held = await self._inbox.range()
-            return [
-                ConsumerState(one, held.latest - one.position, one.position < held.earliest - 1)
-                for one in sorted(await self._inbox.consumers(), key=lambda one: one.name)
-            ]
+            return await self._inbox.consumers.list()
 
-    async def state(self) -> State:
-        """Return what the inbox holds; it answers even while the inbox cannot be read."""
-        held, error = None, self._inbox.error
+    async def state(self, caller: Caller) -> State:
+        """Return what the inbox holds; it answers even while the inbox cannot be read.
+
+        Raises:
+            RelayError: NOT_PERMITTED.
+        """
+        await caller.require(Use("getinbox", {}), _soon())
+        bounds, error = None, self._inbox.error
         try:
-            held = await self._inbox.range()
-        except StoreError as failure:
+            bounds = await self._inbox.bounds()
+        except InboxError as failure:
             error = error or str(failure)
-        return State(self.inbox_id, held, self._attached(), error)
+        return State(bounds, self._attached(), error)
+
+
+class MailboxSubscription:
+    """An endless iterator of batches with what the caller may see; made by `Mailbox.subscribe`.
+
+    It is safe to cancel while it waits, and to go on with it. It ends when the inbox is closed.
+    """
+
+    def __init__(self, caller: Caller, subscription: Subscription, consumer: str | None) -> None:
+        self._subscription = subscription
+        self._judge = _Judge(caller, SUBSCRIBE, consumer)
+        self._position = subscription.position
+        self._unjudged: Batch | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where it starts, then the position of the last batch."""
+        return self._position
+
+    def __aiter__(self) -> MailboxSubscription:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """Wait for the next batch.
+
+        Raises:
+            RelayError: POSITION_EXPIRED, INBOX_UNAVAILABLE, or the caller's credential is not valid any more.
+        """
+        if self._unjudged is None:
+            try:
+                self._unjudged = await anext(self._subscription)
+            except (PositionError, InboxError) as error:
+                raise _reason(error) from None
+        batch = await self._judge.allowed(self._unjudged)
+        self._unjudged = None
+        self._position = batch.position
+        return batch
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        await self._subscription.aclose()
+
+
+class _Judge:
+    """Leaves out of batches what a caller may not see.
+
+    Args:
+        caller: who asks.
+        method: in whose name.
+        consumer: the consumer that subscribes, if it has a name.
+    """
+
+    def __init__(self, caller: Caller, method: str, consumer: str | None) -> None:
+        self._caller = caller
+        self._method = method
+        self._consumer = consumer
+        self._uses: dict[_Key, Use] = {}
+
+    async def allowed(self, batch: Batch) -> Batch:
+        """Return what the caller may see of a batch; its position stays.
+
+        An interruption is always seen, but the peer that it concerns only by those who may see this peer.
+        """
+        arrivals = {_key(event.arrival): event.arrival for event in batch.events}
+        arrivals.pop(_NOBODY, None)
+        if not arrivals:
+            return batch
+        uses = [self._use(key, arrival) for key, arrival in arrivals.items()]
+        verdicts = dict(zip(arrivals, await self._caller.permit.sees(uses, _soon()), strict=True))
+        if all(verdicts.values()):
+            return batch
+        return Batch(list(_seen(batch.events, verdicts)), batch.position, batch.is_last)
+
+    def _use(self, key: _Key, arrival: Arrival) -> Use:
+        use = self._uses.get(key)
+        if use is None:
+            if len(self._uses) >= _MAX_USES:
+                self._uses.clear()
+            use = self._uses[key] = event_use(arrival, self._consumer, self._method)
+        return use
+
+
+def _key(arrival: Arrival) -> _Key:
+    message = arrival.message
+    return arrival.peer_id, message[0] << 8 | message[1] if message else -1
+
+
+def _seen(events: Sequence[Event], verdicts: dict[_Key, bool]) -> Iterator[Event]:
+    for event in events:
+        arrival = event.arrival
+        if verdicts.get(_key(arrival), True):
+            yield event
+        elif arrival.kind is Kind.INTERRUPTION:
+            nobody = Arrival(Kind.INTERRUPTION, arrival.time_ns, b"", b"", arrival.lost, arrival.node_id)
+            yield Event(event.position, nobody)
+
+
+async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str | None) -> None:
+    """Return if there may be something that the caller may see.
+
+    Raises:
+        RelayError: there is nothing, or the node cannot answer now.
+    """
+    if caller.permit.is_rated:
+        raise RelayError(
+            Reason.NOT_PERMITTED,
+            "A rune with a rate cannot subscribe or list events: each look at another peer or type would count as a"
+            " use. Make one without `rate` and `per`.",
+        )
+    uses = [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)]
+    refusals = await caller.permit.judge(uses, _soon())
+    for refusal in refusals:
+        if refusal is None:
+            return
+        if refusal.reason is not Reason.NOT_PERMITTED:
+            raise refusal
+        if NOT_PRESENT in refusal.message:  # it depends on what arrives
+            return
+    if refusals[0] is not None:
+        raise refusals[0]
+
+
+def _candidates(wanted: Filter) -> list[tuple[bytes | None, int | None]]:
+    peer_ids: Sequence[bytes | None] = sorted(wanted.peer_ids or ())[: MAX_CANDIDATES + 1] or [None]
+    types: Sequence[int | None] = [None]
+    if wanted.types and len(wanted.types) <= MAX_CANDIDATES:
+        types = list(itertools.chain.from_iterable(wanted.types.ranges))
+    pairs = list(itertools.product(peer_ids, types))
+    return pairs if len(pairs) <= MAX_CANDIDATES else [(None, None)]
 
 
 @contextmanager
-def _reasons() -> Iterator[None]:
-    """Turn what the inbox raises into reasons."""
+def _reasons(field: str = "") -> Iterator[None]:
+    """Turn what the inbox raises into reasons.
+
+    Args:
+        field: the field of the request that has the position.
+    """
     try:
         yield
-    except PositionExpired as error:
-        raise RelayError(
-            Reason.POSITION_EXPIRED,
-            f"The events after this position are no longer all kept: the oldest is {error.earliest}."
-            f" Start after {error.earliest - 1} to go on with what is left, and know that events are missing.",
-            metadata={"earliest": str(error.earliest)},
-        ) from None
-    except PositionUnknown as error:
-        raise _other_inbox(error.latest) from None
-    except StoreError as error:
-        raise RelayError(
-            Reason.INBOX_UNAVAILABLE,
-            f"The inbox cannot be used now: {error}. Nothing that it took is lost; try again.",
-            retry_after=1.0,
-        ) from None
+    except (PositionError, InboxError) as error:
+        raise _reason(error, field) from None
 
 
-def _other_inbox(latest: int) -> RelayError:
-    return RelayError(
-        Reason.POSITION_EXPIRED,
-        "This position belongs to another inbox: the gateway has got a new one since."
-        " Start from the beginning, or live, and know that events may be missing.",
-        metadata={"latest": str(latest)},
-    )
+def _reason(error: PositionError | InboxError, field: str = "") -> RelayError:
+    match error:
+        case InboxError():
+            return RelayError(
+                Reason.INBOX_UNAVAILABLE,
+                f"The inbox cannot be used now: {error}. What it has stored is not lost; try again.",
+                retry_after=1.0,
+            )
+        case PositionExpired():
+            return RelayError(
+                Reason.POSITION_EXPIRED,
+                "Events after this position were deleted by the retention. Start after"
+                f" {error.earliest} to go on with what is left, and know that events are missing.",
+                field=field,
+                metadata={"earliest": error.earliest},
+            )
+        case PositionNotReached():
+            return RelayError(
+                Reason.POSITION_NOT_REACHED,
+                "This position is after the newest event of this inbox. Start live, or after"
+                f" {error.latest}, where the newest event is.",
+                field=field,
+                metadata={"latest": error.latest},
+            )
+        case PositionOfOtherInbox():
+            return RelayError(
+                Reason.POSITION_OF_OTHER_INBOX,
+                "This position belongs to another inbox: the gateway has a new one."
+                " Start from the beginning, or live, and know that events may be missing.",
+                field=field,
+            )
+        case _:
+            return RelayError(
+                Reason.INVALID_POSITION,
+                "This text is not a position. Use the position of an event or a response, unchanged.",
+                field=field,
+            )
 
 
 def _unknown_consumer() -> RelayError:
     return RelayError(
         Reason.CONSUMER_UNKNOWN,
         "There is no consumer of this name. Subscribe with it first; ListConsumers shows those that there are.",
+        field="consumer",
     )
+
+
+def _soon() -> float:
+    return asyncio.get_running_loop().time() + CHECK_TIME

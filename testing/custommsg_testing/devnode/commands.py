@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from custommsg_server.domain import wire
 from custommsg_testing.devnode import params as p
@@ -17,10 +17,7 @@ from custommsg_testing.devnode.bolt1 import FEATURES
 from custommsg_testing.devnode.outbox import OutboxFullError
 from custommsg_testing.devnode.params import INVALID_PARAMS, INVALID_REQUEST, Param, RpcError, optional
 from custommsg_testing.devnode.peer import Peer, PeerError, UnknownHostError
-from custommsg_testing.devnode.table import Call, Json, command
-
-if TYPE_CHECKING:
-    from custommsg_testing.devnode.node import DevNode
+from custommsg_testing.devnode.table import Call, Json, Node, command
 
 LIGHTNINGD: Final = -1
 CONNECT_NO_KNOWN_ADDRESS: Final = 400
@@ -155,7 +152,19 @@ async def stop(call: Call) -> Json:
     return {"result": "Shutdown complete"}
 
 
-def _peer_json(node: DevNode, peer_id: bytes) -> Json:
+COMMANDS: Final = (
+    getinfo,
+    listpeers,
+    connect,
+    disconnect,
+    sendcustommsg,
+    waitblockheight,
+    notifications,
+    stop,
+)
+
+
+def _peer_json(node: Node, peer_id: bytes) -> Json:
     peer = node.peers.get(peer_id)
     # A remembered peer stands for one with a channel: lightningd forgets the others as soon as they leave.
     channels = int(peer_id in node.remembered)
@@ -170,7 +179,7 @@ def _peer_json(node: DevNode, peer_id: bytes) -> Json:
     }
 
 
-def _connected(node: DevNode, node_id: bytes) -> Peer:
+def _connected(node: Node, node_id: bytes) -> Peer:
     peer = node.peers.get(node_id)
     if peer is not None:
         return peer
@@ -187,7 +196,7 @@ def _unhex_as_lightningd(digits: str) -> bytes:
         return b""
 
 
-def _refuse_what_kills(node: DevNode, message: bytes, digits: str) -> None:
+def _refuse_what_kills(node: Node, message: bytes, digits: str) -> None:
     # Before the peer is looked up: whether it is connected at this instant is luck, and not to be relied on.
     if wire.MIN_MESSAGE_SIZE <= len(message) <= wire.MAX_MESSAGE_SIZE:
         return

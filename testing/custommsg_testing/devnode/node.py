@@ -1,4 +1,4 @@
-"""The embedded node: its directory, its peers and its RPC put together."""
+"""The embedded node: its directory, its peers, its plugins and its RPC put together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from custommsg_server.domain import wire
-from custommsg_testing.devnode import commands, plugin_commands, rune_commands  # noqa: F401 (they fill the table)
+from custommsg_testing.devnode import commands, plugin_commands, rune_commands
 from custommsg_testing.devnode.address import Address
 from custommsg_testing.devnode.identity import Lock, load_key
 from custommsg_testing.devnode.networks import NETWORKS
 from custommsg_testing.devnode.peer import HANDSHAKE_TIMEOUT, Peer, PeerError, Terms
 from custommsg_testing.devnode.peers import Events, Peers
-from custommsg_testing.devnode.plugin_commands import forwarded
 from custommsg_testing.devnode.plugins import Host, Plugins
 from custommsg_testing.devnode.received import Received, ReceivedMessages
 from custommsg_testing.devnode.rpc import RpcServer
-from custommsg_testing.devnode.rune_commands import Runes
+from custommsg_testing.devnode.rune import Runes
 from custommsg_testing.devnode.table import Command
 
 logger = logging.getLogger(__name__)
@@ -29,6 +28,11 @@ VERSION: Final = "v26.06.6-devnode"
 """The lightningd release whose behaviour this node shows."""
 
 ALIAS: Final = "DEVNODE-no-channels-no-money"
+
+_COMMANDS: Final = {
+    command.name: command
+    for command in (*commands.COMMANDS, *plugin_commands.COMMANDS, *rune_commands.COMMANDS)
+}
 
 OnMessage = Callable[["DevNode", Received], Awaitable[None] | None]
 
@@ -43,10 +47,10 @@ class Settings:
         listen: `host:port` for peers; port 0 takes a free one.
         alias: what getinfo calls the node.
         even_types: custom messages of these even types are accepted; those of plugins' manifests come on top.
-        on_message: called with each custom message that comes in; the next one of the same peer waits for it.
-        plugins: executables that start with the node.
+        on_message: called with each custom message that comes in. The peer's next message waits until it is done.
+        plugins: executables that are started with the node.
         options: values for the plugins' options, by name.
-        handshake_timeout: seconds that a peer may take to introduce itself.
+        handshake_timeout: seconds that a peer may take until its init.
     """
 
     directory: Path
@@ -63,15 +67,20 @@ class Settings:
 class DevNode:
     """A small real Lightning node without channels and without money.
 
-    `run` and `serve` make it. `id` is its node id (33 bytes), `rpc_file` its RPC socket, `received` what came
-    in, and `would_have_died` lists what lightningd would not have survived.
-    """
+    `run` and `serve` make it. `id` is its node id (33 bytes), `rpc_file` its RPC socket, `received` holds the messages
+    that came in, and `would_have_died` lists what lightningd would not have survived.
 
-    version: Final = VERSION
+    Raises:
+        ValueError: there is no such network.
+        DirectoryError: the directory cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         if settings.network not in NETWORKS:
-            raise ValueError(f"{settings.network!r} is none of the networks {', '.join(NETWORKS)}")
+            raise ValueError(
+                f"There is no network {settings.network!r}. Choose one of: {', '.join(NETWORKS)}."
+            )
+        self.version = VERSION
         self.network = NETWORKS[settings.network]
         self.alias = settings.alias
         self.network_dir = settings.directory.absolute() / self.network.name
@@ -94,9 +103,16 @@ class DevNode:
         terms = Terms(key, self.network, self._accepts, settings.handshake_timeout)
         self.peers = Peers(terms, Events(self._connected, self._message, self._disconnected))
         self.plugins = Plugins(
-            Host(self.network_dir, self.network.name, VERSION, settings.options, self.record_death)
+            Host(
+                self.network_dir,
+                self.network.name,
+                VERSION,
+                settings.options,
+                frozenset(_COMMANDS),
+                self.record_death,
+            )
         )
-        self._rpc = RpcServer(self)
+        self._rpc = RpcServer(self, self._find_command)
         self._winding_down: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -201,11 +217,6 @@ class DevNode:
         """Treat a peer as lightningd treats one with a channel: it stays known when it leaves."""
         self.remembered.add(peer_id)
 
-    def plugin_command(self, name: str) -> Command | None:
-        """Give the command that a plugin has registered under this name."""
-        plugin = self.plugins.find_method(name)
-        return None if plugin is None else forwarded(plugin, name)
-
     def record_death(self, what: str) -> None:
         """Say as loudly as possible that real lightningd would not have survived this."""
         logger.error("%s", what)
@@ -229,6 +240,12 @@ class DevNode:
         if self._stopping is None:
             self._stopping = self._winding_down = asyncio.create_task(self._cut())
         await self.stopped.wait()
+
+    def _find_command(self, name: str) -> Command | None:
+        if (command := _COMMANDS.get(name)) is not None:
+            return command
+        plugin = self.plugins.find_method(name)
+        return None if plugin is None else plugin_commands.forwarded(plugin, name)
 
     def _peer(self, peer_id: bytes) -> Peer:
         peer = self.peers.get(peer_id)

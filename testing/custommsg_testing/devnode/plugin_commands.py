@@ -62,13 +62,16 @@ async def _list_plugins(call: Call, given: Any) -> Json:
 _SUBCOMMANDS: Final = {"start": _start, "stop": _stop, "list": _list_plugins}
 
 
-@command(None)
+@command(raw=True)
 async def plugin(call: Call, given: Any) -> Json:
     """Start, stop or list plugins; `startdir` and `rescan` are left out."""
     subcommand = p.bind([_SUBCOMMAND], given, extra=True)["subcommand"]
     if subcommand not in _SUBCOMMANDS:
         raise RpcError(INVALID_PARAMS, f"Unknown subcommand '{subcommand}'")
     return await _SUBCOMMANDS[subcommand](call, given)
+
+
+COMMANDS: Final = (plugin,)
 
 
 def forwarded(plugin: Plugin, method: str) -> Command:

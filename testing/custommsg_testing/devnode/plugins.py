@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from custommsg_testing.devnode.bolt1 import FEATURES
 from custommsg_testing.devnode.jsonframes import encode
 from custommsg_testing.devnode.manifest import Manifest, ManifestError, parse_manifest
 from custommsg_testing.devnode.plugin import Plugin, PluginGoneError, Response
-from custommsg_testing.devnode.table import COMMANDS
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,8 @@ class Host:
         network: its name.
         version: the node's.
         options: values for their options, by name.
-        record_death: told when an answer would have killed lightningd.
+        commands: the names of the node's own commands, which no plugin may register.
+        record_death: called when an answer would have killed lightningd.
         shutdown_timeout: seconds; see SHUTDOWN_TIMEOUT.
     """
 
@@ -55,6 +55,7 @@ class Host:
     network: str
     version: str
     options: Mapping[str, object]
+    commands: Collection[str]
     record_death: Callable[[str], None]
     shutdown_timeout: float = SHUTDOWN_TIMEOUT
 
@@ -262,7 +263,7 @@ class Plugins:
 
     def _check_methods(self, manifest: Manifest) -> None:
         for name in manifest.rpcmethods:
-            if name in COMMANDS or self.find_method(name) is not None:
+            if name in self._host.commands or self.find_method(name) is not None:
                 raise ManifestError(
                     f'Could not register method "{name}", a method with that name is already registered'
                 )

@@ -1,7 +1,7 @@
 """The node's JSON-RPC on a unix socket, as lightningd has it.
 
-Requests need no separator. A command that takes its time runs in a task of its own, so that replies may come
-in another order than the requests. lightningd/jsonrpc.c has the texts.
+Requests need no separator. A slow command runs in a task of its own, so that replies may come in another order than
+their requests. The texts are those of lightningd/jsonrpc.c.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from custommsg_testing.devnode import params as p
 from custommsg_testing.devnode.jsonframes import JsonFrames, NotJsonError, encode
 from custommsg_testing.devnode.outbox import Outbox
 from custommsg_testing.devnode.params import INVALID_REQUEST, METHOD_NOT_FOUND, Param, RpcError
-from custommsg_testing.devnode.table import COMMANDS, Call, CheckedError, Command, Json
-
-if TYPE_CHECKING:
-    from custommsg_testing.devnode.node import DevNode
+from custommsg_testing.devnode.table import Call, CheckedError, Command, Json, Node
 
 logger = logging.getLogger(__name__)
 
@@ -32,29 +29,30 @@ _READ_SIZE: Final = 256 * 1024
 _CLOSE_TIMEOUT: Final = 1.0
 
 INTERNAL_ERROR: Final = -32603
-"""JSON-RPC's code for a bug of the server; lightningd has no such reply."""
+"""JSON-RPC's code for an error of the server itself. lightningd has no such reply."""
 
 
 class RpcServer:
     """Serves a node's commands.
 
     Args:
-        node: whose commands they are.
+        node: the node.
+        find: returns the command of a name, if there is one.
     """
 
-    def __init__(self, node: DevNode) -> None:
-        self._node = node
+    def __init__(self, node: Node, find: Callable[[str], Command | None]) -> None:
+        self._node, self._find = node, find
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
 
     async def listen(self, path: Path) -> None:
-        """Open the socket, mode 0600; one that a stopped node has left behind is replaced."""
+        """Open the socket with mode 0600, and replace one that a stopped node has left behind."""
         self._server = await asyncio.start_unix_server(self._accept, sock=_bind(path), backlog=128)
 
     async def close(self) -> None:
-        """End all connections after the replies that are ready; commands that still run get none."""
+        """End all connections after the replies that are ready. Commands that still run are not answered."""
         await self._end()
         for writer in self._writers:
             writer.close()
@@ -97,14 +95,14 @@ class RpcServer:
             while data := await reader.read(_READ_SIZE):
                 for request in frames.feed(data):
                     if "jsonrpc" not in request:
-                        # lightningd answers this once, and nothing on this connection any more.
+                        # lightningd answers this once, and nothing else on this connection.
                         outbox.write(_error(None, _no_jsonrpc(request)))
                         return
                     self._handle(request, outbox)
-                # A client that does not read its replies gets no more requests read, as in lightningd.
+                # While a client does not read its replies, no more of its requests are read, as in lightningd.
                 await outbox.drain()
         except NotJsonError as error:
-            logger.warning("RPC: closed a connection that sent no JSON: %r", str(error))
+            logger.warning("RPC: closed a connection that sent something other than JSON: %r", str(error))
         except OSError as error:
             logger.debug("RPC: %s", error)
         finally:
@@ -158,7 +156,7 @@ class RpcServer:
             if isinstance(rest, dict):
                 del rest["command_to_check"]
             return self._start(request_id, name, rest, check=True)
-        command = COMMANDS.get(method) or self._node.plugin_command(method)
+        command = self._find(method)
         if command is None:
             raise RpcError(METHOD_NOT_FOUND, f"Unknown command '{method}'")
         arguments = {"given": given} if command.params is None else p.bind(command.params, given)
@@ -169,8 +167,8 @@ def _bind(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    # A unix address holds about 100 bytes: through a link to the directory any path is short. There is
-    # another use in it: asyncio removes a socket whose path it knows, but lightningd leaves its own behind.
+    # The address of a unix socket holds about 100 bytes. Through a link to its directory every path is short enough.
+    # Besides, asyncio would remove a socket whose path it knows, while lightningd leaves its own behind.
     with tempfile.TemporaryDirectory() as short:
         link = Path(short) / "d"
         link.symlink_to(path.parent.absolute())
@@ -183,8 +181,8 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _bug(method: object, error: Exception) -> RpcError:
-    logger.error("RPC: the command %s has failed", method, exc_info=error)
-    return RpcError(INTERNAL_ERROR, f"This is a bug of the devnode: {error!r}")
+    logger.error("RPC: the command %s failed unexpectedly", method, exc_info=error)
+    return RpcError(INTERNAL_ERROR, f"This is a bug in the embedded node, please report it: {error!r}")
 
 
 def _no_jsonrpc(request: object) -> RpcError:

@@ -1,31 +1,44 @@
-"""Runes: tokens that their holder can narrow, and only narrow (https://github.com/rustyrussell/runes).
+"""Runes: tokens that their holder can restrict further, but never widen (https://github.com/rustyrussell/runes).
 
-A rune is a list of restrictions, of each of which one alternative has to hold, and a SHA-256 over the node's
-secret and all of them. Texts and the order of the checks are those of ccan/rune in lightningd.
+A rune is a list of restrictions and a SHA-256 over the node's secret and all of them. Of each restriction one
+alternative has to hold. What is accepted, the texts and the order of the checks are those of ccan/rune and
+lightningd/runes.c.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 CONDITIONS: Final = frozenset("!=/^$~<>{}#")
 _HASH_SIZE: Final = 32
-_ALTERNATIVE: Final = re.compile(r"([\w]*)([!=/^$~<>{}#])(.*)", re.ASCII | re.DOTALL)
-_URLSAFE: Final = re.compile(r"[A-Za-z0-9_-]*={0,2}", re.ASCII)
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
+_FIELD: Final = r"[^!-/:-@\[-^`{-~]*"  # anything but ASCII punctuation; `_` is allowed
+_PLAIN: Final = re.compile(rf"({_FIELD})([!=/^$~<>{{}}#])(.*)", re.DOTALL)
+_ENCODED: Final = re.compile(rf"({_FIELD})([!=/^$~<>{{}}#])((?:[^\\|&]|\\.)*+)([|&]?)", re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_BASE64: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 Value = str | int | None
-"""What a condition is held against; None if the call has no such field."""
+"""What a condition is compared with. None: the call has no such field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """The outcome of a condition that has been judged elsewhere: why it does not hold; None if it does."""
+
+    text: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One condition: a field, an operator, a value."""
+    """One condition: a field, an operator and a value."""
 
     field: str
     condition: str
@@ -33,22 +46,22 @@ class Alternative:
 
     @classmethod
     def parse(cls, text: str) -> Alternative:
-        """Read it, without escapes.
+        """Read a condition without escapes, as createrune takes it.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text has no operator after its field.
         """
-        found = _ALTERNATIVE.fullmatch(text)
+        found = _PLAIN.fullmatch(text)
         if found is None:
-            raise ValueError("no field, operator and value")
+            raise ValueError("there is no operator after the field")
         return cls(*found.groups())
 
     def encode(self) -> str:
-        """Write it, with escapes."""
+        """Write the condition with escapes, as it stands in a rune."""
         return self.field + self.condition + re.sub(r"([\\|&])", r"\\\1", self.value)
 
     def complaint(self, given: Value) -> str | None:
-        """Return why `given` does not satisfy it; None if it does."""
+        """Return why `given` does not satisfy the condition; None if it does."""
         if self.condition == "#":
             return None
         if self.condition == "!":
@@ -56,9 +69,9 @@ class Alternative:
         if given is None:
             return f"{self.field} not present"
         if self.condition in "<>":
-            return self._compared(given)
+            return self._compare(given)
         text, value = str(given), self.value
-        passes, complaint = {
+        holds, complaint = {
             "=": (text == value, "is not equal to"),
             "/": (text != value, "is equal to"),
             "^": (text.startswith(value), "does not start with"),
@@ -67,14 +80,14 @@ class Alternative:
             "{": (text < value, "is equal to or ordered after"),
             "}": (text > value, "is equal to or ordered before"),
         }[self.condition]
-        return None if passes else f"{self.field} {complaint} {value}"
+        return None if holds else f"{self.field} {complaint} {value}"
 
-    def _compared(self, given: str | int) -> str | None:
+    def _compare(self, given: str | int) -> str | None:
         if not isinstance(given, int):
             return f"{self.field} is not an integer field"
-        if not re.fullmatch(r"\s*[+-]?[0-9]+", self.value, re.ASCII):
+        limit = _integer(self.value)
+        if limit is None:
             return f"{self.value} is not a valid integer"
-        limit = int(self.value)
         if self.condition == "<":
             return None if given < limit else f"{self.field} is greater or equal to {self.value}"
         return None if given > limit else f"{self.field} is less or equal to {self.value}"
@@ -86,58 +99,57 @@ Restriction = tuple[Alternative, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rune:
-    """A rune. Its text is a credential; its repr shows only the id."""
+    """A rune. Its text is a credential, so that its repr shows only its id."""
 
     code: bytes
     restrictions: tuple[Restriction, ...]
 
     @classmethod
     def derive(cls, secret: bytes, restrictions: Iterable[Restriction]) -> Rune:
-        """Make the rune that has these restrictions; the first one is its id."""
+        """Make the rune that has these restrictions, the first of which is its id."""
         restrictions = tuple(restrictions)
         return cls(_code(secret, restrictions), restrictions)
 
     @classmethod
     def parse(cls, text: str) -> Rune:
-        """Read it.
+        """Read a rune as it is handed out.
 
         Raises:
-            ValueError: it is none. The text is not quoted.
+            ValueError: the text is not a rune. The error does not quote it.
         """
-        if not _URLSAFE.fullmatch(text):
-            raise ValueError("not URL-safe base64")
-        try:
-            raw = base64.urlsafe_b64decode(text)
-        except binascii.Error:
-            raise ValueError("not base64") from None
+        raw = _unbase64(text)
         if len(raw) < _HASH_SIZE or b"\0" in raw[_HASH_SIZE:]:
-            raise ValueError("too short, or not text")
-        restrictions = _split(raw[_HASH_SIZE:].decode(errors="surrogateescape"))
+            raise ValueError("it is too short, or not text")
+        restrictions = _decode(raw[_HASH_SIZE:].decode(errors="surrogateescape"))
         for index, restriction in enumerate(restrictions):
             if any(not one.field for one in restriction) and (index or len(restriction) > 1):
-                raise ValueError("an id that is not the first restriction")
+                raise ValueError("a field is missing: only the first restriction may be an id")
         if restrictions and not restrictions[0][0].field and restrictions[0][0].condition != "=":
-            raise ValueError("an id without =")
+            raise ValueError("the operator of an id is not =")
         return cls(raw[:_HASH_SIZE], restrictions)
 
     @property
     def unique_id(self) -> str | None:
-        """The id that the node has given it and all that is derived from it."""
+        """The id that the node has given to the rune, and that all runes derived from it have too."""
         first = self.restrictions[0][0] if self.restrictions else None
         return first.value.partition("-")[0] if first and not first.field else None
 
     @property
     def version(self) -> str:
-        """The version of its meaning; empty in all that lightningd makes."""
+        """The version behind the id. It is empty in all runes that lightningd makes."""
         first = self.restrictions[0][0] if self.restrictions else None
         return first.value.partition("-")[2] if first and not first.field else ""
 
     def is_derived_from(self, secret: bytes) -> bool:
-        """Whether the holder of the secret has made it, or somebody by narrowing such a one."""
+        """Say whether the owner of the secret has made this rune, or a rune that it was derived from."""
         return self.code == _code(secret, self.restrictions)
 
     def complaint(self, value_of: Callable[[Alternative], Value | Complaint]) -> str | None:
-        """Return why a call is not permitted; None if it is."""
+        """Return why a call is not permitted; None if it is permitted.
+
+        Args:
+            value_of: returns what the call has for the field of a condition, or judges the condition itself.
+        """
         for index, restriction in enumerate(self.restrictions):
             if index == 0 and not restriction[0].field:
                 continue
@@ -153,7 +165,7 @@ class Rune:
         return None
 
     def encode(self) -> str:
-        """Write it as it is handed out."""
+        """Write the rune as it is handed out."""
         text = "&".join(map(_encode, self.restrictions))
         return base64.urlsafe_b64encode(self.code + text.encode(errors="surrogateescape")).decode()
 
@@ -161,34 +173,52 @@ class Rune:
         return f"Rune(unique_id={self.unique_id})"
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """The outcome of a condition that is held against nothing: why it fails, None if it does not."""
+class Runes:
+    """A node's runes. Their secret comes from the node's key; when each was used last is not kept on disk.
 
-    text: str | None
+    Args:
+        key: the node's secret key.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
+        self.secret = hashlib.sha256(b"commando" + key).digest()
+        self.clock = clock
+        self.used: dict[str, float] = {}
+        self.blacklist: set[int] = set()
+        self._next = 0
+
+    def next_id(self) -> str:
+        """Return an id for a new rune."""
+        self._next += 1
+        return str(self._next - 1)
 
 
-def _split(text: str) -> tuple[Restriction, ...]:
+def _unbase64(text: str) -> bytes:
+    # ccan/base64 ignores the `=` at the end of the last four characters, however many there are or are missing.
+    whole = (len(text) - 1) // 4 * 4 if text else 0
+    text = text[:whole] + text[whole:].rstrip("=")
+    if len(text) % 4 == 1 or not _BASE64.fullmatch(text):
+        raise ValueError("it is not URL-safe base64")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _decode(text: str) -> tuple[Restriction, ...]:
     restrictions: list[Restriction] = []
     alternatives: list[Alternative] = []
-    part = ""
-    rest = iter(text)
-    for char in rest:
-        if char == "\\":
-            if (escaped := next(rest, None)) is None:
-                raise ValueError("it ends within an escape")
-            part += escaped
-        elif char in "|&":
-            alternatives.append(Alternative.parse(part))
-            part = ""
-            if char == "&":
-                restrictions.append(tuple(alternatives))
-                alternatives = []
-        else:
-            part += char
-    if part or alternatives:
-        alternatives.append(Alternative.parse(part))
-        restrictions.append(tuple(alternatives))
+    position = 0
+    while position < len(text) or alternatives:
+        found = _ENCODED.match(text, position)
+        if found is None:
+            raise ValueError("a condition has no operator")
+        field, condition, value, separator = found.groups()
+        position = found.end()
+        if not separator and position < len(text):
+            raise ValueError("it ends within an escape")
+        alternatives.append(Alternative(field, condition, _ESCAPE.sub(r"\1", value)))
+        if separator != "|":
+            restrictions.append(tuple(alternatives))
+            alternatives = []
     return tuple(restrictions)
 
 
@@ -196,14 +226,20 @@ def _encode(restriction: Restriction) -> str:
     return "|".join(alternative.encode() for alternative in restriction)
 
 
+def _integer(text: str) -> int | None:
+    # As strtol(3) reads it, and None where it does not read all of it.
+    found = re.fullmatch(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]{1,19})", text, re.ASCII)
+    return value if found and (value := int(found[1] + found[2])) in _INT64 else None
+
+
 def _code(secret: bytes, restrictions: Iterable[Restriction]) -> bytes:
-    # Each part ends as SHA-256 would end there, so that the state so far is itself a digest: who has it can
-    # go on, and cannot go back.
+    # Each part is padded as SHA-256 pads its end, so that the state after it is itself a digest: whoever has that
+    # digest can add restrictions, and cannot remove any.
     stream = secret
     for restriction in restrictions:
-        stream += _end(len(stream)) + _encode(restriction).encode(errors="surrogateescape")
+        stream += _padding(len(stream)) + _encode(restriction).encode(errors="surrogateescape")
     return hashlib.sha256(stream).digest()
 
 
-def _end(size: int) -> bytes:
+def _padding(size: int) -> bytes:
     return b"\x80" + bytes((128 - 8 - size % 64 - 1) % 64) + (size * 8).to_bytes(8, "big")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from custommsg_testing.devnode import params as p
@@ -36,39 +34,19 @@ _UNRESTRICTED: Final = (
 )
 
 
-class Runes:
-    """A node's runes. They are as good as the node's key; when each was used is forgotten with the process.
-
-    Args:
-        key: the node's secret key.
-        clock: seconds since 1970.
-    """
-
-    def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
-        self.secret = hashlib.sha256(b"commando" + key).digest()
-        self.clock = clock
-        self.used: dict[str, float] = {}
-        self.blacklist: set[int] = set()
-        self._next = 0
-
-    def next_id(self) -> str:
-        """Return an id for a new rune."""
-        self._next += 1
-        return str(self._next - 1)
-
-
 def _rune(name: str, value: object) -> Rune:
     try:
         rune = Rune.parse(p.text(value))
     except ValueError:
         raise _bad(name, "should be base64 string") from None
+    # lightningd reads octal and hexadecimal ids too, but makes only decimal ones.
     if not re.fullmatch(r"[0-9]{1,18}", rune.unique_id or "", re.ASCII):
         raise _bad(name, "should have valid numeric unique_id")
     return rune
 
 
 def _bad(name: str, what: str) -> RpcError:
-    # Not p.bad_param: what is nearly a rune belongs in nobody's log.
+    # Not p.bad_param, which quotes the value: a damaged rune may still be a secret.
     return RpcError(INVALID_PARAMS, f"{name}: {what}: invalid token (see logs for details)")
 
 
@@ -86,13 +64,13 @@ def _restriction(value: object) -> Restriction:
         raise ValueError("not an array")
     alternatives = tuple(Alternative.parse(p.text(one)) for one in value)
     if not all(one.field for one in alternatives):
-        raise ValueError("an empty field name")
+        raise ValueError("a field name is empty")
     return alternatives
 
 
 def _params(name: str, value: object) -> Mapping[str, Any]:
     if isinstance(value, dict):
-        plain = {"pname" + re.sub(r"[^A-Za-z0-9]", "", key): one for key, one in value.items()}
+        plain = {"pname" + re.sub(r"[!-/:-@\[-`{-~]", "", key): one for key, one in value.items()}
         return {"pnum": len(value)} | {f"pname{key}": one for key, one in value.items()} | plain
     if isinstance(value, list):
         return {"pnum": len(value)} | {f"parr{index}": one for index, one in enumerate(value)}
@@ -101,7 +79,7 @@ def _params(name: str, value: object) -> Mapping[str, Any]:
 
 @command(optional("rune", _rune), optional("restrictions", _restrictions))
 def createrune(call: Call, rune: Rune | None = None, restrictions: tuple[Restriction, ...] = ()) -> Json:
-    """Make a rune, or a narrower one of a rune."""
+    """Make a rune, or restrict a rune further."""
     call.checked()
     runes = call.node.runes
     if rune is None:
@@ -151,8 +129,7 @@ def checkrune(
             case "rate" | "per":
                 return Complaint(_too_soon(alternative, now - runes.used.get(str(rune.unique_id), 0.0)))
             case field:
-                value = given.get(field)
-                return value if value is None or type(value) is int else p.text(value)
+                return _value(given[field]) if field in given else None
 
     if complaint := rune.complaint(value_of):
         raise RpcError(NOT_PERMITTED, f"Not permitted: {_in_english(_escaped(complaint))}")
@@ -162,7 +139,7 @@ def checkrune(
 
 @command(optional("start", p.number), optional("end", p.number), optional("relist", p.boolean))
 def blacklistrune(call: Call, start: int | None = None, end: int | None = None, relist: bool = False) -> Json:
-    """Take runes out of use by their ids, or list those that are."""
+    """Put runes on the blacklist by their ids, take them off it, or list it."""
     if end is not None and start is None:
         raise RpcError(INVALID_PARAMS, "Can not specify end without start")
     call.checked()
@@ -171,6 +148,14 @@ def blacklistrune(call: Call, start: int | None = None, end: int | None = None, 
         ids = range(start, (start if end is None else end) + 1)
         (blacklist.difference_update if relist else blacklist.update)(ids)
     return {"blacklist": [{"start": first, "end": last} for first, last in _ranges(sorted(blacklist))]}
+
+
+COMMANDS: Final = (createrune, checkrune, blacklistrune)
+
+
+def _value(given: object) -> str | int:
+    # lightningd reads numbers of 64 bits as such, and all others as text.
+    return given if type(given) is int and -(1 << 63) <= given < 1 << 63 else p.text(given)
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
@@ -186,13 +171,13 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
 def _too_soon(limit: Alternative, since_last: float) -> str | None:
     if limit.condition != "=":
         return f"{limit.field} operator must be ="
-    found = re.fullmatch(r"([0-9]{1,9})([a-z]*)", limit.value, re.ASCII)
+    found = re.fullmatch(r"[ \t\n\v\f\r]*\+?0*([0-9]{1,10})(.*)", limit.value, re.ASCII | re.DOTALL)
+    number = int(found[1]) if found else 0
     is_rate = limit.field == "rate"
-    if found is None or int(found[1]) == 0 or (is_rate and found[2]):
+    if found is None or not 0 < number < (1 << 32) - 1 or (is_rate and found[2]):
         return f"malformed {limit.field}"
     if found[2] not in _UNITS:
         return "malformed suffix"
-    number = int(found[1])
     least = 60.0 / number if is_rate else number * _UNITS[found[2]]
     return "too soon" if since_last < least else None
 

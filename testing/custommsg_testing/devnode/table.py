@@ -1,21 +1,45 @@
-"""The table of the node's commands, and what each of them is given."""
+"""What a command of the node's JSON-RPC is, and what it is given."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Protocol
 
+from custommsg_testing.devnode.address import Address
+from custommsg_testing.devnode.networks import Network
 from custommsg_testing.devnode.params import Param
-
-if TYPE_CHECKING:
-    from custommsg_testing.devnode.node import DevNode
+from custommsg_testing.devnode.peers import Peers
+from custommsg_testing.devnode.plugins import Plugins
+from custommsg_testing.devnode.rune import Runes
 
 Json = dict[str, Any]
 
 
+class Node(Protocol):
+    """What the commands need of their node. DevNode is one, and says what each attribute holds."""
+
+    id: bytes
+    alias: str
+    version: str
+    network: Network
+    network_dir: Path
+    binding: list[Address]
+    peers: Peers
+    remembered: set[bytes]
+    plugins: Plugins
+    runes: Runes
+
+    def record_death(self, what: str) -> None:
+        """Record something that real lightningd would not have survived."""
+
+    async def wind_down(self) -> None:
+        """End everything but the RPC, which still has a reply to give, and then stop."""
+
+
 class CheckedError(Exception):
-    """The command was only to be checked, and all checks have passed: not a failure at all."""
+    """The command was only to be checked, and all checks have passed. Not a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +47,17 @@ class Call:
     """One call of a command.
 
     Args:
-        node: whose command it is.
+        node: the node whose command it is.
         check: run the checks and do nothing.
-        request_id: as given in the request, for ids that the node makes from it.
+        request_id: the id of the request. Some ids that the node makes begin with it.
     """
 
-    node: DevNode
+    node: Node
     check: bool = False
     request_id: object = None
 
     def checked(self) -> None:
-        """Say that all checks have passed; does not return when that was all that was asked for."""
+        """Mark the end of the checks. A call that is only to be checked ends here."""
         if self.check:
             raise CheckedError
 
@@ -43,11 +67,11 @@ class Command:
     """A command.
 
     Args:
-        name: as called.
-        params: what it takes; by these names they become keyword arguments. None: it reads the params of the
-            request itself, as its argument `given`.
-        run: does it, now or in a task; raises RpcError.
-        spaced: its reply has spaces, as some of lightningd's have.
+        name: as it is called.
+        params: its parameters, which become keyword arguments by their names. None: the command reads the params of
+            the request itself, from its argument `given`.
+        run: runs it, at once or as a coroutine; raises RpcError.
+        spaced: its reply has spaces after `,` and `:`, as some of lightningd's have.
     """
 
     name: str
@@ -56,24 +80,18 @@ class Command:
     spaced: bool = False
 
 
-COMMANDS: Final[dict[str, Command]] = {}
-"""By name. Who adds a command writes one function."""
-
-
-_Run = TypeVar("_Run", bound=Callable[..., Json | Awaitable[Json]])
-
-
-def command(*params: Param | None, spaced: bool = False) -> Callable[[_Run], _Run]:
-    """Add a function to the table, under its own name.
+def command(
+    *params: Param, raw: bool = False, spaced: bool = False
+) -> Callable[[Callable[..., Json | Awaitable[Json]]], Command]:
+    """Make a command of a function, under the function's name.
 
     Args:
-        params: what it takes; a single None stands for whatever is given.
-        spaced: as of Command.
+        params: its parameters.
+        raw: it reads the params of the request itself.
+        spaced: see Command.
     """
 
-    def add(run: _Run) -> _Run:
-        known = None if params == (None,) else tuple(param for param in params if param is not None)
-        COMMANDS[run.__name__] = Command(run.__name__, known, run, spaced)
-        return run
+    def make(run: Callable[..., Json | Awaitable[Json]]) -> Command:
+        return Command(run.__name__, None if raw else params, run, spaced)
 
-    return add
+    return make

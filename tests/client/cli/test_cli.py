@@ -20,8 +20,8 @@ from support.command import Run, start
 
 Code = grpc.StatusCode
 PEER_HEX = PEER.hex()
-OTHER = pb.Peer(node_id=b"\x03" * 33, num_channels=2)
-CONNECTED = pb.Peer(node_id=PEER, connected=True, address="127.0.0.1:9735", num_channels=1)
+OTHER = pb.Peer(peer_id=b"\x03" * 33, num_channels=2)
+CONNECTED = pb.Peer(peer_id=PEER, connected=True, address="127.0.0.1:9735", num_channels=1)
 NODE = pb.Node(node_id=PEER, alias="al\x1b[31mice [bold]", network="regtest", version="v26.06.6")
 
 
@@ -49,7 +49,7 @@ async def test_each_way_to_give_a_message(
     gateway.script.append(queue)
     done = await cli("send", PEER_HEX, *options, stdin=stdin)
     assert (done.status, done.err) == (0, "")
-    assert gateway.requests == [pb.SendCustomMsgRequest(node_id=PEER, msg=msg)]
+    assert gateway.requests == [pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=PEER, msg=msg))]
 
 
 async def test_send_says_what_was_sent(cli: Run, gateway: ScriptedGateway) -> None:
@@ -59,12 +59,34 @@ async def test_send_says_what_was_sent(cli: Run, gateway: ScriptedGateway) -> No
     assert done.out == f"Sent: type 37913 (0x9419). {QUEUED}\n"
 
 
-async def test_check_says_that_nothing_was_sent(cli: Run, gateway: ScriptedGateway) -> None:
-    """A check cannot be mistaken for a send."""
-    gateway.script.append(queue)
+async def test_check_says_once_that_nothing_was_sent(cli: Run, gateway: ScriptedGateway) -> None:
+    """A check cannot be mistaken for a send, and the gateway's status, which says the same, is not repeated."""
+    gateway.script.append(reply(pb.SendCustomMsgResponse(status="Checked, and not sent.", type=37913)))
     done = await cli("send", PEER_HEX, "--msg", "9419", "--check")
     assert gateway.requests[0].validate_only
-    assert done.out.startswith("Checked, not sent: type 37913")
+    assert done.out == "Checked, not sent: type 37913 (0x9419).\n"
+
+
+EVEN = [
+    ["--type", "40000", "--text", "x"],
+    ["--type", "0x9c40"],
+    ["--type", "40000", "--hex", "00"],
+    ["--msg", "9C4000"],
+]
+
+
+@pytest.mark.parametrize("options", EVEN)
+async def test_an_even_type_is_sent_only_if_asked_for(
+    cli: Run, gateway: ScriptedGateway, options: list[str]
+) -> None:
+    """A peer that does not know it disconnects; a check, which sends nothing, needs no word."""
+    done = await cli("send", PEER_HEX, *options)
+    assert (done.status, done.out, gateway.requests) == (2, "", [])
+    assert done.err.startswith("error: Type 40000 is even")
+    assert "--even" in done.err
+    gateway.script.extend([queue, queue])
+    assert (await cli("send", PEER_HEX, *options, "--even")).out.startswith("Sent: type 40000")
+    assert (await cli("send", PEER_HEX, *options, "--check")).out.startswith("Checked, not sent: type 40000")
 
 
 async def test_peers_are_columns_to_copy_from(cli: Run, gateway: ScriptedGateway) -> None:
@@ -72,19 +94,19 @@ async def test_peers_are_columns_to_copy_from(cli: Run, gateway: ScriptedGateway
     gateway.script.append(reply(pb.ListPeersResponse(peers=[OTHER, CONNECTED])))
     done = await cli("peers")
     head, _, first, second = done.out.splitlines()
-    assert head.split() == ["NODE", "ID", "CONNECTED", "ADDRESS", "CHANNELS"]
+    assert head.split() == ["PEER", "ID", "CONNECTED", "ADDRESS", "CHANNELS"]
     assert first.split() == [PEER_HEX, "yes", "127.0.0.1:9735", "1"]
     assert second.split() == ["03" * 33, "no", "2"]
     assert all(line == line.rstrip() for line in done.out.splitlines())
 
 
 async def test_no_peers_says_how_to_get_one(cli: Run, gateway: ScriptedGateway) -> None:
-    """An empty table would leave the newcomer alone."""
+    """An empty table would not help."""
     gateway.script.append(reply(pb.ListPeersResponse()))
     assert "lightning-cli connect" in (await cli("peers")).out
 
 
-async def test_info_cannot_command_the_terminal(cli: Run, gateway: ScriptedGateway) -> None:
+async def test_info_shows_no_control_characters(cli: Run, gateway: ScriptedGateway) -> None:
     """An alias is written by a stranger: neither escape sequences nor markup in it have effect."""
     gateway.script.append(reply(pb.GetInfoResponse(gateway_version="1.2", node_link_up=True, node=NODE)))
     done = await cli("info")
@@ -118,7 +140,7 @@ async def test_json_is_for_programs(cli: Run, gateway: ScriptedGateway) -> None:
         )
     ]
     assert sent == {"status": QUEUED, "type": 37913}
-    assert peers == [{"node_id": PEER_HEX, "connected": True, "address": "127.0.0.1:9735", "num_channels": 1}]
+    assert peers == [{"peer_id": PEER_HEX, "connected": True, "address": "127.0.0.1:9735", "num_channels": 1}]
     assert info["gateway_version"] == "1.2"
     assert info["node"] == {
         "node_id": PEER_HEX,
@@ -156,11 +178,11 @@ async def test_a_failed_call_says_when_to_come_back(cli: Run, gateway: ScriptedG
             "OVERLOADED",
             "Slow down.",
             retry_after=90,
-            violations=[("msg", "Slow down."), ("node_id", "busy")],
+            violations=[("msg", "Slow down."), ("peer_id", "busy")],
         )
     )
     done = await cli("send", PEER_HEX, "--msg", "9419")
-    assert done.err == "error: OVERLOADED: Slow down.\n  node_id: busy\nTry again in 90 s.\n"
+    assert done.err == "error: OVERLOADED: Slow down.\n  peer_id: busy\nTry again in 90 s.\n"
 
 
 async def test_a_failed_call_in_json(cli: Run, gateway: ScriptedGateway) -> None:
@@ -177,6 +199,7 @@ async def test_a_failed_call_in_json(cli: Run, gateway: ScriptedGateway) -> None
             "reason": "NODE_ERROR",
             "code": "INTERNAL",
             "message": "Odd.",
+            "detail": "",
             "metadata": {"code": "-1"},
             "retry_after": None,
             "violations": [{"field": "msg", "description": "x"}],
@@ -185,54 +208,73 @@ async def test_a_failed_call_in_json(cli: Run, gateway: ScriptedGateway) -> None
 
 
 @pytest.mark.parametrize("options", [["--msg", "94190"], ["--msg", "zz"], ["--type", "7", "--hex", "0"]])
-async def test_a_message_that_is_none_is_refused_unsent(
+async def test_an_invalid_message_is_refused_without_asking_the_gateway(
     cli: Run, gateway: ScriptedGateway, options: list[str]
 ) -> None:
-    """The same error and status as from the gateway, which is not asked."""
+    """The error and the status are those that the gateway would give."""
     done = await cli("send", PEER_HEX, *options)
     assert (done.status, gateway.requests) == (67, [])
     assert done.err.startswith("error: INVALID_MESSAGE: ")
 
 
-WRONG_USE = [
-    ["send"],
-    ["send", PEER_HEX],
-    ["send", PEER_HEX, "--text", "x"],
-    ["send", PEER_HEX, "--type", "7", "--msg", "9419"],
-    ["send", PEER_HEX, "--msg", "9419", "--text", "x"],
-    ["send", PEER_HEX, "--type", "7", "--text", "x", "--hex", "00"],
-    ["send", PEER_HEX, "--type", "65536"],
-    ["send", PEER_HEX, "--type", "-1"],
-    ["send", PEER_HEX, "--type", "7.5"],
-    ["send", PEER_HEX, "--type", "1_0"],
-    ["send", PEER_HEX, "--type", "0x"],
-    ["peers", "--tpye", "7"],
-    ["pers"],
-    ["peers", "--timeout", "0"],
-    ["peers", "--timeout", "soon"],
-    ["--address", "nowhere", "peers"],
+# What is typed, a part of the error, and the command whose help is named.
+WRONG_USE: list[tuple[list[str], str, str]] = [
+    (["send"], "Give the peer's node id", "send"),
+    (["send", PEER_HEX], "Give the message", "send"),
+    (["send", PEER_HEX, "--text", "x"], "Give the message", "send"),
+    (["send", PEER_HEX, "--type", "7", "--msg", "9419"], "Give the message", "send"),
+    (["send", PEER_HEX, "--msg", "9419", "--text", "x"], "Give the message", "send"),
+    (["send", PEER_HEX, "--type", "7", "--text", "x", "--hex", "00"], "Give the message", "send"),
+    (["send", PEER_HEX, "--type", "65536"], "'65536' is not a message type", "send"),
+    (["send", PEER_HEX, "--type", "-1"], "'-1' is not a message type", "send"),
+    (["send", PEER_HEX, "--type", "7.5"], "'7.5' is not a message type", "send"),
+    (["send", PEER_HEX, "--type", "1_0"], "'1_0' is not a message type", "send"),
+    (["send", PEER_HEX, "--type", "0x"], "'0x' is not a message type", "send"),
+    (["send", PEER_HEX, "--type"], "--type needs a value", "send"),
+    (["peers", "--tpye", "7"], "Unknown option: --tpye", "peers"),
+    (["peers", "more"], "Unexpected argument: more", "peers"),
+    (["pers"], 'Did you mean "peers"?', ""),
+    (["peers", "--timeout", "0"], "A timeout must be above 0 seconds", "peers"),
+    (["peers", "--timeout", "soon"], "--timeout takes a number, not 'soon'", "peers"),
+    (["listen", "--count", "x"], "--count takes a number, not 'x'", "listen"),
+    (["--address", "nowhere", "peers"], "'nowhere' is not a valid gateway address", "peers"),
+    (["peers", "--rune", "two words"], "The rune is invalid", "peers"),
+    (["peers", "--ca", "/nowhere"], "/nowhere: No such file or directory", "peers"),
+    (["consumers", "delete"], "NAME is missing", "consumers delete"),
+    (["consumers", "forget", "c"], "Unexpected argument: forget c", "consumers"),
+    (["consumers", "list", "c"], "Unexpected argument: c", "consumers list"),
+    (["--json", "consumers", "delete", "a", "b"], "Unexpected argument: b", "consumers delete"),
 ]
 
 
-@pytest.mark.parametrize("arguments", WRONG_USE)
-async def test_wrong_use_ends_with_2(cli: Run, gateway: ScriptedGateway, arguments: list[str]) -> None:
-    """What is wrong and where to look stand on stderr, and the gateway is not asked."""
+@pytest.mark.parametrize(("arguments", "problem", "command"), WRONG_USE)
+async def test_wrong_use_ends_with_2(
+    cli: Run, gateway: ScriptedGateway, arguments: list[str], problem: str, command: str
+) -> None:
+    """One line says what is wrong, another where to look, and the gateway is not asked."""
     done = await cli(*arguments)
     assert (done.status, done.out, gateway.requests) == (2, "", [])
-    assert done.err.startswith("error: ")
-    assert "Try: custommsg --help" in done.err
+    if "--json" in arguments:
+        error = json.loads(done.err)["error"]
+        assert error["reason"] == "USAGE"
+        assert problem in error["message"]
+        return
+    said, hint = done.err.splitlines()
+    assert said.startswith("error: ")
+    assert problem in said
+    assert hint == f"Try: {' '.join(['custommsg', command]).strip()} --help"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["send", "--help"], ["--version"], []])
 async def test_help_and_version_end_with_0(cli: Run, arguments: list[str]) -> None:
-    """Who asks for help has done nothing wrong."""
+    """To ask for help is no error."""
     done = await cli(*arguments)
     assert (done.status, done.err) == (0, "")
     assert done.out
 
 
 async def test_the_real_process_sends_and_ends_with_0(gateway: ScriptedGateway) -> None:
-    """The command as it is installed, in a terminal whose encoding has no letters but ASCII."""
+    """The command as it is installed, in a terminal whose encoding is ASCII."""
     gateway.script.append(reply(pb.SendCustomMsgResponse(status="Quéued", type=7)))
     process = await start(
         "send", PEER_HEX, "--type=7", "--text=x", CUSTOMMSG_ADDRESS=gateway.address, PYTHONIOENCODING="ascii"
@@ -242,17 +284,19 @@ async def test_the_real_process_sends_and_ends_with_0(gateway: ScriptedGateway) 
 
 
 async def test_the_real_process_reports_an_unreachable_gateway_and_nothing_else() -> None:
-    """One error with the next step; no log of grpc's, no trace."""
+    """One error with the next step; no log of grpc's, no traceback."""
     process = await start("--address", "unix:/nowhere/at/all", "info")
     out, err = await process.communicate()
     assert (process.returncode, out) == (78, b"")
-    first, second = err.decode().splitlines()
-    assert first.startswith("error: NOT_SENT: The gateway cannot be reached")
+    first, second, third = err.decode().splitlines()
+    assert first.startswith("error: NOT_SENT: The gateway cannot be reached.")
+    assert "gRPC" not in first
     assert "--address" in second
+    assert third.startswith("gRPC says: ")
 
 
-async def test_ctrl_c_ends_the_process_without_a_trace(gateway: ScriptedGateway) -> None:
-    """An impatient person sees the shell's prompt, not Python's insides."""
+async def test_ctrl_c_ends_the_process_without_a_traceback(gateway: ScriptedGateway) -> None:
+    """The status is that of a process that was interrupted."""
     gateway.script.append(hang)
     process = await start("info", CUSTOMMSG_ADDRESS=gateway.address)
     await gateway.asked.wait()
@@ -261,7 +305,7 @@ async def test_ctrl_c_ends_the_process_without_a_trace(gateway: ScriptedGateway)
     assert process.returncode == 130
 
 
-async def test_a_closed_pipe_ends_the_process_without_a_trace(gateway: ScriptedGateway) -> None:
+async def test_a_closed_pipe_ends_the_process_without_a_traceback(gateway: ScriptedGateway) -> None:
     """`custommsg peers | head -1` is no error."""
     gateway.script.append(reply(pb.ListPeersResponse(peers=[CONNECTED] * 2000)))
     reading, writing = os.pipe()
@@ -281,8 +325,8 @@ async def test_a_closed_pipe_ends_the_process_without_a_trace(gateway: ScriptedG
 
 
 @given(st.text())
-def test_what_is_printed_commands_no_terminal(text: str) -> None:
-    """Of any text only characters that can be printed are left, in their places."""
+def test_what_is_printed_has_no_control_characters(text: str) -> None:
+    """Printable characters stay in their places, and the others are replaced."""
     shown = printable(text)
     assert shown.isprintable()
     assert all(a == b or not b.isprintable() for a, b in zip(shown, text, strict=True))

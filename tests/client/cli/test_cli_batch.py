@@ -1,4 +1,4 @@
-"""`custommsg send --batch`: what a line may be, what is told of those that fail, how it ends."""
+"""`custommsg send --batch`: what a line may be, what is reported about a line that fails, the exit status."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_a_line_is_a_message_or_a_bad_line(line: bytes) -> None:
 async def test_a_bad_line_stops_no_other(
     cli: Run, gateway: ScriptedGateway, tmp_path: Path, source: str
 ) -> None:
-    """It is told with its number, and counts as a failure."""
+    """It is reported with its number, and counts as a failure."""
     gateway.send_stream = streams = Streams()
     good = [json.dumps({"peer": PEER_HEX, "type": 0, "text": str(number)}) for number in range(3)]
     text = "\n".join([good[0], *BAD_LINES, "", good[1], "x" * (3 * batch.MAX_LINE), good[2]]).encode()
     (tmp_path / "batch").write_bytes(text)
     done = await cli(
-        "send", "--batch", *([str(tmp_path / "batch")] if source == "file" else ["-"]), stdin=text
+        "send", "--even", "--batch", *([str(tmp_path / "batch")] if source == "file" else ["-"]), stdin=text
     )
     assert [msg for _, msg in streams.sent] == [b"\0\0000", b"\0\0001", b"\0\0002"]
     bad = [*range(2, 2 + len(BAD_LINES)), len(BAD_LINES) + 4]
@@ -82,21 +82,21 @@ async def test_a_bad_line_stops_no_other(
 
 
 async def test_all_sent(cli: Run, gateway: ScriptedGateway) -> None:
-    """Then there is one line to read, and the status is 0."""
+    """Then one line says so, and the status is 0."""
     gateway.send_stream = Streams()
     line = json.dumps({"peer": PEER_HEX, "msg": "0000"}).encode()
-    done = await cli("send", "--batch", "-", stdin=b"\n".join([line] * 1000))
+    done = await cli("send", "--even", "--batch", "-", stdin=b"\n".join([line] * 1000))
     assert (done.status, done.out, done.err) == (0, "Sent: 1,000 of 1,000.\n", "")
 
 
 @pytest.mark.parametrize(("msgs", "status"), [(["0000", "0001", "0001"], 64 + 9), (["0001", "0003"], 64)])
-async def test_the_status_tells_what_all_failures_share(
+async def test_the_status_is_the_code_that_all_failures_share(
     cli: Run, gateway: ScriptedGateway, msgs: list[str], status: int
 ) -> None:
-    """64 + the code they share, as of one message; 64 where they share none."""
+    """64 + that code, as for one message; 64 if there are several."""
     gateway.send_stream = Streams()
     lines = "".join(json.dumps({"peer": PEER_HEX, "msg": msg}) + "\n" for msg in msgs)
-    done = await cli("send", "--batch", "-", "--json", stdin=lines.encode())
+    done = await cli("send", "--even", "--batch", "-", "--json", stdin=lines.encode())
     assert done.status == status
     summary = json.loads(done.out)
     assert (summary["sent"], summary["failed"]) == (msgs.count("0000"), len(msgs) - msgs.count("0000"))
@@ -104,6 +104,23 @@ async def test_the_status_tells_what_all_failures_share(
     told = [json.loads(line) for line in done.err.splitlines()]
     assert [line["line"] for line in told] == [n for n, msg in enumerate(msgs, 1) if msg != "0000"]
     assert {line["error"]["reason"] for line in told} == {one["reason"] for one in summary["failures"]}
+
+
+async def test_a_line_of_an_even_type_is_sent_only_if_asked_for(cli: Run, gateway: ScriptedGateway) -> None:
+    """Without --even it is reported like a bad line, in whichever form the type is given."""
+    gateway.send_stream = streams = Streams()
+    forms: list[dict[str, object]] = [
+        {"type": 0, "text": "a"},
+        {"type": "0x0", "payload": "61"},
+        {"msg": "000061"},
+    ]
+    text = "\n".join(json.dumps({"peer": PEER_HEX} | form) for form in forms).encode()
+    done = await cli("send", "--batch", "-", "--json", stdin=text)
+    assert (done.status, streams.sent) == (64 + 3, [])
+    told = [json.loads(line) for line in done.err.splitlines()]
+    assert [(one["line"], one["error"]["reason"]) for one in told] == [(n, "EVEN_TYPE") for n in (1, 2, 3)]
+    assert (await cli("send", "--even", "--batch", "-", stdin=text)).status == 0
+    assert len(streams.sent) == 3
 
 
 WRONG = [
@@ -118,7 +135,7 @@ WRONG = [
 
 @pytest.mark.parametrize("arguments", WRONG)
 async def test_wrong_use(cli: Run, arguments: list[str]) -> None:
-    """The file that is not there, and what belongs to one message alone."""
+    """A file that is missing, and options for a single message."""
     done = await cli("send", *arguments)
     assert done.status == 2
     assert done.err.startswith("error: ")

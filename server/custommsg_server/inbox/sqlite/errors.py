@@ -1,4 +1,4 @@
-"""What SQLite and the file system report, said so that a person knows what to do."""
+"""Errors of SQLite and of the file system, with advice on what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from custommsg_server.inbox.port import StoreError
+from custommsg_server.inbox.port import InboxError
 
 _MOVE_AWAY = "stop the gateway, move the file away, and start it again: a new inbox is made"
 
@@ -18,8 +18,8 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (apsw.PermissionsError, "access is denied; check its permissions and its owner"),
     (apsw.NotADBError, f"it is not an inbox, or it is damaged; {_MOVE_AWAY}"),
     (apsw.CorruptError, f"it is damaged; {_MOVE_AWAY}"),
-    (apsw.BusyError, "another program holds it; end that program"),
-    (apsw.LockedError, "another program holds it; end that program"),
+    (apsw.BusyError, "another program has locked it; end that program"),
+    (apsw.LockedError, "another program has locked it; end that program"),
     (
         apsw.CantOpenError,
         "it cannot be opened; check its directory, its permissions and the space on its disk",
@@ -34,12 +34,12 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
 
 
 @contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with the file at `path` into a StoreError."""
+def inbox_errors(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with the file at `path` into an InboxError."""
     try:
         yield
     except (apsw.Error, OSError, UnicodeDecodeError) as error:
-        raise StoreError(_tell(path, error)) from error
+        raise InboxError(_tell(path, error)) from error
 
 
 def _tell(path: Path, error: Exception) -> str:

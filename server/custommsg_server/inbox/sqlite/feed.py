@@ -1,41 +1,40 @@
-"""Feeds subscribers: what was kept and what is new, without a gap between the two.
+"""Feeds subscribers: what is stored and what is new, without a gap between the two.
 
-A subscription is no more than a position. What was committed last is in memory, shared by all of them; one
-that is further behind reads the store. So a slow subscriber costs little and stops nobody.
+A subscription is little more than a place. What was committed last is in memory, shared by all of them; one that
+is further behind reads the store. So a slow subscriber costs little and stops nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.port import Event, Range, StoreError
-from custommsg_server.inbox.position import PositionExpired, PositionUnknown, Start
+from custommsg_server.inbox.port import (
+    Batch,
+    Event,
+    InboxError,
+    Position,
+    PositionExpired,
+    PositionNotReached,
+    Start,
+)
+from custommsg_server.inbox.sqlite.position import Positions
+from custommsg_server.inbox.sqlite.reading import Chunk, Held
+from custommsg_server.inbox.sqlite.store import Stored
 
 CHUNK_EVENTS: Final = 500
 """Events that a subscription takes at once, at most."""
 CHUNK_SIZE: Final = 1 << 20
 """Bytes of messages that it takes at once, at most, if that is not a single one."""
-EVENT_OVERHEAD: Final = 400
+EVENT_OVERHEAD: Final = 500
 """Bytes of memory that an event takes beside its message, about."""
 _PASSED_OVER: Final = 5000
-"""Events that nobody wants after which a subscription says where it is, at the latest."""
+"""Events that do not pass the filter after which a subscription says where it is, at the latest."""
 
-Read = Callable[[int, int, int], Awaitable[list[Event]]]
-"""Reads the store, as `Store.read`: after, limit, max_size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What a subscription has for its subscriber."""
-
-    events: list[Event]
-    """The events that pass its filter, in order; none if this only says where it is."""
-    position: int
-    """How far it has come: every event up to this sequence number was given out or not wanted."""
+Read = Callable[[Filter, int, int, int, int], Awaitable[Chunk]]
+"""Reads the store, as `SqliteStore.read`: wanted, after, until, limit, max_size."""
 
 
 class Feed:
@@ -54,16 +53,16 @@ class Feed:
         self._heartbeat = heartbeat
         self._recent: dict[int, Event] = {}
         self._first_recent = 1
-        self._earliest = 1
+        self._floor = 0
         self._latest = 0
-        self._is_open = False
+        self._positions: Positions | None = None
         self._is_closed = False
         self._news = asyncio.Event()
 
     @property
-    def earliest(self) -> int:
-        """The sequence number of the oldest event that is kept; `latest + 1` if none is."""
-        return self._earliest
+    def floor(self) -> int:
+        """The highest sequence number that the retention has deleted."""
+        return self._floor
 
     @property
     def latest(self) -> int:
@@ -75,146 +74,174 @@ class Feed:
         """Whether subscriptions end."""
         return self._is_closed
 
-    def open(self, held: Range) -> None:
-        """Begin with what the store holds."""
-        self._earliest, self._latest, self._first_recent = held.earliest, held.latest, held.latest + 1
-        self._is_open = True
+    @property
+    def positions(self) -> Positions:
+        """Turns sequence numbers into positions, and back.
 
-    def publish(self, events: Sequence[Event]) -> None:
+        Raises:
+            InboxError: the inbox could not be opened yet.
+        """
+        if self._positions is None:
+            raise InboxError("the inbox could not be opened yet")
+        return self._positions
+
+    def open(self, positions: Positions, held: Held) -> None:
+        """Begin with what the store holds."""
+        self._positions = positions
+        self._floor, self._latest, self._first_recent = held.floor, held.latest, held.latest + 1
+
+    def publish(self, stored: Stored) -> None:
         """Give out events that have just been committed."""
-        if not events:
+        if not stored.events:
             return
-        if events[0].sequence != self._latest + 1:  # a commit that failed, it seemed, has succeeded after all
+        if stored.first != self._latest + 1:  # a commit that failed, it seemed, took effect after all
             self._recent.clear()
-            self._room, self._first_recent = self._recent_size, events[0].sequence
-        for event in events:
-            self._recent[event.sequence] = event
+            self._room, self._first_recent = self._recent_size, stored.first
+        for sequence, event in enumerate(stored.events, stored.first):
+            self._recent[sequence] = event
             self._room -= len(event.arrival.message) + EVENT_OVERHEAD
-        self._latest = events[-1].sequence
+        self._latest = stored.first + len(stored.events) - 1
         while self._room < 0:
             event = self._recent.pop(self._first_recent)
             self._room += len(event.arrival.message) + EVENT_OVERHEAD
             self._first_recent += 1
-        self._wake()
+        self.wake()
 
-    def forget(self, earliest: int) -> None:
-        """Take note that the store keeps nothing from before `earliest`."""
-        self._earliest = earliest
+    def forget(self, floor: int) -> None:
+        """Take note that the retention has deleted everything up to `floor`."""
+        self._floor = floor
 
     def close(self) -> None:
         """End all subscriptions."""
         self._is_closed = True
-        self._wake()
+        self.wake()
 
-    def subscribe(self, wanted: Filter, start: Start | int = Start.LIVE) -> Subscription:
+    def wake(self) -> None:
+        """Have all who wait for news look again."""
+        self._news.set()
+        self._news.clear()
+
+    def reached(self, position: Position) -> int:
+        """Return the sequence number of a position that is not after the newest event.
+
+        Raises:
+            PositionInvalid, PositionOfOtherInbox, PositionNotReached: it is not such a position.
+            InboxError: the inbox could not be opened yet.
+        """
+        sequence = self.positions.sequence(position)
+        if sequence > self._latest:
+            raise PositionNotReached(self.positions.of(self._latest))
+        return sequence
+
+    def place(self, start: Start | Position) -> int:
+        """Return the sequence number after which to start.
+
+        Raises:
+            PositionError: it is not possible to start there.
+            InboxError: the inbox could not be opened yet.
+        """
+        positions = self.positions
+        if start is Start.LIVE:
+            return self._latest
+        if start is Start.BEGINNING:
+            return self._floor
+        sequence = self.reached(start)
+        if sequence < self._floor:
+            raise PositionExpired(positions.of(self._floor))
+        return sequence
+
+    def subscribe(self, wanted: Filter, start: Start | Position) -> FeedSubscription:
         """Subscribe; the subscription's position is where it starts, fixed from now on.
 
-        Args:
-            wanted: which events to give out.
-            start: where to start, or the sequence number after which to start.
+        Raises:
+            PositionError: it is not possible to start there.
+            InboxError: the inbox could not be opened yet.
+        """
+        return FeedSubscription(self, wanted, self.place(start), self._heartbeat)
+
+    async def after(
+        self, wanted: Filter, place: int, limit: int = CHUNK_EVENTS, max_size: int = CHUNK_SIZE
+    ) -> tuple[list[Event], int]:
+        """Return some of the events after a place that pass a filter, and how far they lead.
 
         Raises:
-            PositionExpired: what comes after `start` is no longer kept.
-            PositionUnknown: `start` is beyond the newest event.
-            StoreError: the inbox could not be opened yet.
+            PositionExpired: what comes after the place was deleted.
+            InboxError: the store cannot be read now.
         """
-        if not self._is_open:
-            raise StoreError("the inbox could not be opened yet")
-        match start:
-            case Start.LIVE:
-                position = self._latest
-            case Start.BEGINNING:
-                position = self._earliest - 1
-            case int(position):
-                if position < self._earliest - 1:
-                    raise PositionExpired(self._earliest, self._latest)
-                if position > self._latest:
-                    raise PositionUnknown(self._earliest, self._latest)
-        return Subscription(self, wanted, position, self._heartbeat)
-
-    async def after(self, position: int) -> list[Event]:
-        """Return some of the events after `position`, which is before the newest.
-
-        Raises:
-            PositionExpired: the next one is no longer kept.
-            StoreError: the store cannot be read now.
-        """
-        limit = min(CHUNK_EVENTS, self._latest - position)
-        if position + 1 >= self._first_recent:
-            return self._recent_after(position, limit)
-        events = await self._read(position, limit, CHUNK_SIZE)
-        first = events[0].sequence if events else self._latest + 1
-        if first != position + 1:
-            raise PositionExpired(first, self._latest)
-        return events
+        if place + 1 >= self._first_recent:
+            return self._recent_after(wanted, place, limit, max_size)
+        chunk = await self._read(wanted, place, self._latest, limit, max_size)
+        if chunk.floor > place:
+            raise PositionExpired(self.positions.of(chunk.floor))
+        return chunk.events, chunk.end
 
     async def news(self) -> None:
         """Wait until something is committed."""
         await self._news.wait()
 
-    def _recent_after(self, position: int, limit: int) -> list[Event]:
+    def _recent_after(self, wanted: Filter, place: int, limit: int, max_size: int) -> tuple[list[Event], int]:
         # No copies, but whoever holds them keeps them in memory when they are recent no more.
         events: list[Event] = []
-        room = CHUNK_SIZE
-        for sequence in range(position + 1, position + 1 + limit):
-            event = self._recent[sequence]
-            room -= len(event.arrival.message)
-            if room < 0 and events:
-                break
-            events.append(event)
-        return events
+        recent, passes = self._recent, wanted.passes
+        end = min(self._latest, place + limit)
+        for sequence in range(place + 1, end + 1):
+            event = recent[sequence]
+            if passes(event.arrival):
+                size = len(event.arrival.message)
+                if size > max_size and events:
+                    return events, sequence - 1
+                max_size -= size
+                events.append(event)
+        return events, end
 
-    def _wake(self) -> None:
-        self._news.set()
-        self._news.clear()
 
+class FeedSubscription:
+    """Implements `inbox.port.Subscription`; made by `Feed.subscribe`. Its place moves only with a batch given out."""
 
-class Subscription:
-    """An endless iterator of batches; made by `Feed.subscribe`.
-
-    It is safe to cancel while it waits, and to go on with it: its position moves only with a batch given out.
-    It ends when the feed is closed.
-    """
-
-    def __init__(self, feed: Feed, wanted: Filter, position: int, heartbeat: float) -> None:
+    def __init__(self, feed: Feed, wanted: Filter, place: int, heartbeat: float) -> None:
         self._feed = feed
+        self._positions = feed.positions
         self._wanted = wanted
-        self._position = position
+        self._place = place
         self._heartbeat = heartbeat
+        self._is_closed = False
 
     @property
-    def position(self) -> int:
-        """How far it has come: where it started, then the position of the last batch."""
-        return self._position
+    def position(self) -> Position:
+        """Where it started, then the position of the last batch."""
+        return self._positions.of(self._place)
 
-    def __aiter__(self) -> Subscription:
+    def __aiter__(self) -> FeedSubscription:
         return self
 
     async def __anext__(self) -> Batch:
         """Wait for the next batch.
 
         Raises:
-            PositionExpired: retention has overtaken the subscriber.
-            StoreError: the store cannot be read now.
+            PositionExpired: the retention has overtaken the subscriber.
+            InboxError: the store cannot be read now.
         """
         loop = asyncio.get_running_loop()
         due = loop.time() + self._heartbeat
-        position = self._position
-        while not self._feed.is_closed:
-            if position >= self._feed.latest:
+        feed, place = self._feed, self._place
+        while not (feed.is_closed or self._is_closed):
+            if place >= feed.latest:
                 try:
                     async with asyncio.timeout_at(due):
-                        await self._feed.news()
+                        await feed.news()
                     continue
                 except TimeoutError:
-                    return self._give([], position)
-            chunk = await self._feed.after(position)
-            position = chunk[-1].sequence
-            events = [event for event in chunk if self._wanted.passes(event.arrival)]
-            if events or position - self._position >= _PASSED_OVER or loop.time() >= due:
-                return self._give(events, position)
+                    return self._give([], place)
+            events, place = await feed.after(self._wanted, place)
+            if events or place - self._place >= _PASSED_OVER or loop.time() >= due:
+                return self._give(events, place)
         raise StopAsyncIteration
 
-    def _give(self, events: list[Event], position: int) -> Batch:
-        self._position = position
-        return Batch(events, position)
+    async def aclose(self) -> None:
+        """End it."""
+        self._is_closed = True
+        self._feed.wake()
+
+    def _give(self, events: list[Event], place: int) -> Batch:
+        self._place = place
+        return Batch(events, self._positions.of(place))

@@ -1,4 +1,4 @@
-"""Opening the file of the SQLite store: once for writing, and a pool of connections that only read."""
+"""Opens the file of an SQLite inbox: one connection that writes, and a pool of connections that read."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pathlib import Path
 
 import apsw
 
-from custommsg_server.inbox.port import StoreError
+from custommsg_server.inbox.port import InboxError
 
 BUSY_MS = 500
-"""How long a lock that somebody else holds is waited for, in milliseconds."""
+"""How long to wait for a lock that another connection holds, in milliseconds."""
 
 _WAL_CHECKPOINT = 1000
-"""Pages in the write-ahead log after which it is copied to the file while others go on reading."""
+"""Pages in the write-ahead log after which it is copied to the file, beside the readers."""
 _WAL_RESTART = 8 * _WAL_CHECKPOINT
-"""Pages after which readers are waited for: else a log that is always being read would grow for ever."""
+"""Pages after which the copy waits for readers: a log that is always being read would grow without end."""
 _WAL_KEEP = _WAL_CHECKPOINT * 4096
-"""Bytes of the log that stay allocated: with these, pruning can make room even when the disk is full."""
+"""Bytes of the log that stay allocated: with them, deleting can make room even when the disk is full."""
 _GROWTH = 256 << 10
 """Bytes by which the file grows."""
 
 
 class FileLock:
-    """Says that this process uses the inbox at `path`.
+    """Keeps other gateways away from the inbox at `path`.
 
-    Two gateways on one inbox would each miss what the other stores. It is a file of its own, since closing
-    any other handle of the database file would drop SQLite's own locks. The kernel lets go of it when the
+    Two gateways on one file would each miss what the other stores. The lock is a file of its own, because
+    closing a second handle of the database file would drop SQLite's locks. The kernel releases it when the
     process ends, however that happens.
 
     Raises:
-        StoreError: another process uses it.
-        OSError: the lock's file cannot be made.
+        InboxError: another process uses the inbox.
+        OSError: the lock file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class FileLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise StoreError(
+            raise InboxError(
                 f"inbox {path}: another gateway uses it; end that one, or give this one a file of its own"
             ) from None
         except BaseException:
@@ -58,7 +58,7 @@ class FileLock:
 
 
 def open_writer(path: Path) -> apsw.Connection:
-    """Open the file for writing; make it, for its owner only, if there is none.
+    """Open the file for writing; make it, readable by its owner only, if it does not exist.
 
     Raises:
         apsw.Error, OSError: it cannot be opened.
@@ -80,10 +80,10 @@ def open_writer(path: Path) -> apsw.Connection:
 
 
 def reserve_space(connection: apsw.Connection) -> None:
-    """Take the space on the disk that the file will need for what the running transaction has changed.
+    """Allocate the space that the file will need for what the running transaction has changed.
 
-    Without it a commit would still fit into the log, but the log, when the disk is full, not into the file; and
-    with a log that cannot be emptied, nothing can be forgotten to make room.
+    Without it, on a full disk, a commit could still fit into the log while the log does not fit into the file;
+    and with a log that cannot be emptied, nothing can be deleted to make room.
 
     Raises:
         apsw.FullError: there is no such space.
@@ -96,17 +96,17 @@ def reserve_space(connection: apsw.Connection) -> None:
 
 
 def empty_log(connection: apsw.Connection) -> None:
-    """Copy the log to the file, so that it is written from its start again, if that is possible now."""
+    """Copy the log to the file, if that is possible now, so that the log is used from its start again."""
     with suppress(apsw.Error):
         connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_RESTART)
 
 
 class Readers:
-    """A pool of connections that only read, as many as threads read at once.
+    """A pool of connections that only read, one for each thread that reads at once.
 
     Args:
         path: the file.
-        is_immutable: nobody can write the file, so that it is read without locks and without shared memory.
+        is_immutable: nobody can write the file, so it is read without locks and without shared memory.
     """
 
     def __init__(self, path: Path, *, is_immutable: bool = False) -> None:
@@ -119,7 +119,7 @@ class Readers:
         """Lend a connection.
 
         Raises:
-            apsw.Error: none can be opened.
+            apsw.Error: no connection can be opened.
         """
         try:
             connection = self._idle.pop()
@@ -131,7 +131,7 @@ class Readers:
             self._idle.append(connection)
 
     def close(self) -> None:
-        """Close the connections that nobody has borrowed."""
+        """Close the connections that are not lent."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close(True)
@@ -147,7 +147,7 @@ class Readers:
 
 
 def open_read_only(path: Path) -> Readers:
-    """Open a file that cannot be written now.
+    """Open a file for reading that cannot be written now.
 
     Raises:
         apsw.Error: it cannot be read either.
@@ -156,8 +156,8 @@ def open_read_only(path: Path) -> Readers:
     try:
         _try(readers)
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.FullError):
-        # Reading a write-ahead log needs shared memory, which cannot be made here. Without a log, the file
-        # alone holds everything.
+        # Reading a write-ahead log needs shared memory, which cannot be made here. Without a log, everything
+        # is in the file.
         log = Path(f"{path}-wal")
         if log.exists() and log.stat().st_size:
             raise
@@ -172,7 +172,7 @@ def _try(readers: Readers) -> None:
 
 
 def _guard(connection: apsw.Connection) -> None:
-    """Let nothing in a damaged or a forged file surprise us."""
+    """Protect us from a damaged or forged file."""
     connection.set_busy_timeout(BUSY_MS)
     connection.pragma("trusted_schema", False)
     connection.pragma("cell_size_check", True)

@@ -1,4 +1,4 @@
-"""The inbox as the rest of the gateway sees it: asyncio on this side, the store on the other."""
+"""The SQLite engine as the port describes an inbox: asyncio on this side, threads and the file on the other."""
 
 from __future__ import annotations
 
@@ -8,30 +8,40 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
+from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.port import Arrival, Consumer, Event, Range, Retention, Store, StoreError
-from custommsg_server.inbox.position import PositionUnknown, Start
-from custommsg_server.inbox.sqlite.feed import EVENT_OVERHEAD, Feed, Subscription
+from custommsg_server.inbox.port import (
+    Batch,
+    Bounds,
+    Consumer,
+    Event,
+    InboxError,
+    Position,
+    Start,
+)
+from custommsg_server.inbox.sqlite.feed import CHUNK_EVENTS, CHUNK_SIZE, Feed, FeedSubscription
+from custommsg_server.inbox.sqlite.reading import Chunk
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
 from custommsg_server.inbox.sqlite.writer import Pending, Report, Writer, WriterOptions
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 _READERS: Final = 4
 """Threads that read the store for subscribers."""
+_READ_TIME: Final = 0.5
+"""Seconds after which a page ends that is not full."""
 
 
 @dataclass(frozen=True, slots=True)
-class InboxOptions:
+class SqliteOptions:
     """How the inbox behaves. Times are in seconds, sizes in bytes of memory."""
 
-    max_waiting: int = 16 << 20
-    """What may wait to be stored before the inbox is full."""
     recent_size: int = 8 << 20
     """How much of what was committed last is kept in memory, for all subscribers together."""
     heartbeat: float = 15.0
@@ -39,51 +49,52 @@ class InboxOptions:
     writer: WriterOptions = field(default_factory=WriterOptions)
 
 
-class Inbox:
-    """Keeps what arrives, and feeds subscribers. It works without its store, as far as that is possible.
+class SqliteInbox:
+    """Keeps what arrives in an SQLite file. Implements `inbox.port.Inbox`.
 
-    Use it as an async context manager, or call `start` and `close`.
+    It works without its file, as far as that is possible: then `error` says what is wrong, and it is tried
+    again. Use it as an async context manager, or call `start` and `close`.
 
     Args:
-        open_store: opens the store, on another thread; it is called again while it raises StoreError.
+        path: the file; it is made if it does not exist, with its folder.
         retention: how long events are kept.
         options: how to behave.
+        open_store: opens the file, on another thread.
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], retention: Retention, options: InboxOptions | None = None
+        self,
+        path: Path,
+        retention: Retention,
+        options: SqliteOptions | None = None,
+        open_store: Callable[[Path], SqliteStore] = SqliteStore,
     ) -> None:
-        options = options or InboxOptions()
-        self._writer = Writer(open_store, retention, options.writer, self._report)
+        options = options or SqliteOptions()
+        self._writer = Writer(lambda: _open(path, open_store), retention, options.writer, self._report)
         self._feed = Feed(self._read, options.recent_size, options.heartbeat)
-        self._max_waiting = options.max_waiting
-        self._waiting = 0
-        self._room = asyncio.Event()
-        self._room.set()
-        self._store: Store | None = None
+        self._store: SqliteStore | None = None
         self._error: str | None = "the inbox is not open yet"
         self._lost = 0
         self._watchers: list[Callable[[str | None], None]] = []
         self._is_closed = False
         self._readers = ThreadPoolExecutor(_READERS, "inbox-reader")
-        # Apart from the readers: it waits for the writer, and they should not.
-        self._keeper = ThreadPoolExecutor(1, "inbox-consumers")
+        self._consumers = SqliteConsumers(self._feed, self._opened)
 
     async def start(self) -> None:
-        """Open the store, or at least try: if it fails, `error` says why, and it is tried again."""
+        """Open the file, or at least try: if it fails, `error` says why, and it is tried again."""
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._writer.start()
         await self._started
 
     async def close(self) -> None:
-        """Store what waits, end all subscriptions, and let go of the store."""
+        """Store what waits, end all subscriptions, and let go of the file."""
         self._is_closed = True
         self._feed.close()
         self._writer.stop()
         await asyncio.to_thread(self._close)
 
-    async def __aenter__(self) -> Inbox:
+    async def __aenter__(self) -> SqliteInbox:
         await self.start()
         return self
 
@@ -94,137 +105,69 @@ class Inbox:
 
     @property
     def error(self) -> str | None:
-        """What is wrong with the store now, in words for a person; None if nothing is."""
+        """What is wrong with the file now, in words for a person; None if nothing is."""
         return self._error
-
-    @property
-    def lost(self) -> int:
-        """How many messages could not be stored since the start."""
-        return self._lost
-
-    @property
-    def inbox_id(self) -> str:
-        """The random name of the store; "" while it could not be opened."""
-        return "" if self._store is None else self._store.inbox_id
-
-    @property
-    def earliest(self) -> int:
-        """The sequence number of the oldest event that is kept; `latest + 1` if none is."""
-        return self._feed.earliest
-
-    @property
-    def latest(self) -> int:
-        """The sequence number of the newest event that was committed; 0 if there is none."""
-        return self._feed.latest
-
-    @property
-    def waiting(self) -> int:
-        """Bytes of memory that wait to be stored."""
-        return self._waiting
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much waits to be stored that whoever appends should wait, too."""
-        return self._waiting >= self._max_waiting
-
-    async def has_room(self) -> None:
-        """Wait until the inbox is not full."""
-        while self.is_full:
-            await self._room.wait()
 
     def watch(self, watcher: Callable[[str | None], None]) -> None:
         """Call `watcher` with `error`, now and whenever it changes."""
         self._watchers.append(watcher)
         watcher(self._error)
 
-    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Store arrivals, in this order and after all that were appended before.
+    @property
+    def consumers(self) -> SqliteConsumers:
+        """The named consumers."""
+        return self._consumers
 
-        Hand in many at once where there are many. They are taken even if the inbox is full.
+    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
+        """Store arrivals; see `inbox.port.Inbox`. Hand in many at once where there are many."""
+        positions: asyncio.Future[Sequence[Position]] = self._loop.create_future()
+        if self._is_closed:
+            _fail(positions, "the inbox is closed")
+        elif not arrivals:
+            positions.set_result([])
+        else:
+            self._writer.put(Pending(arrivals, positions))
+        return positions
 
-        Returns:
-            True when they are committed, False if they are lost. It never raises.
-        """
-        is_stored: asyncio.Future[bool] = self._loop.create_future()
-        if self._is_closed or not arrivals:
-            is_stored.set_result(not arrivals)
-            return is_stored
-        size = sum([len(arrival.message) for arrival in arrivals]) + EVENT_OVERHEAD * len(arrivals)
-        self._waiting += size
-        if self.is_full:
-            self._room.clear()
-        self._writer.put(Pending(arrivals, size, is_stored))
-        return is_stored
-
-    def subscribe(self, wanted: Filter, start: Start | int = Start.LIVE) -> Subscription:
-        """Subscribe; see `Feed.subscribe`.
-
-        Raises:
-            PositionExpired: what comes after `start` is no longer kept.
-            PositionUnknown: `start` is beyond the newest event.
-            StoreError: the store could not be opened yet.
-        """
+    async def subscribe(self, wanted: Filter, start: Start | Position) -> FeedSubscription:
+        """Subscribe; see `inbox.port.Inbox`."""
         self._opened()
         return self._feed.subscribe(wanted, start)
 
-    async def range(self) -> Range:
-        """Return what is held.
+    async def read(self, wanted: Filter, after: Position | None, limit: int) -> Batch:
+        """Return a page of stored events, of at most 1 MiB; see `inbox.port.Inbox`."""
+        self._opened()
+        feed, end = self._feed, self._loop.time() + _READ_TIME
+        place = feed.place(Start.BEGINNING if after is None else after)
+        until, size = feed.latest, CHUNK_SIZE
+        events: list[Event] = []
+        while place < until and len(events) < limit and size > 0 and self._loop.time() < end:
+            some, place = await feed.after(wanted, place, min(limit - len(events), CHUNK_EVENTS), size)
+            events += some
+            size -= sum([len(event.arrival.message) for event in some])
+        return Batch(events, feed.positions.of(place), place >= until)
 
-        Raises:
-            StoreError: the store cannot be read now.
-        """
+    async def bounds(self) -> Bounds:
+        """Return what is held; see `inbox.port.Inbox`."""
+        held = await self._loop.run_in_executor(self._readers, self._opened().held)
+        # The newest event that subscribers know of: the file may be further by now.
+        of, latest = self._feed.positions.of, self._feed.latest
+        return Bounds(of(min(held.floor, latest)), of(latest), held.count, held.size, held.oldest_ns)
+
+    async def _read(self, wanted: Filter, after: int, until: int, limit: int, max_size: int) -> Chunk:
         store = self._opened()
-        return await self._loop.run_in_executor(self._readers, store.range)
+        return await self._loop.run_in_executor(
+            self._readers, store.read, wanted, after, until, limit, max_size
+        )
 
-    async def consumers(self) -> list[Consumer]:
-        """Return the named consumers.
-
-        Raises:
-            StoreError: the store cannot be read now.
-        """
-        store = self._opened()
-        return await self._loop.run_in_executor(self._readers, store.consumers)
-
-    async def advance(self, name: str, position: int) -> int:
-        """Set a consumer's position, if that is further than where it is; make it if it is new.
-
-        Args:
-            name: the consumer.
-            position: the sequence number of the last event that it has dealt with.
-
-        Returns:
-            Its position now.
-
-        Raises:
-            PositionUnknown: there is no such event yet.
-            StoreError: the store cannot be written now.
-        """
-        store = self._opened()
-        if not 0 <= position <= self._feed.latest:
-            raise PositionUnknown(self._feed.earliest, self._feed.latest)
-        return await self._loop.run_in_executor(self._keeper, store.advance, name, position, time.time_ns())
-
-    async def forget(self, name: str) -> bool:
-        """Forget a consumer; return whether there was one.
-
-        Raises:
-            StoreError: the store cannot be written now.
-        """
-        store = self._opened()
-        return await self._loop.run_in_executor(self._keeper, store.forget, name)
-
-    async def _read(self, after: int, limit: int, max_size: int) -> list[Event]:
-        store = self._opened()
-        return await self._loop.run_in_executor(self._readers, store.read, after, limit, max_size)
-
-    def _opened(self) -> Store:
+    def _opened(self) -> SqliteStore:
         if self._store is None or self._is_closed:
-            raise StoreError("the inbox is closed" if self._is_closed else self._error)
+            raise InboxError("the inbox is closed" if self._is_closed else self._error)
         return self._store
 
     def _close(self) -> None:
         self._writer.join()
-        self._keeper.shutdown()
+        self._consumers.close()
         self._readers.shutdown()
         if self._store is not None:
             self._store.close()
@@ -236,19 +179,21 @@ class Inbox:
 
     def _take(self, report: Report) -> None:
         if report.opened is not None:
-            self._store = report.opened
             assert report.held is not None
-            self._feed.open(report.held)
-        if report.held is not None:
-            self._feed.forget(report.held.earliest)
-        self._feed.publish(report.events)
+            self._store = report.opened
+            self._feed.open(report.opened.positions, report.held)
+        elif report.held is not None:
+            self._feed.forget(report.held.floor)
+        if report.stored is not None:
+            self._feed.publish(report.stored)
         self._lost += report.lost
-        for pending in report.done:
-            self._waiting -= pending.size
-            if not pending.is_stored.done():  # else whoever waited was cancelled
-                pending.is_stored.set_result(report.is_stored)
-        if not self.is_full:
-            self._room.set()
+        for pending, positions in zip(report.done, report.positions, strict=True):
+            if pending.positions.done():  # whoever waited was cancelled
+                continue
+            if positions is None:
+                _fail(pending.positions, report.error or "the inbox could not store this")
+            else:
+                pending.positions.set_result(positions)
         self._set_error(report.error)
         if not self._started.done():
             self._started.set_result(None)
@@ -263,3 +208,71 @@ class Inbox:
         self._error = error
         for watcher in self._watchers:
             watcher(error)
+
+
+class SqliteConsumers:
+    """The named consumers. Implements `inbox.port.Consumers`.
+
+    Args:
+        feed: knows the positions.
+        opened: returns the store, or raises InboxError.
+    """
+
+    def __init__(self, feed: Feed, opened: Callable[[], SqliteStore]) -> None:
+        self._feed = feed
+        self._opened = opened
+        # Apart from the readers: it waits for the writer, and they should not.
+        self._thread = ThreadPoolExecutor(1, "inbox-consumers")
+
+    async def open(self, name: str, start: Start | Position) -> Position:
+        """Return the position of a consumer; make it, where `start` says, if there is none of that name."""
+        store, loop = self._opened(), asyncio.get_running_loop()
+        known = {
+            one: position for one, position, _ in await loop.run_in_executor(self._thread, store.consumers)
+        }
+        place = known.get(name)
+        if place is None:
+            at = self._feed.place(start)
+            place = await loop.run_in_executor(self._thread, store.open_consumer, name, at, time.time_ns())
+        return self._feed.positions.of(place)
+
+    async def ack(self, name: str, position: Position) -> Position | None:
+        """Move a consumer on to a position, if that is further; return where it is now; None: no such consumer."""
+        store, place = self._opened(), self._feed.reached(position)
+        loop = asyncio.get_running_loop()
+        now = await loop.run_in_executor(self._thread, store.advance, name, place, time.time_ns())
+        return None if now is None else self._feed.positions.of(now)
+
+    async def list(self) -> list[Consumer]:
+        """Return all of them, by name."""
+        loop = asyncio.get_running_loop()
+        consumers = await loop.run_in_executor(self._thread, self._opened().consumers)
+        of, latest, floor = self._feed.positions.of, self._feed.latest, self._feed.floor
+        return [
+            Consumer(name, of(place), updated_ns, max(0, latest - place), place < floor)
+            for name, place, updated_ns in consumers
+        ]
+
+    async def delete(self, name: str) -> bool:
+        """Delete one; return whether there was one."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._opened().delete_consumer, name)
+
+    def close(self) -> None:
+        """End the thread; nobody may call any more."""
+        self._thread.shutdown()
+
+
+def _open(path: Path, open_store: Callable[[Path], SqliteStore]) -> SqliteStore:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InboxError(
+            f"cannot make {path.parent} for the inbox ({error.strerror}); set data_dir"
+        ) from None
+    return open_store(path)
+
+
+def _fail(positions: asyncio.Future[Sequence[Position]], why: str) -> None:
+    positions.set_exception(InboxError(why))
+    positions.exception()  # whoever does not wait for it need not hear of it

@@ -1,4 +1,4 @@
-"""Look at an inbox without changing it, whether a gateway uses it or not."""
+"""Looks at an inbox without changing it, whether a gateway uses it or not."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from custommsg_server.inbox.port import StoreError
-from custommsg_server.inbox.sqlite.errors import store_errors
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import InboxError
+from custommsg_server.inbox.sqlite.errors import inbox_errors
 from custommsg_server.inbox.sqlite.files import FileLock, open_read_only
+from custommsg_server.inbox.sqlite.position import Positions
+from custommsg_server.inbox.sqlite.reading import (
+    read_chunk,
+    read_consumers,
+    read_held,
+    read_inbox_id,
+    read_latest,
+)
 from custommsg_server.inbox.sqlite.schema import check_version, version_of
 
-_QUERIES: Final = (
-    "SELECT count(*) FROM (SELECT sequence, time_ns, message FROM events ORDER BY sequence DESC LIMIT 100)",
-    "SELECT count(*) FROM consumers",
-)
+_NEWEST: Final = 100
+"""How many sequence numbers are looked at, as a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +37,17 @@ class Seen:
 
 
 def look_at(path: Path) -> Seen:
-    """Look at the inbox at `path`, or at where it would be made.
+    """Look at the inbox at `path`, or at the place where it would be made.
 
     Raises:
-        StoreError: it cannot be used; the message says why, and what to do.
+        InboxError: it cannot be used; the message says why, and what to do.
     """
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreError(f"inbox {path}: {folder} cannot be written; give it to this user, or set data_dir")
-    with store_errors(path):
+        raise InboxError(f"inbox {path}: {folder} cannot be written; give it to this user, or set data_dir")
+    with inbox_errors(path):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
         if not path.exists():
@@ -52,8 +59,12 @@ def look_at(path: Path) -> Seen:
             with readers.borrow() as connection:
                 version = version_of(connection)
                 check_version(path, version)
-                for query in _QUERIES if version else ():
-                    connection.execute(query).fetchall()
+                if version:
+                    positions, latest = Positions(read_inbox_id(connection)), read_latest(connection)
+                    after = max(0, latest - _NEWEST)
+                    read_chunk(connection, positions, Filter(), after, latest, _NEWEST, 1 << 62)
+                    read_held(connection)
+                    read_consumers(connection)
         finally:
             readers.close()
         return Seen(exists=True, in_use=_is_locked(path), free=free)
@@ -62,6 +73,6 @@ def look_at(path: Path) -> Seen:
 def _is_locked(path: Path) -> bool:
     try:
         FileLock(path).release()
-    except StoreError:
+    except InboxError:
         return True
     return False

@@ -1,17 +1,21 @@
-"""The inbox in one SQLite file: one connection writes, others read what is committed."""
+"""An inbox in one SQLite file: one connection writes, others read what is committed. Its methods block."""
 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 import apsw
 
-from custommsg_server.inbox.port import Arrival, Consumer, Event, Kind, Range, Retention, StoreError
-from custommsg_server.inbox.sqlite.errors import store_errors
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import Event, InboxError
+from custommsg_server.inbox.sqlite.errors import inbox_errors
 from custommsg_server.inbox.sqlite.files import (
     FileLock,
     Readers,
@@ -20,43 +24,104 @@ from custommsg_server.inbox.sqlite.files import (
     open_writer,
     reserve_space,
 )
+from custommsg_server.inbox.sqlite.position import Positions
+from custommsg_server.inbox.sqlite.reading import (
+    Chunk,
+    Held,
+    number,
+    read_chunk,
+    read_consumers,
+    read_held,
+    read_inbox_id,
+    read_latest,
+)
 from custommsg_server.inbox.sqlite.schema import STEPS, check_version, migrate, version_of
 
 T = TypeVar("T")
 
-_KINDS: Final = {kind.value: kind for kind in Kind}
-_ROW: Final = "(?, ?, ?, ?, ?, ?)"
-# Each statement hands Python's lock to the event loop and has to wait to get it back: under load, one
-# statement for many rows is several times as fast as one for each.
-_INSERTS: Final = tuple(
-    (rows, f"INSERT INTO events VALUES {', '.join([_ROW] * rows)}")  # noqa: S608 -- nothing but question marks
-    for rows in (128, 16, 1)
-)
-_RANGE: Final = """
-    SELECT (SELECT sequence FROM events ORDER BY sequence LIMIT 1),
-           (SELECT time_ns FROM events ORDER BY sequence LIMIT 1),
-           (SELECT seq FROM sqlite_sequence WHERE name = 'events'),
-           ((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count))
-               * (SELECT page_size FROM pragma_page_size)
-"""
 _EVENT_OVERHEAD: Final = 64
 """Bytes that an event takes beside its message, about."""
 _PRUNE_BYTES: Final = 4 << 20
-"""Bytes that are forgotten at once at most: about 10 ms."""
+"""Bytes that are deleted at once at most: about 10 ms."""
+_EVERYTHING: Final = Filter(peer_events=True)
+
+
+def _inserts(statement: str, *sizes: int) -> tuple[tuple[int, str], ...]:
+    """Return a statement for each number of rows, the most first.
+
+    Each statement hands Python's lock to the event loop and has to wait to get it back: under load, one statement
+    for many rows is several times as fast as one for each.
+    """
+    columns = statement.count("?")
+    row = f"({', '.join(['?'] * columns)})"
+    return tuple((rows, statement.replace(row, ", ".join([row] * rows))) for rows in sizes)
+
+
+_ADD_EVENTS: Final = _inserts("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", 128, 16, 1)
+_ADD_TO_PEERS: Final = _inserts(
+    "INSERT INTO peers (peer_id, events, bytes) VALUES (?, ?, ?) ON CONFLICT (peer_id) "
+    "DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes RETURNING peer_id, id",
+    64,
+    8,
+    1,
+)
+# The first of the oldest events that stays: it is young enough and leaves the inbox small enough, or it is the
+# first one beyond what is deleted at once.
+_FIRST_TO_KEEP: Final = f"""
+    WITH oldest AS (
+        SELECT sequence, time_ns, length(message) + {_EVENT_OVERHEAD} AS size FROM events ORDER BY sequence LIMIT ?1
+    ), freed AS (
+        SELECT sequence, time_ns, sum(size) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) - size AS bytes
+        FROM oldest
+    )
+    SELECT coalesce(
+        (SELECT min(sequence) FROM freed WHERE (time_ns >= ?2 AND bytes >= ?3) OR bytes >= {_PRUNE_BYTES}),
+        (SELECT max(sequence) + 1 FROM oldest),
+        0
+    )
+"""  # noqa: S608 -- nothing but constants
+_TAKE_FROM_PEERS: Final = f"""
+    UPDATE peers SET events = events - gone.count, bytes = bytes - gone.size FROM (
+        SELECT peer, count(*) AS count, sum(length(message) + {_EVENT_OVERHEAD}) AS size
+        FROM events WHERE sequence < ?1 GROUP BY peer
+    ) AS gone WHERE peers.id = gone.peer
+"""  # noqa: S608 -- nothing but constants
+_FORGET_PEERS: Final = (
+    "DELETE FROM peers WHERE events <= 0 AND id IN (SELECT peer FROM events WHERE sequence < ?1)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long events are kept."""
+
+    max_age: float
+    """Seconds."""
+    max_size: int
+    """Bytes in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Events that were stored, without gaps."""
+
+    first: int
+    """The sequence number of the first of them."""
+    events: Sequence[Event]
 
 
 class SqliteStore:
-    """Keeps events in an SQLite file; see `port.Store`.
+    """Keeps events in an SQLite file. Each method may be called from any thread.
 
     The size of the inbox is that of the pages in use: free ones are used again before the file grows. When
     the file cannot be written, what it holds can be read, and each `append` tries again to write.
 
     Args:
-        path: the file; it is made if there is none, readable by its owner only. `<path>-wal` and
+        path: the file; it is made if it does not exist, readable by its owner only. `<path>-wal` and
             `<path>-shm` are part of it, `<path>-lock` keeps a second gateway away.
 
     Raises:
-        StoreError: the file can be neither written nor read, or another gateway uses it.
+        InboxError: the file can be neither written nor read, or another gateway uses it.
     """
 
     def __init__(self, path: Path, *, steps: Sequence[str] = STEPS) -> None:
@@ -68,80 +133,102 @@ class SqliteStore:
         self._readers = Readers(path)
         self._is_closed = False
         try:
-            with store_errors(path):
+            with inbox_errors(path):
                 self._open()
-            self._inbox_id = self._read(_read_inbox_id)
+            self.positions: Final = Positions(self._read(read_inbox_id))
+            self._latest = self._read(read_latest)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def inbox_id(self) -> str:
-        """See `port.Store`."""
-        return self._inbox_id
+    def append(self, arrivals: Sequence[Arrival]) -> Stored:
+        """Store arrivals, all or none, in this order; return when they are safe on the disk.
 
-    def append(self, arrivals: Sequence[Arrival]) -> list[Event]:
-        """See `port.Store`."""
+        Their sequence numbers follow each other without a gap. With no arrivals, find out whether the file
+        can be written. If the last call failed with a commit that took effect all the same, and this one begins
+        with the same arrivals, these are not stored again.
+
+        Raises:
+            InboxError: they are not stored, as far as is known.
+        """
         with self._writing() as connection:
-            first = _latest(connection) + 1
-            events = [Event(sequence, arrival) for sequence, arrival in enumerate(arrivals, first)]
-            at = 0
-            for rows, statement in _INSERTS:
-                while len(events) - at >= rows:
-                    connection.execute(statement, _row_values(events[at : at + rows]))
-                    at += rows
-        return events
+            latest = read_latest(connection)
+            first = latest + 1
+            if latest > self._latest and self._are_stored(connection, latest, arrivals):
+                first = self._latest + 1
+            self._insert(connection, latest + 1, arrivals[latest + 1 - first :])
+        self._latest = first - 1 + len(arrivals)
+        prefix = self.positions.prefix
+        return Stored(
+            first,
+            [Event(f"{prefix}{place}", arrival) for place, arrival in enumerate(arrivals, first)],  # type: ignore[arg-type]
+        )
 
-    def read(self, after: int, limit: int, max_size: int) -> list[Event]:
-        """See `port.Store`."""
-        return self._read(lambda connection: _read_events(connection, after, limit, max_size))
+    def read(self, wanted: Filter, after: int, until: int, limit: int, max_size: int) -> Chunk:
+        """Return some of the events that pass a filter, in order; see `read_chunk`.
 
-    def range(self) -> Range:
-        """See `port.Store`."""
-        return self._read(_read_range)
+        Raises:
+            InboxError: the file cannot be read.
+        """
+        return self._read(
+            lambda connection: read_chunk(connection, self.positions, wanted, after, until, limit, max_size)
+        )
+
+    def held(self) -> Held:
+        """Return what is held. Raises InboxError."""
+        return self._read(read_held)
 
     def prune(self, retention: Retention, now_ns: int, limit: int) -> int:
-        """See `port.Store`."""
-        # If the power fails, what was forgotten may come back: harmless, and worth not waiting for the disk.
+        """Delete some events that the retention no longer allows, the oldest first; return how many.
+
+        At most `limit`, and no more than takes a moment: call it again until it returns 0.
+
+        Raises:
+            InboxError: nothing was deleted.
+        """
+        # If the power fails, what was deleted may come back: harmless, and worth not waiting for the disk.
         with self._writing(is_durable=False) as connection:
-            excess = _read_range(connection).size - retention.max_size
-            too_old = now_ns - retention.max_age * 1e9
-            last, count, freed = 0, 0, 0
-            for sequence, time_ns, size in connection.execute(
-                "SELECT sequence, time_ns, length(message) FROM events ORDER BY sequence LIMIT ?", (limit,)
-            ).fetchall():
-                if (_number(time_ns) >= too_old and freed >= excess) or freed >= _PRUNE_BYTES:
-                    break
-                last, count, freed = _number(sequence), count + 1, freed + _number(size) + _EVENT_OVERHEAD
+            excess = read_held(connection).size - retention.max_size
+            too_old = int(max(-(2.0**62), now_ns - retention.max_age * 1e9))
+            keep = number(connection.execute(_FIRST_TO_KEEP, (limit, too_old, excess)).get)
+            connection.execute(_TAKE_FROM_PEERS, (keep,))
+            connection.execute(_FORGET_PEERS, (keep,))
+            connection.execute("DELETE FROM events WHERE sequence < ?", (keep,))
+            count = connection.changes()
             if count:
-                connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
+                connection.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (keep - 1,))
         return count
 
-    def consumers(self) -> list[Consumer]:
-        """See `port.Store`."""
-        return self._read(_read_consumers)
+    def consumers(self) -> list[tuple[str, int, int]]:
+        """Return the name, position and time of the last acknowledgement of each consumer. Raises InboxError."""
+        return self._read(read_consumers)
 
-    def advance(self, name: str, position: int, now_ns: int) -> int:
-        """See `port.Store`."""
+    def open_consumer(self, name: str, position: int, now_ns: int) -> int:
+        """Return where a consumer is; make it at a position if there is none of that name. Raises InboxError."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO consumers VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, position, now_ns)
+            )
+            return number(connection.execute("SELECT position FROM consumers WHERE name = ?", (name,)).get)
+
+    def advance(self, name: str, position: int, now_ns: int) -> int | None:
+        """Move a consumer on, if that is further; return where it is now; None: no such one. Raises InboxError."""
         # If the power fails, the consumer gets some messages once more, as it was told it may.
         with self._writing(is_durable=False) as connection:
-            return _number(
-                connection.execute(
-                    "INSERT INTO consumers VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-                    "position = max(position, excluded.position), updated_ns = excluded.updated_ns "
-                    "RETURNING position",
-                    (name, position, now_ns),
-                ).get
-            )
+            now = connection.execute(
+                "UPDATE consumers SET position = max(position, ?), updated_ns = ? WHERE name = ? RETURNING position",
+                (position, now_ns, name),
+            ).get
+            return None if now is None else number(now)
 
-    def forget(self, name: str) -> bool:
-        """See `port.Store`."""
+    def delete_consumer(self, name: str) -> bool:
+        """Delete a consumer; return whether there was one. Raises InboxError."""
         with self._writing() as connection:
             connection.execute("DELETE FROM consumers WHERE name = ?", (name,))
             return connection.changes() > 0
 
     def close(self) -> None:
-        """See `port.Store`."""
+        """Let go of the file."""
         with self._lock:
             self._is_closed = True
             self._readers.close()
@@ -149,6 +236,39 @@ class SqliteStore:
                 self._writer.close(True)
                 self._writer = None
             self._release()
+
+    def _are_stored(self, connection: apsw.Connection, latest: int, arrivals: Sequence[Arrival]) -> bool:
+        """Whether what is in the file beyond what we know of is just what the arrivals begin with."""
+        count = latest - self._latest
+        found = read_chunk(
+            connection, self.positions, _EVERYTHING, self._latest, latest, count, 1 << 62
+        ).events
+        return count <= len(arrivals) and [one.arrival for one in found] == [
+            Arrival(a.kind, a.time_ns, a.peer_id, a.message, a.lost, a.node_id) for a in arrivals[:count]
+        ]
+
+    def _insert(self, connection: apsw.Connection, first: int, arrivals: Sequence[Arrival]) -> None:
+        peers = _add_to_peers(connection, arrivals)
+        nodes = {node_id: _node(connection, node_id) for node_id in {one.node_id for one in arrivals}}
+        at = 0
+        for rows, statement in _ADD_EVENTS:
+            while len(arrivals) - at >= rows:
+                values: list[int | bytes | None] = []
+                for place, one in enumerate(arrivals[at : at + rows], first + at):
+                    message = one.message
+                    number = message[0] << 8 | message[1] if one.kind is Kind.MESSAGE else None
+                    values += (
+                        place,
+                        peers.get(one.peer_id),
+                        nodes[one.node_id],
+                        number,
+                        one.kind.value,
+                        one.time_ns,
+                        message,
+                        one.lost,
+                    )
+                connection.execute(statement, values)
+                at += rows
 
     def _open(self) -> None:
         try:
@@ -191,18 +311,18 @@ class SqliteStore:
             self._file_lock = None
 
     def _read(self, job: Callable[[apsw.Connection], T]) -> T:
-        with store_errors(self._path):
+        with inbox_errors(self._path):
             if self._is_closed:
-                raise StoreError(f"inbox {self._path}: it is closed")
+                raise InboxError(f"inbox {self._path}: it is closed")
             with self._readers.borrow() as connection:
                 return job(connection)
 
     @contextmanager
     def _writing(self, *, is_durable: bool = True) -> Iterator[apsw.Connection]:
         """Run one transaction; it is on the disk afterwards, or will be soon if that is enough."""
-        with self._lock, store_errors(self._path):
+        with self._lock, inbox_errors(self._path):
             if self._is_closed:
-                raise StoreError(f"inbox {self._path}: it is closed")
+                raise InboxError(f"inbox {self._path}: it is closed")
             if self._writer is None:
                 self._open_writer()
             connection = self._writer
@@ -213,12 +333,15 @@ class SqliteStore:
             try:
                 yield connection
                 reserve_space(connection)
-                connection.execute("COMMIT")
+                self._commit(connection)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                empty_log(connection)  # else, on a full disk, it would have no room for forgetting something
+                empty_log(connection)  # else, on a full disk, it would have no room for deleting something
                 raise
+
+    def _commit(self, connection: apsw.Connection) -> None:
+        connection.execute("COMMIT")
 
     def _check_in_place(self) -> None:
         """Find out that somebody removed the file: what we write would be gone with the process."""
@@ -227,69 +350,29 @@ class SqliteStore:
         except FileNotFoundError:
             in_place = False
         if not in_place:
-            raise StoreError(f"inbox {self._path}: it was removed while in use; start the gateway again")
+            raise InboxError(f"inbox {self._path}: it was removed while in use; start the gateway again")
 
 
-def _latest(connection: apsw.Connection) -> int:
-    return _number(
-        connection.execute("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)").get
-    )
+def _add_to_peers(connection: apsw.Connection, arrivals: Sequence[Arrival]) -> dict[bytes, int]:
+    """Add arrivals to the accounts of their peers; return the number of each peer."""
+    sizes: defaultdict[bytes, list[int]] = defaultdict(list)
+    for one in arrivals:
+        sizes[one.peer_id].append(len(one.message) + _EVENT_OVERHEAD)
+    accounts = [(peer_id, len(some), sum(some)) for peer_id, some in sizes.items()]
+    numbers: dict[bytes, int] = {}
+    at = 0
+    for rows, statement in _ADD_TO_PEERS:
+        while len(accounts) - at >= rows:
+            values = [value for account in accounts[at : at + rows] for value in account]
+            for peer_id, peer in connection.execute(statement, values).fetchall():
+                if isinstance(peer_id, bytes):
+                    numbers[peer_id] = number(peer)
+            at += rows
+    return numbers
 
 
-def _row_values(events: Sequence[Event]) -> list[int | bytes]:
-    values: list[int | bytes] = []
-    for event in events:
-        a = event.arrival
-        values += (event.sequence, a.kind.value, a.time_ns, a.node_id, a.message, a.lost)
-    return values
-
-
-def _read_inbox_id(connection: apsw.Connection) -> str:
-    return str(connection.execute("SELECT value FROM meta WHERE name = 'inbox_id'").get)
-
-
-def _read_range(connection: apsw.Connection) -> Range:
-    [[earliest, oldest_ns, latest, size]] = connection.execute(_RANGE).fetchall()
-    latest = _number(latest or 0)
-    if earliest is None:
-        return Range(latest + 1, latest, 0, _number(size), 0)
-    earliest = _number(earliest)
-    return Range(earliest, latest, latest + 1 - earliest, _number(size), _number(oldest_ns))
-
-
-def _read_events(connection: apsw.Connection, after: int, limit: int, max_size: int) -> list[Event]:
-    events: list[Event] = []
-    room = max_size
-    cursor = connection.execute(
-        "SELECT sequence, kind, time_ns, node_id, message, lost FROM events "
-        "WHERE sequence > ? ORDER BY sequence LIMIT ?",
-        (after, limit),
-    )
-    try:
-        for row in cursor:
-            match row:
-                case (int(sequence), int(kind), int(time_ns), bytes(node_id), bytes(message), int(lost)) if (
-                    kind in _KINDS and (not events or sequence == events[-1].sequence + 1)
-                ):
-                    room -= len(message)
-                    if room < 0 and events:
-                        break
-                    events.append(Event(sequence, Arrival(_KINDS[kind], time_ns, node_id, message, lost)))
-                case _:
-                    raise apsw.CorruptError("an event is not as it was written")
-    finally:
-        cursor.close()  # else it would hold on to a state of the file that the log can then never let go of
-    return events
-
-
-def _read_consumers(connection: apsw.Connection) -> list[Consumer]:
-    rows = connection.execute("SELECT name, position, updated_ns FROM consumers ORDER BY name").fetchall()
-    return [
-        Consumer(str(name), _number(position), _number(updated_ns)) for name, position, updated_ns in rows
-    ]
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int):
-        raise apsw.CorruptError("a number is not as it was written")
-    return value
+def _node(connection: apsw.Connection, node_id: bytes) -> int:
+    known = connection.execute("SELECT id FROM nodes WHERE node_id = ?", (node_id,)).get
+    if known is None:
+        known = connection.execute("INSERT INTO nodes (node_id) VALUES (?) RETURNING id", (node_id,)).get
+    return number(known)

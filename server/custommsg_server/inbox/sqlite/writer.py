@@ -1,4 +1,4 @@
-"""The thread that stores what arrives: all that waits in one commit, and what if the store fails."""
+"""The thread that stores what arrives: all that waits in one commit. What it does when the store fails is here, too."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from custommsg_server.inbox.port import Arrival, Event, Kind, Range, Retention, Store, StoreError
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.port import Event, InboxError, Position
+from custommsg_server.inbox.sqlite.reading import Held
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
 
 log = structlog.get_logger()
 
 _COMMIT_SIZE: Final = 4 << 20
 """Bytes that go into one commit, about."""
+_OVERHEAD: Final = 400
+"""Bytes of memory that an arrival takes beside its message, about."""
 _PRUNE_EVENTS: Final = 1000
-"""Events that are forgotten at once, at most."""
+"""Events that are deleted at once, at most."""
 _PRUNE_TURNS: Final = 4
-"""How often in a row, while arrivals wait: enough to forget more than arrives."""
+"""How often in a row, while arrivals wait: enough to delete more than arrives."""
 _PRUNE_AFTER: Final = 1 << 20
 """Bytes stored after which the size of the inbox is looked at, at the latest."""
+_RECENT_IDS: Final = 20_000
+"""Arrivals whose ids are remembered, so that they are not stored again: some 4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,9 @@ class WriterOptions:
     prune_interval: float = 10.0
     """How often the age of what is kept is looked at."""
     backoff_min: float = 0.1
+    """How long to wait before a failing store is tried again; doubled after each failure ..."""
     backoff_max: float = 5.0
+    """... up to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +50,27 @@ class Pending:
     """Arrivals that wait to be stored."""
 
     arrivals: Sequence[Arrival]
-    size: int
-    """Bytes of memory that they take."""
-    is_stored: asyncio.Future[bool]
+    positions: asyncio.Future[Sequence[Position]]
+    """Gets their positions; used on the event loop's thread only."""
 
 
 @dataclass(slots=True)
 class Report:
     """What one turn of the writer has to tell."""
 
-    error: str | None
+    done: list[Pending]
+    error: str | None = None
     """What is wrong with the store now, in words for a person; None if nothing is."""
-    done: list[Pending] = field(default_factory=list)
-    is_stored: bool = False
-    """Whether `done` was stored."""
+    positions: Sequence[Sequence[Position] | None] = ()
+    """The positions of each of `done`; None: it is lost."""
     lost: int = 0
     """Messages that were lost in this turn."""
-    events: list[Event] = field(default_factory=list)
+    stored: Stored | None = None
     """What was committed."""
-    opened: Store | None = None
+    opened: SqliteStore | None = None
     """The store, if it was opened in this turn."""
-    held: Range | None = None
-    """What the store holds, if it was opened or something was forgotten."""
+    held: Held | None = None
+    """What the store holds, if it was opened or something was deleted."""
 
 
 class Writer:
@@ -72,7 +80,7 @@ class Writer:
     stored next tells of it.
 
     Args:
-        open_store: opens the store; it is called again, with backoff, while it raises StoreError.
+        open_store: opens the store; it is called again, with backoff, while it raises InboxError.
         retention: how long events are kept.
         options: how to behave.
         tell: is called after each turn, on the writer's thread.
@@ -80,7 +88,7 @@ class Writer:
 
     def __init__(
         self,
-        open_store: Callable[[], Store],
+        open_store: Callable[[], SqliteStore],
         retention: Retention,
         options: WriterOptions,
         tell: Callable[[Report], None],
@@ -89,10 +97,11 @@ class Writer:
         self._retention = retention
         self._options = options
         self._tell = tell
-        self._store: Store | None = None
+        self._store: SqliteStore | None = None
         self._waiting: deque[Pending] = deque()
         self._changed = threading.Condition()
         self._is_stopping = False
+        self._recent = RecentIds(_RECENT_IDS)
         self._write_error: str | None = "it is not open yet"
         self._prune_error: str | None = None
         self._retry_at = 0.0
@@ -127,54 +136,56 @@ class Writer:
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            batch, is_last = self._next()
-            report = Report(error=None, done=batch)
-            self._write(report, is_last)
+            batch, size, is_last = self._next()
+            report = Report(batch)
+            self._write(report, size, is_last)
             self._prune(report)
             report.error = self._write_error or self._prune_error
             self._tell(report)
 
-    def _next(self) -> tuple[list[Pending], bool]:
-        """Wait until there is something to do; return what to store, and whether it is the last."""
+    def _next(self) -> tuple[list[Pending], int, bool]:
+        """Wait until there is something to do; return what to store, its size, and whether it is the last."""
         with self._changed:
             while not self._waiting and not self._is_stopping:
                 left = (self._retry_at if self._write_error else self._prune_at) - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            batch, room = [], _COMMIT_SIZE
-            while self._waiting and room > 0:
+            batch, size = [], 0
+            while self._waiting and size < _COMMIT_SIZE:
                 batch.append(self._waiting.popleft())
-                room -= batch[-1].size
-            return batch, self._is_stopping and not self._waiting
+                arrivals = batch[-1].arrivals
+                size += sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
+            return batch, size, self._is_stopping and not self._waiting
 
-    def _write(self, report: Report, is_last: bool) -> None:
+    def _write(self, report: Report, size: int, is_last: bool) -> None:
         arrivals = [arrival for pending in report.done for arrival in pending.arrivals]
-        now = time.monotonic()
-        if self._write_error is None and not arrivals:
-            return
-        if self._write_error is not None and now < self._retry_at and not is_last:
-            self._lose(report, arrivals)
-            return
-        try:
-            report.events = self._append(report, arrivals)
-        except Exception as error:
-            self._write_error = _reason(error)
-            self._retry_at = time.monotonic() + self._delay
-            self._delay = min(self._delay * 2, self._options.backoff_max)
-            self._lose(report, arrivals)
+        fresh = self._recent.without_known(arrivals)
+        if not fresh and self._write_error is None:
+            report.positions = self._recent.positions_of(report.done, ())
+        elif self._write_error is not None and time.monotonic() < self._retry_at and not is_last:
+            self._lose(report, fresh)
         else:
-            report.is_stored = True
-            self._unpruned += sum(pending.size for pending in report.done)
-            self._write_error = None
-            self._delay = self._options.backoff_min
-            self._lost, self._is_interrupted = 0, False
+            try:
+                stored = report.stored = self._append(report, fresh)
+            except Exception as error:
+                self._write_error = _reason(error)
+                self._retry_at = time.monotonic() + self._delay
+                self._delay = min(self._delay * 2, self._options.backoff_max)
+                self._lose(report, fresh)
+            else:
+                self._unpruned += size
+                self._write_error = None
+                self._delay = self._options.backoff_min
+                self._lost, self._is_interrupted = 0, False
+                events = stored.events[len(stored.events) - len(fresh) :]  # without our INTERRUPTION
+                report.positions = self._recent.positions_of(report.done, events)
 
-    def _append(self, report: Report, arrivals: list[Arrival]) -> list[Event]:
+    def _append(self, report: Report, arrivals: list[Arrival]) -> Stored:
         if self._store is None:
             store = self._open_store()
             try:
-                report.held = store.range()
+                report.held = store.held()
             except BaseException:
                 store.close()
                 raise
@@ -183,17 +194,19 @@ class Writer:
             arrivals = [Arrival(Kind.INTERRUPTION, time.time_ns(), lost=self._lost), *arrivals]
         try:
             return self._store.append(arrivals)
-        except StoreError:
+        except InboxError:
             # What is no longer kept may be just the room that is missing.
             if self._store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
                 self._has_pruned, self._prune_at = True, 0.0
             return self._store.append(arrivals)
 
     def _lose(self, report: Report, arrivals: list[Arrival]) -> None:
+        """Give arrivals up: whoever handed them over is told, and an INTERRUPTION will stand in their place."""
         if arrivals:
             report.lost = sum(arrival.kind is Kind.MESSAGE for arrival in arrivals)
             self._lost += report.lost
             self._is_interrupted = True
+        report.positions = self._recent.positions_of(report.done, ())
 
     def _prune(self, report: Report) -> None:
         now = time.monotonic()
@@ -203,7 +216,7 @@ class Writer:
         try:
             self._prune_some(self._store)
             if self._has_pruned:
-                report.held = self._store.range()
+                report.held = self._store.held()
                 self._has_pruned = False
         except Exception as error:
             self._prune_error = _reason(error)
@@ -211,8 +224,8 @@ class Writer:
         else:
             self._prune_error = None
 
-    def _prune_some(self, store: Store) -> None:
-        """Forget what is no longer kept, or some of it while arrivals wait."""
+    def _prune_some(self, store: SqliteStore) -> None:
+        """Delete what is no longer kept, or some of it while arrivals wait."""
         turns = 0
         while store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
             self._has_pruned = True
@@ -224,8 +237,54 @@ class Writer:
         self._unpruned = 0
 
 
+class RecentIds:
+    """The positions of arrivals that were stored not long ago, by the arrivals' ids.
+
+    Args:
+        most: how many are remembered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._positions: dict[str, Position] = {}
+
+    def without_known(self, arrivals: list[Arrival]) -> list[Arrival]:
+        """Leave out arrivals whose ids are remembered, and all but the first of those with one id."""
+        known = self._positions
+        while len(known) > self._most:
+            del known[next(iter(known))]
+        ids = [arrival.id for arrival in arrivals if arrival.id]
+        if len(set(ids)) == len(ids) and known.keys().isdisjoint(ids):
+            return arrivals
+        fresh, seen = [], set()
+        for arrival in arrivals:
+            if not arrival.id or (arrival.id not in known and arrival.id not in seen):
+                fresh.append(arrival)
+                seen.add(arrival.id)
+        return fresh
+
+    def positions_of(
+        self, done: Iterable[Pending], events: Sequence[Event]
+    ) -> list[Sequence[Position] | None]:
+        """Return the positions of what was handed over; None where something was lost.
+
+        Args:
+            done: what was handed over.
+            events: what `without_known` has left of it, if that was stored.
+        """
+        known = self._positions
+        known.update([(event.arrival.id, event.position) for event in events if event.arrival.id])
+        nameless = iter([event.position for event in events if not event.arrival.id])
+        result: list[Sequence[Position] | None] = []
+        for pending in done:
+            found = [known.get(one.id) if one.id else next(nameless, None) for one in pending.arrivals]
+            positions = [position for position in found if position is not None]
+            result.append(positions if len(positions) == len(found) else None)
+        return result
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, StoreError):
+    if isinstance(error, InboxError):
         return str(error)
     # A bug. It must not end the thread: the hook would never be answered again.
     log.error("unexpected error in the inbox's writer", exc_info=error)

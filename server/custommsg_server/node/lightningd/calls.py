@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import RelayError
-from custommsg_server.inbox.port import Arrival, Kind
+from custommsg_server.domain.events import Arrival, Kind
 
 MAX_FRAME_SIZE: Final = 16 << 20
 """Bytes: far beyond what lightningd writes (a hook call with the largest message has 132 kB)."""

@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 
 import structlog
 
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.domain.wire import message_type
-from custommsg_server.inbox.port import Arrival, Kind
 from custommsg_server.node.lightningd.calls import Frames, MalformedCallError, message_of, peer_event_of
 from custommsg_server.node.lightningd.manifest import HOOK, Init, Manifest
 

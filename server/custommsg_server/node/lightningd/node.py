@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.node.lightningd import replies
 from custommsg_server.node.lightningd.connection import Connection, Reply, Request
 from custommsg_server.node.lightningd.link import Link, LinkOptions
-from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress, Use
+from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
 
@@ -97,7 +98,7 @@ class Lightningd:
         lightningd takes up to a minute to find out that nobody is there, and the link gives a connection up
         on which it waits that long.
         """
-        params = json.dumps({"id": address.node_id.hex(), "host": address.host, "port": address.port})
+        params = json.dumps({"id": address.peer_id.hex(), "host": address.host, "port": address.port})
         async with self._link.aside() as connection:
             [answer] = await connection.call([Request("connect", params)], deadline)
         if isinstance(answer, RelayError):
@@ -132,7 +133,7 @@ class Lightningd:
 def _send_request(outbound: Outbound) -> Request:
     # Hex needs no escaping, so the JSON is written directly: this is the hot path.
     return Request(
-        "sendcustommsg", f'{{"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}'
+        "sendcustommsg", f'{{"node_id":"{outbound.peer_id.hex()}","msg":"{outbound.message.hex()}"}}'
     )
 
 
@@ -140,7 +141,7 @@ def _check_request(outbound: Outbound) -> Request:
     return Request(
         "check",
         f'{{"command_to_check":"sendcustommsg",'
-        f'"node_id":"{outbound.node_id.hex()}","msg":"{outbound.message.hex()}"}}',
+        f'"node_id":"{outbound.peer_id.hex()}","msg":"{outbound.message.hex()}"}}',
     )
 
 

@@ -59,7 +59,7 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
     """
     return [
         Peer(
-            node_id=_node_id(peer),
+            peer_id=_node_id(peer),
             connected=_field(peer, "connected", bool),
             address=str((peer.get("netaddr") or [""])[0]),
             num_channels=int(peer.get("num_channels", 0)),

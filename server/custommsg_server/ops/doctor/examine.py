@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-from custommsg_server.inbox.port import StoreError
+from custommsg_server.inbox.port import InboxError
 from custommsg_server.inbox.sqlite.inspect import Seen, look_at
 from custommsg_server.node.lightningd.ask import AskError, ask
 from custommsg_server.node.lightningd.attach import Paths
@@ -56,7 +56,7 @@ async def _inside(settings: Settings) -> AsyncIterator[Finding]:
     seen = Seen(exists=False, in_use=False, free=0)
     try:
         seen = look_at(settings.inbox_path)
-    except StoreError as error:
+    except InboxError as error:
         said, _, advice = str(error).partition("; ")
         yield Finding("inbox", "fix", said, advice)
     else:

@@ -10,8 +10,8 @@ import pytest
 from google.rpc import status_pb2
 
 import custommsg
-from custommsg import CustomMsgError, Reason, Sent, _outbox
-from custommsg._outbox import Outbox, Outgoing
+from custommsg import CustomMsgError, Reason, Sent, _send_queue
+from custommsg._send_queue import Outgoing, SendQueue
 from custommsg.v1 import custommsg_pb2 as pb
 from support.client_gateway import QUEUED, status_details
 
@@ -31,24 +31,24 @@ class Kept(Outgoing):
 
 
 class Bench:
-    """An outbox with a clock that a test moves."""
+    """A send queue with a clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.outbox = Outbox(retry=True, now=lambda: self.now, jitter=lambda: 0.0)
+        self.queue = SendQueue(retry=True, now=lambda: self.now, jitter=lambda: 0.0)
 
     def put(self, *peers: bytes, timeout: float = 10.0) -> list[Kept]:
         messages = [Kept(peer, self.now + timeout) for peer in peers]
         for message in messages:
-            self.outbox.put(message)
+            self.queue.put(message)
         return messages
 
     def write(self) -> list[int]:
-        request = self.outbox.next_batch()
+        request = self.queue.next_batch()
         return [message.number for message in request.messages] if request is not None else []
 
     def answer(self, *results: pb.SendResult) -> None:
-        self.outbox.take(pb.SendCustomMsgStreamResponse(results=results))
+        self.queue.take(pb.SendCustomMsgStreamResponse(results=results))
 
 
 def sent(number: int) -> pb.SendResult:
@@ -74,11 +74,11 @@ def test_what_was_refused_for_now_goes_before_the_rest_in_its_order(bench: Bench
     assert bench.write() == [], "what is in flight may be refused, too"
     bench.answer(refused(0))
     assert bench.write() == []
-    assert bench.outbox.alarm == 101.0
+    assert bench.queue.alarm == 101.0
     bench.now = 101.0
-    request = bench.outbox.next_batch()
+    request = bench.queue.next_batch()
     assert request is not None
-    assert [message.node_id for message in request.messages] == [A, B, A]
+    assert [message.peer_id for message in request.messages] == [A, B, A]
     bench.answer(sent(2), sent(3), sent(4))
     assert [type(outcome) for message in (a, b) for outcome in message.outcomes] == [Sent, Sent]
 
@@ -114,9 +114,9 @@ def test_a_deadline_tells_what_was_written(bench: Bench) -> None:
     [written] = bench.put(A)
     bench.write()
     [waiting] = bench.put(A, timeout=5)
-    assert bench.outbox.alarm == 105.0
+    assert bench.queue.alarm == 105.0
     bench.now = 110.0
-    bench.outbox.tick()
+    bench.queue.tick()
     assert isinstance(written.outcomes[0], custommsg.OutcomeUnknown)
     assert isinstance(waiting.outcomes[0], custommsg.NotSent)
     assert {outcome.code for outcome in (*written.outcomes, *waiting.outcomes)} == {  # type: ignore[union-attr]
@@ -124,9 +124,9 @@ def test_a_deadline_tells_what_was_written(bench: Bench) -> None:
     }
     bench.answer(sent(0))
     assert len(written.outcomes) == 1
-    assert len(bench.outbox) == 0
-    bench.outbox.tick()
-    assert bench.outbox.alarm == inf
+    assert len(bench.queue) == 0
+    bench.queue.tick()
+    assert bench.queue.alarm == inf
 
 
 def test_a_message_that_waits_for_its_retry_fails_with_its_refusal(bench: Bench) -> None:
@@ -135,7 +135,7 @@ def test_a_message_that_waits_for_its_retry_fails_with_its_refusal(bench: Bench)
     bench.write()
     bench.answer(refused(0, retry_after=9))
     bench.now = 200.0
-    bench.outbox.tick()
+    bench.queue.tick()
     assert [failure.reason for failure in message.outcomes] == [Reason.NODE_UNAVAILABLE]  # type: ignore[union-attr]
 
 
@@ -143,7 +143,7 @@ def test_what_was_taken_back_is_not_written(bench: Bench) -> None:
     """Nobody waits for it."""
     first, second, third = bench.put(A, A, A)
     for message in (first, second):
-        bench.outbox.abandon(message)
+        bench.queue.abandon(message)
     assert bench.write() == [0]
     bench.answer(sent(0))
     assert (first.outcomes, second.outcomes, len(third.outcomes)) == ([], [], 1)
@@ -153,25 +153,25 @@ def test_batches_and_what_is_in_flight_are_bounded(bench: Bench) -> None:
     """By messages and by bytes; a request stays far below what a gateway takes."""
     bench.put(*[A] * 5000)
     first = bench.write()
-    assert len(first) == _outbox.MAX_BATCH
+    assert len(first) == _send_queue.MAX_BATCH
     assert bench.write() == [], "the first batch of a stream goes alone"
     bench.answer(*map(sent, first))
     sizes = []
     while written := bench.write():
         sizes.append(len(written))
-    assert set(sizes) == {_outbox.MAX_BATCH}
-    assert sum(sizes) == _outbox.MAX_IN_FLIGHT
+    assert set(sizes) == {_send_queue.MAX_BATCH}
+    assert sum(sizes) == _send_queue.MAX_IN_FLIGHT
     large = Bench()
     for _ in range(100):
-        large.outbox.put(Kept(A, inf, bytes(65_535)))
-    request = large.outbox.next_batch()
+        large.queue.put(Kept(A, inf, bytes(65_535)))
+    request = large.queue.next_batch()
     assert request is not None
     assert request.ByteSize() < 1 << 20
 
 
 ABORTS: list[tuple[Callable[[Bench], None], int]] = [
-    (lambda bench: bench.outbox.abort(), 0),
-    (lambda bench: bench.outbox.broke(None), 1),
+    (lambda bench: bench.queue.abort(), 0),
+    (lambda bench: bench.queue.broke(None), 1),
 ]
 
 
@@ -188,4 +188,4 @@ def test_the_end_tells_what_was_written(bench: Bench, end: Callable[[Bench], Non
     assert isinstance(written.outcomes[0], custommsg.OutcomeUnknown)
     assert all(isinstance(outcome, custommsg.NotSent) for outcome in waiting.outcomes)
     assert len(waiting.outcomes) == 1 - left
-    assert len(bench.outbox) == left
+    assert len(bench.queue) == left

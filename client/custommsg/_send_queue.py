@@ -1,12 +1,12 @@
 """Decides, without I/O, what a sender writes to its stream, and what became of each message.
 
-A message is queued until it is written, then in flight until its result comes. What is queued was not sent;
-what is in flight when the stream breaks may have been, unless the gateway says otherwise.
+A message is queued until it is written, then in flight until its result comes. A queued message was not sent. A message
+that is in flight when the stream breaks may have been sent, unless the gateway says otherwise.
 
-A refusal that may be tried again holds everything back: what is in flight is answered first, then, after the
-time that the gateway asks for, what was refused goes before the rest. So the order to a peer is kept.
-What has been overtaken by then, by a later message to the same peer, is not tried again. That is rare, because
-there and on a new stream one batch goes alone until something was taken.
+A refusal that may be retried stops all writing: first everything in flight is answered; then, after the wait that the
+gateway asks for, the refused messages are written before the rest. So messages to one peer keep their order. A
+refused message is not retried if a later message to the same peer was sent, or may have been. That is rare: after a
+refusal, and on a new stream, only one batch is in flight until the gateway has taken something.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import grpc
 
 from custommsg._reconnect import backoff, can_resume, ended
 from custommsg._retry import MIN_ATTEMPT, retry_wait
-from custommsg._status import from_rpc, from_status
+from custommsg._status import from_result, from_rpc
 from custommsg.errors import CustomMsgError, NotSent, OutcomeUnknown, Reason
 from custommsg.model import Sent
 from custommsg.v1 import custommsg_pb2 as pb
@@ -32,49 +32,57 @@ from custommsg.v1 import custommsg_pb2 as pb
 MAX_BATCH: Final = 256
 """Messages in one request."""
 SMALL_BATCH: Final = 16
-"""Messages that are not worth splitting over two requests."""
+"""Messages. So few are not split over two requests."""
 MAX_BATCH_SIZE: Final = 512 << 10
-"""Bytes of messages after which a request is full: far below the 4 MB that a gateway takes."""
+"""Bytes of messages in one request; the gateway accepts 4 MB."""
 MAX_IN_FLIGHT: Final = 2048
-"""Messages that are written and have no result yet: as many as a gateway takes from one stream."""
+"""Messages that are written and have no result yet; the gateway accepts no more on one stream."""
 GRAIN: Final = 0.02
-"""Seconds. Deadlines are looked after no more often than this, for all messages at once."""
+"""Seconds. Deadlines are checked no more often than this, for all messages at once."""
 
 
 class Outgoing:
-    """A message on its way. Who sent it is told by `answer`, exactly once, unless they have let go of it.
+    """A message on its way. Its sender gets the outcome through `answer`, once, unless the message was abandoned.
 
     Args:
-        node_id: the peer.
+        peer_id: the peer.
         msg: the message, its type included.
-        deadline: in seconds of the outbox's clock.
+        deadline: in seconds of the queue's clock.
+        node_id: our node; empty for the gateway's only node.
     """
 
-    __slots__ = ("awaited", "deadline", "msg", "node_id", "number", "refusal")
+    __slots__ = ("awaited", "deadline", "msg", "node_id", "number", "peer_id", "refusal")
 
-    def __init__(self, node_id: bytes, msg: bytes, deadline: float) -> None:
-        self.node_id = node_id
+    def __init__(self, peer_id: bytes, msg: bytes, deadline: float, node_id: bytes = b"") -> None:
+        self.peer_id = peer_id
         self.msg = msg
         self.deadline = deadline
+        self.node_id = node_id
         self.number = -1
-        """Its place on the stream, once it is written."""
+        """Its number on the stream, once it is written."""
         self.awaited = True
         """Whether somebody waits for the outcome."""
         self.refusal: CustomMsgError | None = None
-        """Why it was not sent when it was tried before."""
+        """Why an earlier attempt failed."""
+
+    @property
+    def destination(self) -> bytes:
+        """The peer of our node: messages that have it in common keep their order."""
+        return self.peer_id + self.node_id
 
     def answer(self, outcome: Sent | CustomMsgError) -> None:
-        """Tell who sent it."""
+        """Give the outcome to the sender."""
         raise NotImplementedError
 
 
-class Outbox:
+class SendQueue:
     """The messages of one sender.
 
     Args:
-        retry: whether what was not sent may be tried again, within its deadline.
+        retry: whether a message that was not sent may be retried, within its deadline.
         now: the clock, in seconds.
-        jitter: a number from 0 to 1, evenly spread: senders that were cut together come back apart.
+        jitter: returns random numbers from 0 to 1: many senders that lost their connection at the same time do not come
+            back at the same time.
     """
 
     def __init__(
@@ -90,14 +98,17 @@ class Outbox:
         self._queue: deque[Outgoing] = deque()
         self._in_flight: dict[int, Outgoing] = {}
         self._refused: list[Outgoing] = []
-        self._last_sent: dict[bytes, int] = {}  # by peer; the highest number that was or may have been sent
+        self._last_sent: dict[
+            bytes, int
+        ] = {}  # by destination: the highest number that was or may have been sent
         self._next_number = 0
         self._resume_at = 0.0
-        self._heard = self._lived = False  # whether a result came on this stream, on any
-        self._probing = True  # whether one batch goes alone, to see if anything is taken at all
+        self._heard = False  # whether a result came on this stream
+        self._ever_heard = False  # whether a result came on any stream
+        self._probing = True  # whether only one batch may be in flight, until the gateway has taken something
         self._failures = 0
         self.alarm = inf
-        """When `tick` has something to do, in seconds of the clock."""
+        """When to call `tick`, in seconds of the clock."""
 
     def __len__(self) -> int:
         """Messages that have no outcome yet."""
@@ -105,7 +116,7 @@ class Outbox:
 
     @property
     def has_work(self) -> bool:
-        """Whether to open a stream, where there is none: something is to be written, and need not wait."""
+        """Whether there is something to write now: if there is no stream, open one."""
         return bool(self._queue or self._refused) and self._now() >= self._resume_at
 
     def put(self, message: Outgoing) -> None:
@@ -115,7 +126,7 @@ class Outbox:
             self.alarm = message.deadline
 
     def next_batch(self) -> pb.SendCustomMsgStreamRequest | None:
-        """Return what is to be written now: it counts as written. None if there is nothing, or not now."""
+        """Return what to write now; it counts as written then. None if there is nothing to write now."""
         if self._refused and not self._resume():
             return None
         queue, in_flight = self._queue, self._in_flight
@@ -123,8 +134,8 @@ class Outbox:
             self._last_sent.clear()
         elif self._probing:
             return None
-        # Half of what has no result yet: so the gateway works on one half while the callers of the other go
-        # on. All at once, the two would wait for each other: 64 callers get 36,000 messages/s, and not 49,000.
+        # Half of what has no result yet, so that the gateway works on one half while the callers of the other half go
+        # on. In one batch, they would wait for each other: 64 callers send 36,000 messages/s instead of 49,000.
         half = (len(queue) + len(in_flight) + 1) // 2
         room = min(MAX_BATCH, MAX_IN_FLIGHT - len(in_flight), max(SMALL_BATCH, half))
         if not queue or room <= 0 or self._now() < self._resume_at:
@@ -135,7 +146,7 @@ class Outbox:
             message = queue.popleft()
             if not message.awaited:
                 continue
-            add(number=number, node_id=message.node_id, msg=message.msg)
+            add(number=number, peer_id=message.peer_id, msg=message.msg, node_id=message.node_id)
             message.number = number
             in_flight[number] = message
             number += 1
@@ -146,27 +157,27 @@ class Outbox:
     def take(self, response: pb.SendCustomMsgStreamResponse) -> None:
         """Take results."""
         if not self._heard:
-            self._heard = self._lived = True
+            self._heard = self._ever_heard = True
             self._failures = 0
         in_flight, last_sent = self._in_flight, self._last_sent
         for result in response.results:
             number = result.number
             message = in_flight.pop(number, None)
             if message is None:
-                continue  # given up, at its deadline
+                continue  # its deadline has passed
             if result.HasField("error"):
-                self._failed(message, from_status(result.error))
+                self._failed(message, from_result(result))
                 continue
             self._probing = False
-            node_id = message.node_id
-            if last_sent.get(node_id, -1) < number:
-                last_sent[node_id] = number
+            destination = message.destination
+            if last_sent.get(destination, -1) < number:
+                last_sent[destination] = number
             if message.awaited:
                 message.awaited = False
                 message.answer(_sent(result.status, message.msg[:2]))
 
     def broke(self, error: grpc.RpcError | None) -> None:
-        """Take note that the stream has ended, with an error or without one."""
+        """Note that the stream has ended, with an error or without one."""
         unwritten = from_rpc(error, sends=False) if error is not None else ended()
         for message in self._in_flight.values():
             failure = self._of_written(error)
@@ -179,13 +190,13 @@ class Outbox:
         self._heard = False
         self._probing = True
         self._failures += 1
-        if self._retry and can_resume(unwritten) and (self._lived or unwritten.retry_after is not None):
+        if self._retry and can_resume(unwritten) and (self._ever_heard or unwritten.retry_after is not None):
             self._hold_back(backoff(unwritten, self._failures, self._jitter()))
         else:
             self._give_up(unwritten)
 
     def tick(self) -> None:
-        """Give up on what has passed its deadline, and set the next alarm."""
+        """End the messages whose deadline has passed, and set the next alarm."""
         now = self._now()
         late = [message for message in self._all() if message.deadline <= now]
         for message in late:
@@ -200,15 +211,15 @@ class Outbox:
         self._set_alarm(now)
 
     def abandon(self, message: Outgoing) -> None:
-        """Let go of a message: it is not written any more, and nobody is told what became of it."""
+        """Forget a message: it is not written any more, and nobody gets its outcome."""
         message.awaited = False
         while self._queue and not self._queue[0].awaited:
             self._queue.popleft()
 
     def abort(self) -> None:
-        """Give up on everything, because the sender is closed."""
+        """End all messages, because the sender is closed."""
         for message in self._in_flight.values():
-            self._unknown(message, _closed(OutcomeUnknown, "The message may have been sent or not"))
+            self._unknown(message, _closed(OutcomeUnknown, "The message may or may not have been sent"))
         self._in_flight.clear()
         self._give_up(_closed(NotSent, "Nothing was sent"))
 
@@ -225,15 +236,15 @@ class Outbox:
         return self._hold_back(wait)
 
     def _unknown(self, message: Outgoing, failure: CustomMsgError) -> None:
-        last = self._last_sent.get(message.node_id, -1)
-        self._last_sent[message.node_id] = max(last, message.number)
+        last = self._last_sent.get(message.destination, -1)
+        self._last_sent[message.destination] = max(last, message.number)
         _settle(message, failure)
 
     def _of_written(self, error: grpc.RpcError | None) -> CustomMsgError:
-        """Make the failure of a message that was written, when its stream has ended without its result."""
+        """Make the failure of a message that was written and has no result when its stream ends."""
         failure = from_rpc(error, sends=True) if error is not None else _no_result()
-        # A stream that has begun to answer was not refused unread, whatever its end looks like; but a gateway
-        # that stops has answered all that it has read.
+        # After the first result, the end of a stream no longer means that it was refused unread. But a gateway that
+        # stops answers everything that it has read.
         if self._heard and failure.reason is not Reason.GATEWAY_STOPPING:
             return _no_result(failure)
         return failure
@@ -244,11 +255,11 @@ class Outbox:
         self.alarm = min(self.alarm, self._resume_at)
 
     def _resume(self) -> bool:
-        """Put what was refused before the rest, in its order, once that is possible."""
+        """Put the refused messages before the rest, in their order, if that is possible now."""
         if self._in_flight or self._now() < self._resume_at:
             return False
         for message in sorted(self._refused, key=lambda message: message.number, reverse=True):
-            if message.refusal is not None and message.number < self._last_sent.get(message.node_id, -1):
+            if message.refusal is not None and message.number < self._last_sent.get(message.destination, -1):
                 _settle(message, message.refusal)
             else:
                 self._queue.appendleft(message)
@@ -283,7 +294,7 @@ def _sent(status: str, type: bytes) -> Sent:
 
 
 def _again(failure: CustomMsgError) -> CustomMsgError:
-    """Make an error of its own for one more message: to be raised changes an exception."""
+    """Copy an error for one more message: raising an exception changes it."""
     return type(failure)(
         failure.reason,
         failure.code,
@@ -291,26 +302,29 @@ def _again(failure: CustomMsgError) -> CustomMsgError:
         metadata=failure.metadata,
         retry_after=failure.retry_after,
         violations=failure.violations,
+        detail=failure.detail,
     )
 
 
 def _no_result(failure: CustomMsgError | None = None) -> OutcomeUnknown:
     code = failure.code if failure is not None else grpc.StatusCode.UNAVAILABLE
-    why = failure.message if failure is not None else "It ended without a word of the gateway."
-    message = f"The stream ended before the message had a result: it may have been sent or not. {why}"
-    return OutcomeUnknown(Reason.OUTCOME_UNKNOWN, code, message)
+    why = failure.message if failure is not None else "The gateway ended the stream without a reason."
+    message = f"The stream ended before the message had a result: it may or may not have been sent. {why}"
+    return OutcomeUnknown(
+        Reason.OUTCOME_UNKNOWN, code, message, detail=failure.detail if failure is not None else ""
+    )
 
 
 def _no_answer() -> OutcomeUnknown:
     message = (
-        "The gateway did not answer within the timeout. The message may have been sent or not: ask the peer"
-        " before sending it again."
+        "The gateway did not answer within the timeout. The message may or may not have been sent: ask the peer before"
+        " you send it again."
     )
     return OutcomeUnknown(Reason.OUTCOME_UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED, message)
 
 
 def _not_in_time() -> NotSent:
-    message = "The timeout passed before the message could be handed to the gateway. Nothing was sent."
+    message = "The timeout passed before the message could be written to the gateway. Nothing was sent."
     return NotSent(Reason.NOT_SENT, grpc.StatusCode.DEADLINE_EXCEEDED, message)
 
 

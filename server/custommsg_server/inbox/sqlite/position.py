@@ -1,0 +1,41 @@
+"""Positions in an SQLite inbox, as text: which inbox, and the sequence number of an event in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from custommsg_server.inbox.port import Position, PositionInvalid, PositionOfOtherInbox
+
+_POSITION: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,18})")
+
+
+class Positions:
+    """Turns sequence numbers of one inbox into positions, and back.
+
+    Args:
+        inbox_id: the random id of the inbox, 32 hex digits.
+    """
+
+    def __init__(self, inbox_id: str) -> None:
+        self._inbox = inbox_id[:16]
+        self.prefix = f"{self._inbox}-"
+        """What stands before the sequence number: for loops that make many positions."""
+
+    def of(self, sequence: int) -> Position:
+        """Return the position of a sequence number; 0 is the one before the first event."""
+        return Position(f"{self.prefix}{sequence}")
+
+    def sequence(self, position: Position) -> int:
+        """Read a position.
+
+        Raises:
+            PositionInvalid: the text is not a position.
+            PositionOfOtherInbox: it belongs to another inbox.
+        """
+        match = _POSITION.fullmatch(position)
+        if match is None:
+            raise PositionInvalid("this text is not a position of an inbox")
+        if match[1] != self._inbox:
+            raise PositionOfOtherInbox("this position belongs to another inbox")
+        return int(match[2])

@@ -1,0 +1,266 @@
+"""Reads an SQLite inbox: events that pass a filter, what is held, the consumers. Every value read is checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import apsw
+
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import Event
+from custommsg_server.inbox.sqlite.position import Positions
+from custommsg_server.inbox.sqlite.schema import BLOCK
+
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+_MOST_NARROW: Final = 1000
+"""Peers, or ranges of types, up to which an index is used; what is wider reads everything."""
+_MOST_TYPES: Final = 4096
+"""Types in all these ranges: a range of half of all types, as some ask for, is nearly everything, too."""
+_MOST_SEEKS: Final = 1 << 16
+"""Look-ups in an index in one read, about: some 50 ms."""
+
+# LEFT JOIN: in a damaged file something may be missing, which must not hide an event.
+_ROWS: Final = """
+    SELECT e.sequence, e.kind, e.time_ns, p.peer_id, e.message, e.lost, n.node_id
+    FROM {events} LEFT JOIN peers p ON p.id = e.peer LEFT JOIN nodes n ON n.id = e.node
+"""
+_SCAN: Final = (
+    _ROWS.format(events="events e")
+    + "WHERE e.sequence > ?1 AND e.sequence <= ?2 ORDER BY e.sequence LIMIT ?3"
+)
+# CROSS JOIN keeps the order of the loops. The inner query needs the index alone, so sorting costs little.
+_SEARCH: Final = f"""
+    WITH RECURSIVE blocks (block) AS (
+        SELECT (?1 + 1) >> {BLOCK} UNION ALL SELECT block + 1 FROM blocks WHERE block < ?2 >> {BLOCK}
+    ), keys (first, last) AS MATERIALIZED ({{keys}}), found (sequence) AS MATERIALIZED (
+        SELECT e.sequence FROM blocks CROSS JOIN keys CROSS JOIN events e INDEXED BY {{index}}
+        WHERE e.sequence >> {BLOCK} = block AND {{column}} BETWEEN first AND last
+            AND e.sequence > ?1 AND e.sequence <= ?2
+        ORDER BY e.sequence LIMIT ?3
+    )
+    {_ROWS.format(events="found LEFT JOIN events e ON e.sequence = found.sequence")}
+"""  # noqa: S608 -- nothing but constants
+_BY_TYPE: Final = _SEARCH.format(
+    index="events_by_type",
+    column="coalesce(e.type, -e.kind)",
+    keys="SELECT value ->> 0, value ->> 1 FROM json_each(?4)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some events in order."""
+
+    events: list[Event]
+    end: int
+    """All events up to this sequence number are in it, or do not pass the filter."""
+    floor: int
+    """What the retention has deleted up to now; if this is after the start of the chunk, it is not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an inbox holds."""
+
+    floor: int
+    """The highest sequence number that the retention has deleted."""
+    latest: int
+    """The sequence number of the newest event that was ever stored; 0 if none was."""
+    count: int
+    """How many events are kept."""
+    size: int
+    """Bytes of the pages in use."""
+    oldest_ns: int
+    """When the oldest event arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A statement that finds what passes a filter, or a little more, by an index."""
+
+    statement: str
+    keys: tuple[str | bytes, ...]
+    """Its parameters from the fourth on; the first three are: after, until, limit."""
+    key_count: int
+    """How many look-ups a block takes."""
+
+
+def search_for(wanted: Filter) -> Search | None:
+    """Choose an index for a filter; None if it passes so much that all events are read."""
+    if wanted.peer_ids is not None:
+        if len(wanted.peer_ids) > _MOST_NARROW:
+            return None
+        keys = (b"", *wanted.peer_ids)  # the empty one has the interruptions that concern all peers
+        return Search(_by_peer(len(keys)), keys, len(keys))
+    if wanted.types is not None and len(wanted.types) <= _MOST_TYPES:
+        ranges = [(one[0], one[-1]) for one in wanted.types.ranges]
+        ranges.append(
+            (-Kind.INTERRUPTION.value, -(Kind.CONNECTED if wanted.peer_events else Kind.INTERRUPTION).value)
+        )
+        if len(ranges) <= _MOST_NARROW:
+            return Search(_BY_TYPE, (json.dumps(ranges),), len(ranges))
+    return None
+
+
+@lru_cache(maxsize=64)
+def _by_peer(count: int) -> str:
+    places = ", ".join(f"?{number}" for number in range(4, 4 + count))
+    return _SEARCH.format(
+        index="events_by_peer",
+        column="e.peer",
+        keys=f"SELECT id, id FROM peers WHERE peer_id IN ({places})",  # noqa: S608 -- nothing but question marks
+    )
+
+
+class _Page:
+    """Events as they are read, until there is no room for more."""
+
+    def __init__(self, connection: apsw.Connection, positions: Positions, wanted: Filter, room: int) -> None:
+        self._connection = connection
+        self._prefix = positions.prefix
+        self._wanted = wanted
+        self._room = room
+        self.events: list[Event] = []
+        self.is_full = False
+
+    def take(self, statement: str, bindings: Sequence[int | str | bytes]) -> tuple[int, int]:
+        """Run a statement; return how many rows it gave, and the sequence number of the last."""
+        prefix, passes, events, room = self._prefix, self._wanted.passes, self.events, self._room
+        count = last = 0
+        cursor = self._connection.execute(statement, bindings)
+        try:
+            for row in cursor:
+                match row:
+                    case (
+                        int(sequence),
+                        int(kind),
+                        int(time_ns),
+                        bytes(peer_id),
+                        bytes(message),
+                        int(lost),
+                        bytes(node_id),
+                    ) if sequence > last and kind in _KINDS and (kind != 1 or len(message) > 1):
+                        arrival = Arrival(_KINDS[kind], time_ns, peer_id, message, lost, node_id)
+                    case _:
+                        raise apsw.CorruptError("an event is not as it was written")
+                if passes(arrival):
+                    if room < len(message) and events:
+                        self.is_full = True
+                        break
+                    room -= len(message)
+                    events.append(Event(f"{prefix}{sequence}", arrival))  # type: ignore[arg-type]
+                count, last = count + 1, sequence
+        finally:
+            cursor.close()  # else it would hold on to a state of the file, and the log could not be emptied
+        self._room = room
+        return count, last
+
+
+def read_chunk(
+    connection: apsw.Connection,
+    positions: Positions,
+    wanted: Filter,
+    after: int,
+    until: int,
+    limit: int,
+    max_size: int,
+) -> Chunk:
+    """Read some of the events that pass a filter, in order.
+
+    Args:
+        connection: to the file.
+        positions: makes the positions of the events.
+        wanted: which events.
+        after: the sequence number to start after.
+        until: the last sequence number to look at.
+        limit: how many events to look at, at most, of those that the index finds.
+        max_size: bytes of messages at most, if that is not a single one.
+
+    Raises:
+        apsw.Error: the file cannot be read, or is damaged.
+    """
+    page = _Page(connection, positions, wanted, max_size)
+    search = search_for(wanted)
+    if search is None:
+        count, last = page.take(_SCAN, (after, until, limit))
+        end = last if count == limit or page.is_full else until
+    else:
+        end = _search(page, search, after, until, limit)
+    # Read last: if it is not after the start even now, nothing was deleted before we came to it.
+    return Chunk(page.events, max(after, end), _floor(connection))
+
+
+def _search(page: _Page, search: Search, after: int, until: int, limit: int) -> int:
+    """Look at some blocks at once: as many as will hold what is missing, as far as the last ones tell."""
+    found, blocks, span = 0, 0, 1
+    end, most = after, max(1, _MOST_SEEKS // search.key_count)
+    while end < until and blocks < most:
+        stop = min(until, (((end + 1) >> BLOCK) + span << BLOCK) - 1)
+        count, last = page.take(search.statement, (end, stop, limit - found, *search.keys))
+        if page.is_full or count == limit - found:
+            return last or end
+        end = stop
+        found, blocks = found + count, blocks + span
+        span = max(1, min(blocks * (limit - found) // max(1, found), 4 * blocks))
+    return end
+
+
+def read_inbox_id(connection: apsw.Connection) -> str:
+    """Return the random id of the inbox."""
+    inbox_id = connection.execute("SELECT value FROM meta WHERE name = 'inbox_id'").get
+    if (
+        not isinstance(inbox_id, str)
+        or len(inbox_id) != 32
+        or not inbox_id.isalnum()
+        or not inbox_id.isascii()
+    ):
+        raise apsw.CorruptError("its id is not as it was written")
+    return inbox_id
+
+
+def read_latest(connection: apsw.Connection) -> int:
+    """Return the highest sequence number that was ever used; 0 if none was."""
+    return number(
+        connection.execute("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)").get
+    )
+
+
+def read_held(connection: apsw.Connection) -> Held:
+    """Return what the inbox holds."""
+    [row] = connection.execute(
+        """
+        SELECT (SELECT coalesce(sum(events), 0) FROM peers),
+               (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0)),
+               ((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count))
+                   * (SELECT page_size FROM pragma_page_size)
+        """
+    ).fetchall()
+    count, oldest_ns, size = map(number, row)
+    return Held(_floor(connection), read_latest(connection), count, size, oldest_ns)
+
+
+def read_consumers(connection: apsw.Connection) -> list[tuple[str, int, int]]:
+    """Return the name, the position and the time of the last acknowledgement of each consumer, by name."""
+    rows = connection.execute("SELECT name, position, updated_ns FROM consumers ORDER BY name").fetchall()
+    return [(str(name), number(position), number(updated_ns)) for name, position, updated_ns in rows]
+
+
+def _floor(connection: apsw.Connection) -> int:
+    return number(connection.execute("SELECT value FROM meta WHERE name = 'floor'").get)
+
+
+def number(value: object) -> int:
+    """Return a number that was read.
+
+    Raises:
+        apsw.CorruptError: it is not one.
+    """
+    if not isinstance(value, int):
+        raise apsw.CorruptError("a number is not as it was written")
+    return value
