@@ -84,5 +84,5 @@ def stream_of(stream: IO[str] | None) -> IO[str]:
 
 
 def environment() -> dict[str, str]:
-    # Settings of somebody's own gateway must not change what is measured.
+    """Return our environment without the settings of somebody's own gateway, which must change nothing here."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CUSTOMMSG_")}

@@ -229,8 +229,13 @@ func (r *reception) measure(subscribers int, via subscription) error {
 	r.end = r.begin.Add(timing.seconds)
 	var before, after int64
 	var used time.Duration
+	measured := make(chan struct{})
 	time.AfterFunc(timing.warmUp, func() { before, used = r.received(), -cpuTime() })
-	time.AfterFunc(timing.warmUp+timing.seconds, func() { after = r.received(); used += cpuTime() })
+	time.AfterFunc(timing.warmUp+timing.seconds, func() {
+		after = r.received()
+		used += cpuTime()
+		close(measured)
+	})
 	if err := r.send(failures); err != nil {
 		return err
 	}
@@ -238,6 +243,7 @@ func (r *reception) measure(subscribers int, via subscription) error {
 		return err
 	}
 	r.waitForArrivals()
+	<-measured
 	cancel()
 	group.Wait()
 	select {

@@ -68,9 +68,15 @@ def _unary() -> Iterator[Case]:
 
 def _stream() -> Iterator[Case]:
     for many in (32, 256):
-        yield Case(f"direct-{many}", Section.STREAM, Target.NODE, ("direct", "--in-flight", str(many)), "direct-32")
-    yield Case("stream-64", Section.STREAM, Target.GATEWAY, ("stream", "--batch", "64"), "direct-32", goal=1.0)
-    yield Case("client-64", Section.STREAM, Target.GATEWAY, ("batched", "--callers", "64"), "direct-32", goal=0.8)
+        yield Case(
+            f"direct-{many}", Section.STREAM, Target.NODE, ("direct", "--in-flight", str(many)), "direct-32"
+        )
+    yield Case(
+        "stream-64", Section.STREAM, Target.GATEWAY, ("stream", "--batch", "64"), "direct-32", goal=1.0
+    )
+    yield Case(
+        "client-64", Section.STREAM, Target.GATEWAY, ("batched", "--callers", "64"), "direct-32", goal=0.8
+    )
 
 
 def _receive(name: str, section: Section, *, channel: bool) -> Iterator[Case]:
@@ -116,6 +122,12 @@ CASES: Final[Sequence[Case]] = (
 GOALS: Final = (("unary-64/native", "unary-64/empty", 0.8),)
 """What else is compared, and the ratio that is aimed at."""
 
+COST_GOALS: Final = tuple(
+    (f"unary-{callers}/native", f"unary-{callers}/cln-grpc", 1.0) for callers in (1, 16, 64)
+)
+"""Whose CPU time a call, of server and node together and with what is left for later, is compared, and the ratio
+that is not to be exceeded."""
+
 
 def select(patterns: Sequence[str], *, cln_grpc: bool) -> list[Case]:
     """Return the cases that fit one of the patterns, or all, and what they are compared with.
@@ -130,9 +142,13 @@ def select(patterns: Sequence[str], *, cln_grpc: bool) -> list[Case]:
     there = [case for case in CASES if cln_grpc or case.target is not Target.CLN_GRPC]
     for pattern in patterns:
         if not any(fnmatchcase(case.name, pattern) for case in there):
-            raise ValueError(f"No case is called {pattern}. There are: {' '.join(case.name for case in there)}")
+            raise ValueError(
+                f"No case is called {pattern}. There are: {' '.join(case.name for case in there)}"
+            )
     wanted = {
-        case.name for case in there if not patterns or any(fnmatchcase(case.name, pattern) for pattern in patterns)
+        case.name
+        for case in there
+        if not patterns or any(fnmatchcase(case.name, pattern) for pattern in patterns)
     }
     wanted |= {case.against for case in there if case.name in wanted}
     return [case for case in there if case.name in wanted]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,8 @@ class Setup:
     warm_up: float = 0.5
     seconds: float = 2.0
     size: int = 100
+    profile: bool = False
+    """Whether the gateways run under a profiler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,27 @@ class Rig:
         except (StartError, OSError, subprocess.SubprocessError) as error:
             return Measured(problem=str(error))
 
+    def profile(self, case: Case) -> Measured:
+        """Run one case once, and have its gateway write what the profiler saw to `stats`."""
+        pid = self.servers[case.target, case.channel].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGUSR1)
+        measured = self.measure(case)
+        os.kill(pid, signal.SIGUSR2)
+        return measured
+
+    def stats(self, case: Case) -> Path:
+        """Return where the profiled gateway of a case writes."""
+        return self.folder / ("stats-without-node" if case.channel else "stats")
+
     def _load(self, case: Case) -> Measured:
         server = self.servers.get((case.target, case.channel))
         node = None if case.channel else self.nodes.get(case.target)
         channel = self.channels[case.target] if case.channel else None
         watched = Watched(
-            server.pid if server else None, node.process.pid if node else None, server.marker if server else ""
+            server.pid if server else None,
+            node.process.pid if node else None,
+            server.marker if server else "",
         )
         before = watched.used()
         report = self._run([*case.load, *self._where(case, server, node, channel)], channel)
@@ -184,11 +203,25 @@ def rig(setup: Setup) -> Iterator[Rig]:
         ours = stack.enter_context(programs.lightningd(setup.lightningd, folder / "node"))
         running.version = ours.version
         gateway = stack.enter_context(
-            programs.gateway("gateway", folder, ours.rpc_file, certificates, setup.settings)
+            programs.gateway(
+                "gateway",
+                folder,
+                ours.rpc_file,
+                certificates,
+                setup.settings,
+                folder / "stats" if setup.profile else None,
+            )
         )
         alone = stack.enter_context(programs.standin(folder))
         without = stack.enter_context(
-            programs.gateway("gateway-without-node", folder, alone, certificates, setup.settings)
+            programs.gateway(
+                "gateway-without-node",
+                folder,
+                alone,
+                certificates,
+                setup.settings,
+                folder / "stats-without-node" if setup.profile else None,
+            )
         )
         channel = programs.attach_gateway(Path(without.marker))
         for target in (Target.GATEWAY, Target.DIALECT):
@@ -199,7 +232,9 @@ def rig(setup: Setup) -> Iterator[Rig]:
         running.servers[Target.EMPTY, False] = stack.enter_context(programs.empty(folder, certificates))
         if setup.cln_grpc is not None:
             _add_cln_grpc(stack, running, setup.cln_grpc)
-        running.peers = stack.enter_context(programs.peers(list({id(n): n for n in running.nodes.values()}.values())))
+        running.peers = stack.enter_context(
+            programs.peers(list({id(n): n for n in running.nodes.values()}.values()))
+        )
         yield running
 
 
@@ -207,7 +242,10 @@ def _add_cln_grpc(stack: ExitStack, running: Rig, program: str) -> None:
     port = programs.free_port()
     theirs = stack.enter_context(
         programs.lightningd(
-            running.setup.lightningd, running.folder / "node-of-cln-grpc", f"--plugin={program}", f"--grpc-port={port}"
+            running.setup.lightningd,
+            running.folder / "node-of-cln-grpc",
+            f"--plugin={program}",
+            f"--grpc-port={port}",
         )
     )
     certificates = programs.Certificates(theirs.rpc_file.parent, "-key.pem")

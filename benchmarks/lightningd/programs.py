@@ -41,7 +41,8 @@ class Certificates:
 
     def server(self) -> tuple[str, str, str]:
         """Return the files of a server: the CA, its certificate, its key."""
-        return tuple(str(self.folder / name) for name in ("ca.pem", "server.pem", f"server{self.suffix}"))  # type: ignore[return-value]
+        folder = self.folder
+        return str(folder / "ca.pem"), str(folder / "server.pem"), str(folder / f"server{self.suffix}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,23 @@ def _wait_for_node(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 @contextmanager
 def gateway(
-    name: str, folder: Path, rpc_file: Path, certificates: Certificates, settings: Mapping[str, str]
+    name: str,
+    folder: Path,
+    rpc_file: Path,
+    certificates: Certificates,
+    settings: Mapping[str, str],
+    stats: Path | None = None,
 ) -> Iterator[Server]:
-    """Run a gateway as its users do, with mutual TLS, until lightningd can be reached."""
+    """Run a gateway as its users do, with mutual TLS, until lightningd can be reached.
+
+    Args:
+        name: of its log and its folder.
+        folder: where these are.
+        rpc_file: lightningd's socket.
+        certificates: its own, and the CA of its clients.
+        settings: more settings, as environment variables.
+        stats: run it under a profiler that writes to this file.
+    """
     port = free_port()
     ca, cert, key = certificates.server()
     data = folder / f"{name}-data"
@@ -147,8 +162,11 @@ def gateway(
         "CUSTOMMSG_DATA_DIR": str(data),
         "CUSTOMMSG_LOG_FORMAT": "json",
     }
+    module, arguments = "custommsg_server", ["serve"]
+    if stats is not None:
+        module, arguments = "benchmarks.programs.profiled", [str(stats), "serve"]
     start = monotonic()
-    with started(name, "custommsg_server", "serve", folder=folder, env=env | dict(settings)) as process:
+    with started(name, module, *arguments, folder=folder, env=env | dict(settings)) as process:
         seconds = _wait_for_port(port, process, start)
         wait_for_line(process, folder / f"{name}.log", "node link up")
         yield Server(f"127.0.0.1:{port}", certificates, process.pid, str(data), seconds)
@@ -179,7 +197,12 @@ def cln_grpc(program: str, folder: Path) -> Iterator[tuple[Server, Channel]]:
     with (folder / "cln-grpc.log").open("w") as errors:
         start = monotonic()
         process = subprocess.Popen(
-            [program], stdin=theirs, stdout=theirs, stderr=errors, env={**os.environ, "LIGHTNINGD_PLUGIN": "1"}
+            [program],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=errors,
+            cwd=folder,  # where lightningd starts its plugins, and where cln-grpc puts its certificates
+            env={**os.environ, "LIGHTNINGD_PLUGIN": "1"},
         )
     theirs.close()
     try:
@@ -276,7 +299,9 @@ def free_port() -> int:
         return port
 
 
-def _wait_for_port(port: int, process: subprocess.Popen[str] | subprocess.Popen[bytes], start: float) -> float:
+def _wait_for_port(
+    port: int, process: subprocess.Popen[str] | subprocess.Popen[bytes], start: float
+) -> float:
     """Wait until somebody listens; return the seconds since `start`."""
     while monotonic() < start + _PATIENCE and process.poll() is None:
         try:

@@ -50,7 +50,7 @@ class Watched:
     def used(self) -> Used:
         """Look at all processes of both."""
         server, node = _trees(self.server, self.node)
-        theirs = {pid for pid in node if self.marker and self.marker in _command(pid)}
+        theirs = {pid for pid in node - {self.node} if self.marker and self.marker in _command(pid)}
         server_s, server_mb = _sum(server | theirs)
         node_s, _ = _sum(node - theirs)
         return Used(server_s, node_s, server_mb)

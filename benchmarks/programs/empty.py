@@ -23,13 +23,13 @@ class Empty(custommsg_pb2_grpc.CustomMsgServiceServicer):
         return pb.SendCustomMsgResponse(status="Message sent to connectd for delivery", type=37913)
 
 
-async def main(*tls: str) -> None:
-    """Serve until stopped."""
+async def main(tls: list[bytes]) -> None:
+    """Serve until stopped; `tls` is empty, or a CA, a certificate and its key."""
     server = grpc.aio.server()
     servicer = Empty()  # type: ignore[abstract]  # the other methods are not called
     custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(servicer, server)
     if tls:
-        ca, cert, key = (Path(file).read_bytes() for file in tls)
+        ca, cert, key = tls
         credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
         port = server.add_secure_port("127.0.0.1:0", credentials)
     else:
@@ -40,4 +40,4 @@ async def main(*tls: str) -> None:
 
 
 if __name__ == "__main__":
-    loops.run(main(*sys.argv[1:]))
+    loops.run(main([Path(file).read_bytes() for file in sys.argv[1:]]))
