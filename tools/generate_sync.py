@@ -44,8 +44,8 @@ TEXTS = {
     "contextlib.aclosing": "contextlib.closing",
 }
 
-# Removes unused imports, and formats. UP028, too: a loop that only yields becomes `yield from`, which is the same for our
-# generators.
+# Removes unused imports, and formats. UP028, too: a loop that only yields becomes `yield from`, which is the same for
+# our generators.
 RUFF = (("check", "--fix-only", "--config", 'lint.extend-safe-fixes=["UP028"]'), ("format",))
 
 

@@ -59,7 +59,7 @@ class _Stream:
         add, message, peers = request.messages.add, self._message, self._peers
         self._due[self._number + self._batch - 1] = perf_counter()
         for number in range(self._number, self._number + self._batch):
-            add(number=number, node_id=next(peers), msg=message)
+            add(number=number, peer_id=next(peers), msg=message)
         self._number += self._batch
         return request
 

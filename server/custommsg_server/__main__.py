@@ -20,7 +20,7 @@ from cyclopts import App, Parameter
 from custommsg_server import app as gateway
 from custommsg_server.access import certs
 from custommsg_server.domain.errors import UserError
-from custommsg_server.node.lightningd.stdio import is_started_by_node
+from custommsg_server.node.lightningd.channel import is_started_by_node
 from custommsg_server.ops import logs, native_log, probe
 from custommsg_server.ops.doctor import report
 from custommsg_server.ops.doctor.examine import examine

@@ -30,11 +30,10 @@ from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.store import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
-from custommsg_server.node.lightningd.channel import Channel, DeclinedError
+from custommsg_server.node.lightningd.channel import Channel, DeclinedError, open_stdio
 from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.manifest import Init, Manifest
 from custommsg_server.node.lightningd.node import Lightningd
-from custommsg_server.node.lightningd.stdio import open_stdio
 from custommsg_server.ops import plugin_settings
 from custommsg_server.ops.collector import Sources
 from custommsg_server.ops.health import Health

@@ -20,7 +20,7 @@ ranges = st.lists(
 )
 
 
-@given(ranges, st.integers(0, MAX_TYPE))
+@given(ranges, st.integers(0, MAX_TYPE + 9))
 def test_a_set_holds_what_its_ranges_hold(given_: list[range], number: int) -> None:
     """And no two of its own ranges overlap or touch."""
     types = TypeSet(given_)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from custommsg_server.inbox.port import Arrival
+from custommsg_server.domain.events import Arrival
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.manifest import PluginOptions
 

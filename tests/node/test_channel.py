@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.inbox.port import Arrival, Kind
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.node.lightningd.channel import Channel, DeclinedError
 from custommsg_server.node.lightningd.manifest import Init, Manifest, PluginOptions
 from support.keys import node_id
@@ -22,7 +22,7 @@ COMMANDO = {0x4C4D, 0x4C4F, 0x594B, 0x594D}
 
 
 class Intake:
-    """Keeps arrivals in a list, or fails as it is told."""
+    """Keeps arrivals in a list, or fails as the test says."""
 
     def __init__(self, fault: str = "") -> None:
         self.arrivals: list[Arrival] = []
@@ -170,7 +170,7 @@ async def test_messages_and_peers_events_are_kept_in_order() -> None:
     kinds = [Kind.INTERRUPTION, Kind.CONNECTED, Kind.MESSAGE, Kind.DISCONNECTED, Kind.DISCONNECTED]
     assert [arrival.kind for arrival in intake.arrivals] == kinds
     assert intake.arrivals[2].message == bytes.fromhex("7779aa00")
-    assert {arrival.node_id for arrival in intake.arrivals[1:]} == {node_id(7)}
+    assert {arrival.peer_id for arrival in intake.arrivals[1:]} == {node_id(7)}
     assert pipe.replies()[-1] == {"jsonrpc": "2.0", "id": "cln:custommsg#1", "result": {"result": "continue"}}
 
 
@@ -188,9 +188,28 @@ async def test_a_commando_message_is_neither_kept_nor_logged(capsys: pytest.Capt
     assert rune.decode() not in printed
 
 
+async def test_each_hook_call_has_an_id_of_its_own() -> None:
+    """The same call of one lightningd has one id, so that it is stored once; no call of another has it."""
+    ids: list[list[str]] = []
+    for _ in range(2):
+        intake = Intake()
+        channel, _ = await opened(intake)
+        channel.data_received(hook(1, "9c41") + hook(2, "9c42") + hook(1, "9c41"))
+        channel.data_received(call("custommsg", {"payload": "9c43", "peer_id": PEER}, 1))
+        channel.data_received(call("custommsg", {"payload": "9c43", "peer_id": PEER}, ["x" * 1000]))
+        channel.data_received(call("custommsg", {"payload": "9c43", "peer_id": PEER}, "x" * 1000))
+        assert all(arrival.id == "" for arrival in intake.arrivals if arrival.kind is not Kind.MESSAGE)
+        ids.append([arrival.id for arrival in intake.arrivals if arrival.kind is Kind.MESSAGE])
+    for first, second, again, number, *unusable in ids:
+        assert len({first, second, number}) == 3
+        assert first == again
+        assert unusable == ["", ""]
+    assert not set(ids[0][:4]) & set(ids[1][:4])
+
+
 @pytest.mark.parametrize("fault", ["raises", "fails", "cancelled", "loses"])
 async def test_an_inbox_that_fails_changes_nothing_for_lightningd(fault: str) -> None:
-    """A full disk is our trouble, not the node's."""
+    """A full disk must not harm the node."""
     intake = Intake()
     channel, pipe = await opened(intake)
     intake.fault = fault
@@ -200,7 +219,7 @@ async def test_an_inbox_that_fails_changes_nothing_for_lightningd(fault: str) ->
 
 
 async def test_a_full_inbox_stops_the_reading_until_it_has_room() -> None:
-    """lightningd's own buffer takes what comes meanwhile."""
+    """What comes meanwhile stays in lightningd's buffer."""
     intake = Intake()
     channel, pipe = await opened(intake)
     intake.is_full = True

@@ -35,7 +35,7 @@ class TypeSet:
         self._bits = bits.to_bytes((MAX_TYPE + 8) // 8, "little")
 
     def __contains__(self, number: int) -> bool:
-        return bool(self._bits[number >> 3] & 1 << (number & 7))
+        return number <= MAX_TYPE and bool(self._bits[number >> 3] & 1 << (number & 7))
 
     def __len__(self) -> int:
         return sum(map(len, self.ranges))

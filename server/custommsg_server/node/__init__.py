@@ -1,1 +1,1 @@
-"""The port to a node, and the lightningd link behind it."""
+"""Our Lightning node: the port, and lightningd behind it."""

@@ -1,1 +1,1 @@
-"""lightningd behind the port: the link to its socket, and the plugin channel."""
+"""lightningd: the link to its JSON-RPC socket, and the plugin channel."""

@@ -1,4 +1,4 @@
-"""Ask a lightningd once who it is, and say in words for a person what keeps it from answering."""
+"""Asks a lightningd once who it is; if it does not answer, says why and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class AskError(Exception):
     """It did not answer.
 
     Args:
-        what: what is the matter.
+        what: what is wrong.
         advice: what to do.
     """
 
@@ -27,7 +27,7 @@ class AskError(Exception):
 
 
 async def ask(rpc_file: Path, seconds: float) -> NodeInfo:
-    """Return what a lightningd says of itself.
+    """Return how a lightningd describes itself.
 
     Args:
         rpc_file: its JSON-RPC socket.
@@ -50,11 +50,11 @@ async def ask(rpc_file: Path, seconds: float) -> NodeInfo:
         running.cancel()
         await asyncio.wait([running])
     if node.info is None:
-        raise AskError(f"{rpc_file} answers nothing of use to getinfo", _ANSWER)
+        raise AskError(f"{rpc_file} answers getinfo with something else", _ANSWER)
     return node.info
 
 
-_ANSWER = "See whether this is lightningd's socket, and whether `lightning-cli getinfo` answers."
+_ANSWER = "Check that this is lightningd's socket, and that `lightning-cli getinfo` answers."
 
 
 def _try_socket(rpc_file: Path) -> None:
@@ -62,7 +62,7 @@ def _try_socket(rpc_file: Path) -> None:
         mode = rpc_file.stat().st_mode
         if not stat.S_ISSOCK(mode):
             raise AskError(
-                f"{rpc_file} is no socket", "Set rpc_file to lightningd's socket: .../lightning-rpc."
+                f"{rpc_file} is not a socket", "Set rpc_file to lightningd's socket: .../lightning-rpc."
             )
         open_socket(rpc_file).close()
     except FileNotFoundError:
@@ -72,12 +72,13 @@ def _try_socket(rpc_file: Path) -> None:
         ) from None
     except PermissionError:
         raise AskError(
-            f"{rpc_file} may not be opened by this user",
+            f"this user may not open {rpc_file}",
             "Run as lightningd's user, or start lightningd with --rpc-file-mode=0660 and share its group.",
         ) from None
     except ConnectionRefusedError:
         raise AskError(
-            f"nobody listens on {rpc_file}: it was left behind", "Start lightningd; it makes the socket anew."
+            f"no process listens on {rpc_file}: it was left behind by an earlier one",
+            "Start lightningd; it makes a new socket.",
         ) from None
     except (OSError, RelayError) as error:
         raise AskError(f"{rpc_file} cannot be opened: {error}", _ANSWER) from None

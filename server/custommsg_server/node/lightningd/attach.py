@@ -1,7 +1,7 @@
-"""Gets lightningd to run our script, whose stdin and stdout lead to our socket, and keeps it that way.
+"""Has lightningd run our script as a plugin, whose stdin and stdout lead to our socket, whenever it does not run.
 
-lightningd may run in another container, with nothing in it but a shell and socat: so what it runs is a script of
-a few lines, and all the rest is here.
+lightningd may run in another container, which has only a shell and socat: so the script has a few lines, and all
+the rest is here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from custommsg_server.node.lightningd.manifest import Init, Manifest, PluginOpti
 log = structlog.get_logger()
 
 RETRY = 5.0
-"""Seconds until it is tried again to make the socket and the script."""
+"""Seconds after which making the socket and the script is tried again."""
 
 SCRIPT = """\
 #!/bin/sh
@@ -38,7 +38,7 @@ exec {python} {pipe} {socket}
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where the two sides meet. lightningd may see the same files under other names."""
+    """Where the socket and the script are. lightningd may see the same files under other paths."""
 
     socket: Path
     script: Path
@@ -50,8 +50,8 @@ class Paths:
         """Put them into one folder.
 
         Args:
-            folder: as we see it.
-            folder_for_node: as lightningd sees it, if that is another path.
+            folder: its path for us.
+            folder_for_node: its path for lightningd, if that is another one.
         """
         for_node = folder_for_node or str(folder)
         socket, script = "plugin.sock", "custommsg-attach"
@@ -62,9 +62,9 @@ class Attachment:
     """Keeps one lightningd attached.
 
     Args:
-        paths: where the two sides meet.
+        paths: where the socket and the script are.
         intake: keeps what arrives.
-        options: says what the manifest tells the node, once it is known which node it is.
+        options: returns what the manifest says; called when the node is known.
         start_plugin: asks lightningd to run the script; raises RelayError.
     """
 
@@ -95,22 +95,22 @@ class Attachment:
         await self._is_attached.wait()
 
     def node_changed(self, is_up: bool) -> None:
-        """Take the state of the link to the node."""
+        """Take note of the state of the link to the node."""
         self._node_is_up = is_up
         self._wake.set()
 
     async def run(self) -> None:
         """Listen, and have lightningd start the script whenever it is not running, until cancelled."""
-        said = ""
+        logged = ""
         while True:
             try:
                 await self._listen_and_attach()
             except OSError as error:
-                if str(error) != said:
+                if str(error) != logged:
                     log.error(
                         "cannot attach lightningd: nothing is received", why=str(error), hint=self._hint()
                     )
-                said = str(error)
+                logged = str(error)
                 await asyncio.sleep(RETRY)
 
     async def _listen_and_attach(self) -> None:
@@ -124,28 +124,28 @@ class Attachment:
             await self._keep_attached()
         finally:
             server.close()
-            self._attached = None  # it is not lost, we let go of it
+            self._attached = None  # so that closing it is not reported as a loss
             for channel in list(self._channels):
                 channel.close()
             with suppress(OSError):
                 self._paths.socket.unlink()
 
     async def _keep_attached(self) -> None:
-        delay, said = 0.1, ""
+        delay, logged = 0.1, ""
         while True:
             self._wake.clear()
             if not self._node_is_up or self._attached is not None:
-                delay, said = 0.1, ""
+                delay, logged = 0.1, ""
                 await self._wake.wait()
                 continue
             try:
                 await self._start_plugin(self._paths.script_for_node)
             except RelayError as error:
-                if error.message != said:
+                if error.message != logged:
                     log.warning("lightningd did not start the plugin", why=error.message, hint=self._hint())
-                said = error.message
+                logged = error.message
                 delay = min(delay * 2, 5.0)
-            # `plugin start` returns once the plugin is initialised, but it may have ended since.
+            # `plugin start` returns when the plugin is initialised, but it may have ended since.
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
@@ -154,7 +154,7 @@ class Attachment:
         path = self._paths.socket
         with suppress(FileNotFoundError):
             path.unlink()
-        # lightningd may run as another user of our group; nobody else may feed the inbox.
+        # lightningd may run as another user of our group; nobody else may write to the inbox.
         before = os.umask(0o117)
         try:
             return await asyncio.get_running_loop().create_unix_server(self._make_channel, path)
@@ -172,7 +172,7 @@ class Attachment:
         fresh = path.with_name(path.name + ".new")
         fresh.write_text(text)
         fresh.chmod(0o755)
-        fresh.replace(path)  # at once, since lightningd may be reading the old one
+        fresh.replace(path)  # in one step: lightningd may be reading the old one
 
     def _make_channel(self) -> Channel:
         channel = Channel(Manifest(self._options()), self._initialised, self._lost)
@@ -182,7 +182,7 @@ class Attachment:
     async def _initialised(self, channel: Channel, init: Init) -> Intake:
         previous, self._attached = self._attached, channel
         if previous is not None:
-            previous.close()  # of a lightningd that is gone, or messages would come twice
+            previous.close()  # it is left from a lightningd that has ended, or messages would come twice
         self._is_attached.set()
         log.info("lightningd is attached", lightning_dir=str(init.rpc_file.parent))
         self._wake.set()
@@ -193,29 +193,27 @@ class Attachment:
         if self._attached is channel:
             self._attached = None
             self._is_attached.clear()
-            log.warning("lightningd is detached; what peers send now is not received")
+            log.warning("lightningd is detached; messages that peers send now are not received")
             self._wake.set()
 
     def _hint(self) -> str:
         return (
-            f"lightningd must be able to run {self._paths.script_for_node} and to reach"
-            f" {self._paths.socket_for_node}; beside lightningd there must be socat or this Python."
+            f"lightningd must be able to run {self._paths.script_for_node} and to connect to"
+            f" {self._paths.socket_for_node}; it needs socat or this Python for that."
         )
 
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Let one gateway at a time use a folder: a second one would take the socket away from the first.
+    """Keep other gateways away from a folder: a second one would take the socket away from the first.
 
     Raises:
-        OSError: another one does, or the folder cannot be made.
+        OSError: another gateway uses it, or the folder cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "attach.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(
-                f"another gateway attaches lightningd in {folder}; set another plugin_dir"
-            ) from None
+            raise OSError(f"another gateway uses {folder} for its plugin; set another plugin_dir") from None
         yield

@@ -2,35 +2,52 @@
 
 lightningd exits on any other answer, an error included. So nothing of a hook call decides what is answered
 but its id, and no exception on the way can change that.
+
+The protocol is JSON-RPC 2.0 (https://docs.corelightning.org/docs/a-day-in-the-life-of-a-plugin).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import secrets
+import stat
+import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
 
 import structlog
 
+from custommsg_server.domain import wire
+from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.events import Arrival, Kind
-from custommsg_server.domain.wire import message_type
-from custommsg_server.node.lightningd.calls import Frames, MalformedCallError, message_of, peer_event_of
+from custommsg_server.node.lightningd.frames import END, FrameError, Frames
 from custommsg_server.node.lightningd.manifest import HOOK, Init, Manifest
 
 log = structlog.get_logger()
+
+MAX_CALL_SIZE: Final = 16 << 20
+"""Bytes: far beyond what lightningd writes (a hook call with the largest message has 132 kB)."""
+_MAX_ID_SIZE: Final = 100
+"""Characters of the id of a hook call up to which it names an arrival; lightningd's have about 30."""
+_PEER_EVENTS: Final = {"connect": Kind.CONNECTED, "disconnect": Kind.DISCONNECTED}
 
 
 class DeclinedError(Exception):
     """We cannot run as this lightningd's plugin; the message tells it why."""
 
 
+class MalformedCallError(Exception):
+    """lightningd would not make such a call. The message never quotes the call: it may hold credentials."""
+
+
 class Intake(Protocol):
     """Where arrivals go."""
 
     def takes(self, message_type: int) -> bool:
-        """Whether messages of this type are wanted; the others are answered, and forgotten."""
+        """Return whether messages of this type are wanted; the others are answered and dropped."""
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
         """Keep arrivals, in order; the future ends when they are safe (True) or lost (False)."""
@@ -44,10 +61,10 @@ class Intake(Protocol):
 
 
 class Channel(asyncio.Protocol):
-    """One lightningd at the other end.
+    """The plugin channel to one lightningd.
 
     Args:
-        manifest: answers what is no hook call.
+        manifest: answers all calls but those of the hook.
         on_init: called when lightningd has introduced itself, before it is answered; returns where arrivals
             go, or raises DeclinedError.
         on_lost: called once when the channel has ended.
@@ -62,7 +79,8 @@ class Channel(asyncio.Protocol):
         self._manifest = manifest
         self._on_init = on_init
         self._on_lost = on_lost
-        self._frames = Frames()
+        self._name = secrets.token_hex(8)
+        self._frames = Frames(MAX_CALL_SIZE)
         self._intake: Intake | None = None
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
@@ -75,16 +93,16 @@ class Channel(asyncio.Protocol):
                 transport.close()
 
     def write_to(self, writer: asyncio.WriteTransport) -> None:
-        """Write to another transport than what is read from (stdout beside stdin)."""
+        """Write to another transport than the one that is read (stdout beside stdin)."""
         self._writer = writer
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        # uvloop's transports have all the methods, and are none of asyncio's classes.
+        # uvloop's transports have all the methods, but are not instances of asyncio's classes.
         self._reader = cast("asyncio.ReadTransport", transport)
-        if self._writer is None:  # else they are two: stdin and stdout
+        if self._writer is None:  # else there are two: stdin and stdout
             self._writer = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,20 +111,21 @@ class Channel(asyncio.Protocol):
         self._on_lost(self)
 
     def eof_received(self) -> None:
-        """lightningd has ended: the transport closes itself."""
+        """Do nothing: lightningd has ended, and the transport closes itself."""
 
     def data_received(self, data: bytes) -> None:
         """Take what lightningd wrote."""
         try:
-            frames = self._frames.feed(data)
-        except MalformedCallError as error:
-            log.error("the plugin channel is out of step; closing it", why=str(error))
+            complete = self._frames.feed(data)
+        except FrameError as error:
+            log.error("cannot read the plugin channel; closing it", why=str(error))
             self.close()
             return
         arrivals: list[Arrival] = []
         hook_ids: list[Any] = []
-        for frame in frames:
-            self._take(frame, arrivals, hook_ids)
+        for frame in complete.split(END):
+            if frame.strip():
+                self._take(frame, arrivals, hook_ids)
         self._keep(arrivals, hook_ids)
 
     # Inside.
@@ -116,14 +135,14 @@ class Channel(asyncio.Protocol):
             call = json.loads(frame)
             method, request_id, params = call["method"], call.get("id"), call.get("params")
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            log.error("something that is no JSON-RPC came through the plugin channel", size=len(frame))
+            log.error("invalid JSON-RPC on the plugin channel; skipping it", size=len(frame))
             return
         if method == HOOK and request_id is not None:
             hook_ids.append(request_id)  # first of all: nothing after this can keep it from its answer
         try:
             if method == HOOK:
-                arrival = message_of(params, time.time_ns())
-                if self._intake is not None and self._intake.takes(message_type(arrival.message)):
+                arrival = message_of(params, time.time_ns(), self._arrival_id(request_id))
+                if self._intake is not None and self._intake.takes(wire.message_type(arrival.message)):
                     arrivals.append(arrival)
             elif method == "shutdown":
                 self.close()  # lightningd waits for its plugins to leave
@@ -133,12 +152,18 @@ class Channel(asyncio.Protocol):
             else:
                 self._start(self._answer(frame, str(method), request_id))
         except MalformedCallError as error:
-            log.error("lightningd made a call that cannot be read", method=str(method)[:40], why=str(error))
+            log.error("cannot read a call of lightningd", method=str(method)[:40], why=str(error))
         except Exception:
-            log.exception("a call of lightningd was not understood", method=str(method)[:40])
+            log.exception("a call of lightningd failed here", method=str(method)[:40])
+
+    def _arrival_id(self, request_id: Any) -> str:
+        """Return an id that no other hook call has, of whatever channel; nothing if the call has no usable one."""
+        if isinstance(request_id, str | int) and len(name := repr(request_id)) <= _MAX_ID_SIZE:
+            return f"{self._name}:{name}"
+        return ""
 
     def _keep(self, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
-        """Keep what arrived, then let lightningd go on: the answer says that the message is safe, or lost."""
+        """Keep what arrived, then let lightningd go on: by then the message is safe, or lost."""
         if not arrivals or self._intake is None:
             self._continue(hook_ids)
             return
@@ -187,5 +212,78 @@ class Channel(asyncio.Protocol):
         task.add_done_callback(self._tasks.discard)
 
 
+def is_started_by_node() -> bool:
+    """Return whether stdin and stdout lead to another program, as they do in a plugin of lightningd."""
+    modes = [os.fstat(number).st_mode for number in (0, 1)]
+    return all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
+
+
+async def open_stdio(channel: Channel) -> None:
+    """Speak the plugin protocol on stdin and stdout, and keep everything else off them.
+
+    Whatever else in this process prints to stdout goes to stderr from now on: lightningd could take a stray
+    line for an answer.
+    """
+    loop = asyncio.get_running_loop()
+    sys.stdout.flush()
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, out)
+    channel.write_to(writer)  # before anything is read, since what is read is answered
+    await loop.connect_read_pipe(lambda: channel, os.fdopen(os.dup(0), "rb", buffering=0))
+
+
+def message_of(params: object, time_ns: int, arrival_id: str = "") -> Arrival:
+    """Read the parameters of a `custommsg` hook call.
+
+    Args:
+        params: the parameters, as JSON has them.
+        time_ns: when it came, in nanoseconds since 1970, UTC.
+        arrival_id: names the arrival.
+
+    Raises:
+        MalformedCallError: the peer or the message is missing or invalid.
+    """
+    if not isinstance(params, Mapping):
+        raise MalformedCallError("a hook call without named parameters")
+    message = _bytes(params.get("payload"), "payload")
+    if not wire.MIN_MESSAGE_SIZE <= len(message) <= wire.MAX_MESSAGE_SIZE:
+        raise MalformedCallError(f"a hook call with a payload of {len(message)} bytes")
+    return Arrival(Kind.MESSAGE, time_ns, _peer_id(params.get("peer_id")), message, id=arrival_id)
+
+
+def peer_event_of(method: str, params: object, time_ns: int) -> Arrival | None:
+    """Read a `connect` or `disconnect` notification; None for any other.
+
+    Since v23.08 its parameters are wrapped in the notification's name; before they were not.
+
+    Raises:
+        MalformedCallError: the peer is missing or invalid.
+    """
+    kind = _PEER_EVENTS.get(method)
+    if kind is None:
+        return None
+    inner: Any = params.get(method, params) if isinstance(params, Mapping) else None
+    if not isinstance(inner, Mapping):
+        raise MalformedCallError(f"a {method} notification without parameters")
+    return Arrival(kind, time_ns, _peer_id(inner.get("id")))
+
+
+def _peer_id(value: object) -> bytes:
+    try:
+        return wire.parse_node_id(_bytes(value, "peer"))
+    except RelayError:
+        raise MalformedCallError("a call whose peer is not a node id") from None
+
+
+def _bytes(value: object, name: str) -> bytes:
+    if not isinstance(value, str):
+        raise MalformedCallError(f"a call without {name}")
+    try:
+        return wire.unhex(value)
+    except ValueError:
+        raise MalformedCallError(f"a call whose {name} is not hex") from None
+
+
 def _reply(request_id: Any, key: str, value: object) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, key: value}).encode() + b"\n\n"
+    return json.dumps({"jsonrpc": "2.0", "id": request_id, key: value}).encode() + END

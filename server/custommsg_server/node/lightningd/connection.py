@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import structlog
 
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
+from custommsg_server.node.lightningd.frames import END, FrameError, Frames
 
 log = structlog.get_logger()
 
@@ -23,9 +24,9 @@ Reply = dict[str, Any]
 """A JSON-RPC reply: an object with `result` or `error`."""
 
 MAX_REPLY_SIZE: Final = 64 << 20
-"""Bytes: beyond any real reply (listpeers takes some 300 bytes a peer); garbage cannot fill the memory."""
+"""Bytes: beyond any real reply (listpeers takes some 300 bytes a peer), and a bound for invalid ones."""
 MAX_WRITE_SIZE: Final = 256 << 10
-"""Bytes handed to the transport at once; the rest waits here, where it still counts as not sent."""
+"""Bytes given to the transport at once; the rest waits here, where it still counts as not sent."""
 
 
 class Request:
@@ -44,9 +45,9 @@ class Request:
 
 
 class Batch:
-    """Requests that were handed in together, each of which gets exactly one answer.
+    """Requests that were made together, each of which gets exactly one answer.
 
-    Requests of a batch are written in order, so a count says which of them were.
+    Requests of a batch are written in order, so a count tells which of them were written.
     """
 
     __slots__ = ("answers", "done", "missing", "requests", "written")
@@ -67,14 +68,14 @@ class Batch:
                 self.done.set_result(None)
 
     def give_up(self, written: RelayError, unwritten: RelayError) -> None:
-        """Answer what has none yet: with the one error if it was written, with the other if not."""
+        """Answer each request that has no answer yet: with one error if it was written, else with the other."""
         for index, answer in enumerate(self.answers):
             if answer is None:
                 self.answer(index, written if index < self.written else unwritten)
 
 
 class Connection(asyncio.Protocol):
-    """A connection to lightningd. Never writes a request twice.
+    """A connection to lightningd. It never writes a request twice.
 
     Args:
         window: how many requests may be unanswered at once.
@@ -96,8 +97,7 @@ class Connection(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
         self._sent: dict[str, tuple[Batch, int, float]] = {}
-        self._buffer = bytearray()
-        self._scanned = 0
+        self._frames = Frames(MAX_REPLY_SIZE)
         self.last_reply = 0.0
         """When lightningd last said something, in seconds of the loop's clock."""
 
@@ -123,14 +123,14 @@ class Connection(asyncio.Protocol):
     async def call(
         self, requests: Sequence[Request], deadline: float, held_back: bool = False
     ) -> list[Reply | RelayError]:
-        """Make requests, in order; answer each with the node's reply or with why there is none.
+        """Make requests, in order; return for each the node's reply, or why it has no reply.
 
-        If the caller is cancelled, what was not yet written never will be.
+        If the caller is cancelled, what was not written yet never will be.
 
         Args:
             requests: what to ask.
             deadline: in seconds of the loop's clock; may be infinite.
-            held_back: the caller has waited for `room`, so it is not refused for want of it.
+            held_back: the caller has waited for `room`, so it is not refused for want of room.
         """
         if not self.is_open:
             return [unavailable("the connection to it was lost")] * len(requests)
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
         return [answer for answer in batch.answers if answer is not None]
 
     def close(self) -> None:
-        """End the connection; what is unanswered gets its error."""
+        """End the connection; unanswered requests get an error."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -159,12 +159,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        # uvloop's transports have all the methods, and are none of asyncio's classes.
+        # uvloop's transports have all the methods, but are not instances of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=MAX_WRITE_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell each caller what is known of its requests."""
+        """Answer each request: it was written and its outcome is unknown, or it was not written."""
         self._transport = None
         batches = [*self._waiting, *(batch for batch, _, _ in self._sent.values())]
         self._waiting.clear()
@@ -175,34 +175,28 @@ class Connection(asyncio.Protocol):
         self._on_lost()
 
     def pause_writing(self) -> None:
-        """Lightningd reads slower than we write: keep the rest here."""
+        """Keep the rest here: lightningd reads slower than we write."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Lightningd reads again."""
+        """Go on: lightningd reads again."""
         self._paused = False
         self._schedule_flush()
 
     def data_received(self, data: bytes) -> None:
-        """Split what came into replies; the last may be half a one."""
+        """Take the replies that are complete."""
         self.last_reply = self._loop.time()
-        buffer = self._buffer
-        buffer += data
-        end = buffer.rfind(b"\n\n", self._scanned)
-        if end < 0:
-            self._scanned = max(0, len(buffer) - 1)
-            if len(buffer) > MAX_REPLY_SIZE:
-                self._reject("a reply without an end")
-            return
-        complete = bytes(buffer[:end])
-        del buffer[: end + 2]
-        self._scanned = max(0, len(buffer) - 1)
         try:
-            # Read all at once. In JSON, two newlines stand only between replies, never within a string.
-            for reply in json.loads(b"[" + complete.replace(b"\n\n", b",") + b"]"):
+            complete = self._frames.feed(data)
+            if not complete:
+                return
+            for reply in json.loads(b"[" + complete.replace(END, b",") + b"]"):  # one call for all
                 self._take(reply)
+        except FrameError as error:
+            self._reject(str(error))
+            return
         except (ValueError, RecursionError):
-            self._reject("something that is no JSON-RPC reply")
+            self._reject("an invalid JSON-RPC reply")
             return
         if self._waiting:
             self._schedule_flush()
@@ -216,16 +210,16 @@ class Connection(asyncio.Protocol):
         if sent is not None:
             batch, index, _ = sent
             batch.answer(index, reply)
-        elif "id" in reply:  # without one it is a notification, which nobody asked for
-            log.warning("lightningd answered a request that nobody made", id=str(reply["id"])[:100])
+        elif "id" in reply:  # else it is a notification, which we did not ask for
+            log.warning("lightningd answered a request that was not made", id=str(reply["id"])[:100])
 
     def _reject(self, what: str) -> None:
-        # After garbage no reply can be trusted to belong to its request.
-        log.error("lightningd sent " + what + "; closing the connection to it")
+        # After an invalid reply, the next ones cannot be trusted to belong to their requests.
+        log.error("lightningd sent " + what + "; closing the connection")
         self.close()
 
     def _schedule_flush(self) -> None:
-        # One write for all that is asked for in this turn of the loop.
+        # One write for all requests that are made in this turn of the loop.
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -257,7 +251,7 @@ class Connection(asyncio.Protocol):
         index, size = batch.written, 0
         while index < end and size < max_size:
             request = batch.requests[index]
-            # An id as pyln-client writes it: who asks, for what, which time.
+            # An id as pyln-client makes it: who asks, the method, a number.
             request_id = f"custommsg:{request.method}#{number}"
             text = (
                 f'{{"jsonrpc":"2.0","id":"{request_id}","method":"{request.method}",'
@@ -272,7 +266,7 @@ class Connection(asyncio.Protocol):
         return size
 
     def _count(self, more: int) -> None:
-        """Count what waits."""
+        """Change the number of requests that wait."""
         self._waiting_count += more
         if self._waiting_count > self._max_waiting:
             self._room.clear()
@@ -284,7 +278,7 @@ class Connection(asyncio.Protocol):
         batch.give_up(
             written=RelayError(
                 Reason.OUTCOME_UNKNOWN,
-                "The deadline passed before the node answered: it may have taken the message or not."
+                "The deadline passed before the node answered: the message may or may not have been sent."
                 " Ask the peer in your own protocol before you send it again.",
                 expired=True,
             ),
@@ -292,7 +286,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _forget(self, batch: Batch) -> None:
-        # Nobody waits for it any longer: what was not written never will be.
+        # The caller has gone: what was not written never will be.
         if batch in self._waiting:
             del self._waiting[batch]
             self._count(batch.written - len(batch.requests))
@@ -303,7 +297,7 @@ def unavailable(why: str) -> RelayError:
     return RelayError(
         Reason.NODE_UNAVAILABLE,
         f"The Lightning node cannot be reached: {why}. Nothing was sent;"
-        " try again, or see whether lightningd runs.",
+        " try again, and check that lightningd runs.",
         retry_after=1.0,
     )
 
@@ -321,6 +315,6 @@ def overloaded() -> RelayError:
 def _lost() -> RelayError:
     return RelayError(
         Reason.OUTCOME_UNKNOWN,
-        "The connection to the node broke before it answered: it may have taken the message or not."
+        "The connection to the node broke before it answered: the message may or may not have been sent."
         " Ask the peer in your own protocol before you send it again.",
     )

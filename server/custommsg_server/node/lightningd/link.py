@@ -1,4 +1,4 @@
-"""Keeps a connection to lightningd: waits for its socket, survives restarts, knows whether it answers."""
+"""Keeps a connection to lightningd: waits for its socket, connects again after restarts, knows whether it answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from custommsg_server.node.lightningd.connection import Connection, overloaded, 
 
 log = structlog.get_logger()
 
-MAX_ASIDE: Final = 32
-"""Connections beside the link's own; each takes a file descriptor of lightningd's."""
+MAX_SEPARATE: Final = 32
+"""Separate connections at once; each takes one of lightningd's file descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,13 @@ class LinkOptions:
     max_waiting: int = 8192
     """Requests that may wait for their turn beyond these."""
     probe_interval: float = 5.0
-    """How often the node is asked whether it still answers."""
+    """How often the node is asked who it is, to see that it answers."""
     reply_timeout: float = 30.0
-    """How long it may leave a request unanswered before the connection is given up."""
+    """How long a request may stay unanswered before the connection is closed and made again."""
     backoff_min: float = 0.05
+    """How long to wait before connecting again; doubled after each failure ..."""
     backoff_max: float = 2.0
+    """... up to this."""
 
 
 class Link:
@@ -59,7 +61,7 @@ class Link:
         self._why = "the gateway has just started"
         self._is_up = False
         self._watchers: list[Callable[[bool], None]] = []
-        self._aside = 0
+        self._separate = 0
 
     @property
     def is_up(self) -> bool:
@@ -87,16 +89,16 @@ class Link:
         return self._connection
 
     @asynccontextmanager
-    async def aside(self) -> AsyncIterator[Connection]:
-        """Open a connection for one request that the node may take long to answer, and close it.
+    async def open_separate(self) -> AsyncIterator[Connection]:
+        """Open a connection for one request that the node may take long to answer; close it afterwards.
 
         Raises:
             RelayError: NODE_UNAVAILABLE or OVERLOADED.
         """
         self.connection()
-        if self._aside >= MAX_ASIDE:
+        if self._separate >= MAX_SEPARATE:
             raise overloaded()
-        self._aside += 1
+        self._separate += 1
         try:
             connection = await self._open(lambda: None)
             try:
@@ -106,7 +108,7 @@ class Link:
         except OSError as error:
             raise unavailable(error.strerror or str(error)) from None
         finally:
-            self._aside -= 1
+            self._separate -= 1
 
     async def run(self) -> None:
         """Keep the link until cancelled."""
@@ -118,7 +120,7 @@ class Link:
                         delay = self._options.backoff_min
                 except OSError as error:
                     self._set_down(f"{error.strerror or error}: {self._rpc_file}")
-                # Full jitter, so that many gateways do not come back in step.
+                # Jitter, so that many gateways do not come back at the same time.
                 await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 -- not a secret
                 delay = min(delay * 2, self._options.backoff_max)
         finally:
@@ -147,11 +149,11 @@ class Link:
         return connection
 
     async def _probe(self, connection: Connection) -> bool:
-        """Ask the node who it is; give the connection up when it leaves requests unanswered for too long."""
+        """Ask the node who it is; close the connection if a request has been unanswered for too long."""
         now = asyncio.get_running_loop().time()
         if now - connection.oldest > self._options.reply_timeout:
             log.error(
-                "lightningd leaves requests unanswered; connecting anew", seconds=self._options.reply_timeout
+                "lightningd does not answer requests; connecting again", seconds=self._options.reply_timeout
             )
             connection.close()
             return False
@@ -192,7 +194,7 @@ def open_socket(rpc_file: Path) -> socket.socket:
     Raises:
         OSError: that is not possible.
     """
-    # pyln-client knows how to reach a socket whose path is longer than the kernel takes.
+    # pyln-client can reach a socket whose path is longer than the kernel allows.
     wrapper = UnixSocket(str(rpc_file))
     sock: socket.socket = wrapper.sock
     wrapper.sock = None  # else its destructor closes ours
@@ -203,7 +205,7 @@ def open_socket(rpc_file: Path) -> socket.socket:
 async def _open_in_thread(rpc_file: Path) -> socket.socket:
     """Connect in a thread: it blocks while lightningd is stopped and its backlog is full.
 
-    A thread of its own, since the event loop would wait at its end for those of its pool.
+    It is a thread of its own, because the event loop waits at its end for the threads of its pool.
     """
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[socket.socket] = loop.create_future()

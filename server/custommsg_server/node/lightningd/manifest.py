@@ -1,7 +1,7 @@
-"""Who we are to lightningd: the manifest, the options and `init`, through pyln-client's Plugin.
+"""Describes us to lightningd as its plugin: the manifest, the options and `init`, by pyln-client's Plugin.
 
 pyln-client knows this part of the protocol. Its hook dispatch is not used: for each call it inspects the
-handler's signature and formats a stack trace, which is more than the rest of the way costs together.
+handler's signature and formats a stack trace, which costs more than all the rest of receiving a message.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class PluginOptions:
-    """What the manifest says beside the hook."""
+    """What the manifest says, besides the hook."""
 
     even_types: Sequence[int] = ()
-    """Even types to accept: without this lightningd drops a peer that sends one."""
+    """Even types to accept: else lightningd disconnects a peer that sends one."""
     filters: Sequence[int] = ()
-    """The types to call the hook for; empty: all. Only where the node knows hook filters (v25.12)."""
+    """The types to call the hook for; empty: all. Only for nodes that know hook filters (v25.12)."""
     options: Sequence[Option] = ()
-    """Options that lightningd takes for us."""
+    """Options that lightningd takes on its command line and hands to us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Init:
 
 
 class Manifest:
-    """Answers `getmanifest` and `init`.
+    """Answers all calls of lightningd but those of the hook: `getmanifest`, `init`.
 
     Args:
         options: what the manifest says.
@@ -58,7 +58,7 @@ class Manifest:
         self.init: Init | None = None
         before = list(logging.getLogger().handlers)
         self._plugin = Plugin(autopatch=False, dynamic=True, custom_msgs=list(options.even_types))
-        # It sends every log record of the process to lightningd; ours go to stderr.
+        # pyln-client has made a handler that sends all log records to lightningd; ours go to stderr.
         logging.getLogger().handlers[:] = before
         self._plugin.stdout = _Out(self._written)
         self._plugin.add_hook(HOOK, _never_called, filters=list(options.filters))
@@ -70,7 +70,7 @@ class Manifest:
         self._plugin.init()(self._take_init)
 
     def answer(self, frame: bytes) -> bytes:
-        """Return what to write in answer to a request that is no hook call."""
+        """Return the answer to a request that is not a hook call."""
         self._written.clear()
         self._plugin._multi_dispatch([frame, b""])  # what its run() does with each message
         return bytes(self._written)
@@ -84,14 +84,14 @@ class Manifest:
 
 
 class _Out:
-    """What pyln-client takes for stdout."""
+    """What pyln-client writes to instead of stdout."""
 
     def __init__(self, written: bytearray) -> None:
         self.buffer = self
         self.write: Callable[[bytes], None] = written.extend
 
     def flush(self) -> None:
-        """Nothing to do: what was written is taken at once."""
+        """Do nothing: what was written is there at once."""
 
 
 def _never_called(**_: Any) -> None:

@@ -51,7 +51,7 @@ class Lightningd:
 
     @property
     def has_room(self) -> bool:
-        """Whether the node can take more now; one that is not there refuses at once, and has room for that."""
+        """Whether the node can take more now; one that cannot be reached refuses at once, so it has room."""
         return self._link.has_room
 
     async def room(self) -> None:
@@ -75,10 +75,11 @@ class Lightningd:
         await self._call(_check_request(outbound), deadline)
 
     async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Ask `checkrune` for each use, all in one write. The rune is base64 already: it needs no escaping."""
+        """Ask `checkrune` for each use, all in one write. A rune is base64, which needs no escaping in JSON."""
         requests = [_rune_request(rune, use) for use in uses]
         try:
-            # Held back as what they are asked for is; how many strangers may ask is bounded elsewhere.
+            # Never refused for want of room: each is asked for a message that will wait its turn, too. How many
+            # strangers may ask is bounded in access.
             answers = await self._link.connection().call(requests, deadline, held_back=True)
         except RelayError as error:
             return [error] * len(uses)
@@ -95,21 +96,21 @@ class Lightningd:
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Make a `connect`, on a connection of its own.
 
-        lightningd takes up to a minute to find out that nobody is there, and the link gives a connection up
-        on which it waits that long.
+        lightningd takes up to a minute to find out that a peer cannot be reached, and the link gives up a
+        connection on which a request waits that long.
         """
         params = json.dumps({"id": address.peer_id.hex(), "host": address.host, "port": address.port})
-        async with self._link.aside() as connection:
+        async with self._link.open_separate() as connection:
             [answer] = await connection.call([Request("connect", params)], deadline)
         if isinstance(answer, RelayError):
             raise replies.unreachable("it did not answer in time") if answer.expired else answer
         replies.result_of_connect(answer)
 
     async def start_plugin(self, path: str) -> None:
-        """Ask lightningd to run a plugin: `plugin start`. It returns when the plugin is initialised.
+        """Have lightningd run a plugin: `plugin start`. It returns when the plugin is initialised.
 
         Raises:
-            RelayError: lightningd did not.
+            RelayError: lightningd did not start it.
         """
         params = json.dumps({"subcommand": "start", "plugin": path})
         await self._call(Request("plugin", params), asyncio.get_running_loop().time() + self._reply_timeout)
@@ -123,7 +124,7 @@ class Lightningd:
 
     async def _greet(self, connection: Connection) -> None:
         deadline = asyncio.get_running_loop().time() + self._reply_timeout
-        # Never refused for want of room: a node that has much to do is not a node that is away.
+        # Never refused for want of room: a busy node is not one that is down.
         [answer] = await connection.call([Request("getinfo", "{}")], deadline, held_back=True)
         if isinstance(answer, RelayError):
             raise answer

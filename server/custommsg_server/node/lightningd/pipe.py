@@ -1,7 +1,7 @@
-"""Joins stdin and stdout to a unix socket: `python pipe.py SOCKET`. What socat does, where there is no socat.
+"""Joins stdin and stdout to a unix socket, as socat does, for machines without socat: `python pipe.py SOCKET`.
 
-lightningd runs it as its plugin, perhaps on a machine that has nothing of ours but this file: so it needs the
-standard library only, and it does not look at what passes through.
+lightningd runs it as its plugin, perhaps where this file is the only one of ours: so it needs nothing but the
+standard library, and it does not look at what passes through.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(path: str) -> None:
                 data = data[os.write(1, data) :]
 
     def quietly(copy: Callable[[], None]) -> None:
-        with suppress(OSError):  # one side was killed: that is an end like any other
+        with suppress(OSError):  # one side was killed, which is an end like any other
             copy()
 
     threading.Thread(target=quietly, args=(inwards,), daemon=True).start()

@@ -1,7 +1,7 @@
-"""lightningd's replies become reasons here, and nowhere else.
+"""Turns lightningd's replies into results and reasons.
 
-Nearly every refusal has the code -32600, so the text has to tell them apart. The texts were recorded from
-lightningd v26.06.6; tests/golden/ keeps them.
+Nearly every refusal has the code -32600, so only the text tells them apart. The texts were recorded from
+lightningd v26.06.6; tests/golden/ has them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def result_of(reply: Mapping[str, Any]) -> Any:
     """Return the result that a JSON-RPC reply carries.
 
     Raises:
-        RelayError: the reply is an error, or no reply at all.
+        RelayError: the reply is an error, or not a valid reply.
     """
     if "result" in reply and reply.get("error") is None:
         return reply["result"]
@@ -43,7 +43,7 @@ def status_of(reply: Mapping[str, Any]) -> str:
         RelayError: it answered with an error.
     """
     try:
-        status = reply["result"]["status"]  # the way that nearly all go: no more than this for each message
+        status = reply["result"]["status"]  # the usual reply, for each message: it must be quick
         if type(status) is str and "error" not in reply:
             return status
     except (KeyError, TypeError, IndexError):
@@ -115,7 +115,7 @@ def unreachable(why: str) -> RelayError:
 def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
     """Return why checkrune refused; None if it did not.
 
-    What nobody knows here is no OUTCOME_UNKNOWN: nothing was sent yet.
+    A check that may or may not have been made is not OUTCOME_UNKNOWN: nothing was sent yet.
     """
     if isinstance(reply, RelayError):
         if reply.reason is not Reason.OUTCOME_UNKNOWN:
@@ -128,13 +128,14 @@ def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
             return None
     except RelayError as error:
         return rune_error_of(reply.get("error")) or error
-    return no_credential("the node does not take this rune")
+    return no_credential("the node does not accept this rune")
 
 
 def rune_error_of(error: object) -> RelayError | None:
     """Turn the error of checkrune into a reason; None for an error that is not about the rune.
 
-    Its text holds what the rune says, never what the call said; for an unreadable one it may quote the rune itself.
+    lightningd's text quotes restrictions of the rune, never the call; of an invalid rune it may quote the rune
+    itself, so that text is not passed on.
     """
     if not isinstance(error, Mapping):
         return None
@@ -143,12 +144,12 @@ def rune_error_of(error: object) -> RelayError | None:
         case 1501 | 1503:
             return no_credential(f"the node says of the rune: {text[:200]}")
         case -32602 if text.startswith("rune:"):
-            return no_credential("this is no rune")
+            return no_credential("this is not a rune")
         case 1502 if text.endswith("too soon"):
             # https://grpc.github.io/grpc/core/md_doc_statuscodes.html: never PERMISSION_DENIED for a rate.
             return RelayError(
                 Reason.OVERLOADED,
-                "The rune has a rate, and was used too soon. Nothing was sent; try again later.",
+                "The rune has a rate, and it was used too soon. Nothing was sent; try again later.",
                 metadata={"limit": "rune_rate"},
                 retry_after=1.0,
             )
@@ -189,9 +190,9 @@ def error_of(error: object) -> RelayError:
     if internal := _INTERNAL_TYPE.match(message):
         return wire.internal_type(int(internal[1]), internal[2])
     if code == INVALID_PARAMS and message.startswith("node_id:"):
-        return RelayError(Reason.INVALID_NODE_ID, "The node does not take this node id.", field="node_id")
+        return RelayError(Reason.INVALID_NODE_ID, "The node does not accept this node id.", field="node_id")
     if code == INVALID_PARAMS and message.startswith("msg:"):
-        return RelayError(Reason.INVALID_MESSAGE, "The node does not take this message.", field="msg")
+        return RelayError(Reason.INVALID_MESSAGE, "The node does not accept this message.", field="msg")
     return _node_error(str(code), message)
 
 
@@ -219,4 +220,4 @@ def _node_id(obj: object) -> bytes:
     try:
         return wire.unhex(_field(obj, "id", str))
     except ValueError:
-        raise _node_error("?", "a reply with an id that is no hex") from None
+        raise _node_error("?", "a reply with an id that is not hex") from None
