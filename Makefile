@@ -9,7 +9,7 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 .PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
 	proto-breaking lock clean \
 	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox \
-	bench-client test-bench-client
+	bench-against bench-client test-bench-client
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -77,6 +77,10 @@ else
 bench: setup ## the gateway side by side with the node itself, as ratios; LIGHTNINGD=/path CLN_GRPC=/path: with cln-grpc
 	@$(BIN)/python -m benchmarks $(ARGS)
 endif
+
+bench-against: setup ## this tree beside another one, as ratios: CHECKOUT=/path/to/another/tree
+	@test -n "$(CHECKOUT)" || { echo "Say which: make bench-against CHECKOUT=/path/to/another/tree"; exit 1; }
+	@$(BIN)/python -m benchmarks.against "$(CHECKOUT)" $(ARGS)
 
 bench-save: setup ## keep the last results, with a description of the machine
 	@$(BIN)/python -m benchmarks --save
