@@ -159,6 +159,8 @@ class EventReader:
     def read(self, raw: pb.Event) -> Event | None:
         """Convert an event; None if it is not wanted, or of a kind that this version does not know."""
         event = read_event(raw)
+        if isinstance(event, Message):
+            return event
         if event is None:
             _log.warning(
                 "Left out event %s: this version of custommsg does not know its kind. A newer one may.",

@@ -146,7 +146,9 @@ class SendQueue:
             message = queue.popleft()
             if not message.awaited:
                 continue
-            add(number=number, peer_id=message.peer_id, msg=message.msg, node_id=message.node_id)
+            outbound = add(number=number, peer_id=message.peer_id, msg=message.msg)
+            if message.node_id:
+                outbound.node_id = message.node_id
             message.number = number
             in_flight[number] = message
             number += 1

@@ -186,7 +186,7 @@ async def test_leaving_the_with_block_closes_the_client(gateway: ScriptedGateway
 
 
 def test_both_clients_have_the_same_names_and_parameters() -> None:
-    """Who knows one client knows the other."""
+    """A program is moved from one client to the other by adding or removing `await`."""
 
     def interface(kind: Any) -> dict[str, list[str]]:
         return {

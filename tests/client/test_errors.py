@@ -102,7 +102,7 @@ async def test_each_reason_raises_its_exception(
 async def test_a_call_that_sends_nothing_has_no_unknown_outcome(
     client: Any, gateway: ScriptedGateway, method: str
 ) -> None:
-    """Only a send can have sent: for the others the same failure is NotSent, its reason untouched."""
+    """Only a send can have sent something: other calls raise NotSent, with the gateway's reason."""
     gateway.script.append(refuse_because(Code.UNKNOWN, "OUTCOME_UNKNOWN"))
     arguments = {"msg": "9419"} if method == "check" else {}
     with pytest.raises(custommsg.NotSent) as caught:
@@ -170,7 +170,7 @@ async def test_a_handler_that_crashed_means_outcome_unknown(client: Any, gateway
 
 
 async def test_details_that_cannot_be_read_are_ignored(client: Any, gateway: ScriptedGateway) -> None:
-    """Garbage in the details costs the reason, not the caller's program."""
+    """Then the reason is missing, and nothing else fails."""
     gateway.script.append(refuse(Code.INTERNAL, "broken", b"\xff\xff\xff"))
     with pytest.raises(custommsg.OutcomeUnknown, match="broken"):
         await client("send", PEER, msg="9419")

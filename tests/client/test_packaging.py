@@ -1,7 +1,8 @@
-"""What importing the client brings in, and what it does without the extra `cli`."""
+"""What importing the client imports."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import custommsg
+import custommsg_cli
 
 # grpcio, protobuf and googleapis-common-protos; typing_extensions is grpcio's own requirement.
 BASE = ["custommsg", "google", "grpc", "typing_extensions"]
@@ -40,19 +42,19 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     "module", ["custommsg", "custommsg.aio", "custommsg.sync", "custommsg.v1.custommsg_pb2_grpc"]
 )
 def test_the_client_needs_nothing_but_the_base_install(module: str) -> None:
-    """A service that installs the client gets three packages; the server never comes along."""
+    """A service that installs the client gets three packages, and not the server."""
     done = python("-c", IMPORT.format(module=module, base=BASE))
     assert done.stderr == ""
     assert done.stdout.split()[0] == "custommsg"
 
 
 def test_the_public_names_need_no_grpc() -> None:
-    """Exceptions and values can be imported without the weight of grpc; the clients come on first use."""
+    """Exceptions and values can be imported without grpc; the clients are imported when they are first used."""
     assert python("-c", IMPORT.format(module="custommsg", base=BASE)).stdout.split() == ["custommsg"]
 
 
 def test_every_public_name_is_there() -> None:
-    """__all__ says what can be imported, and no name beside it resolves."""
+    """__all__ has what can be imported, and other names do not resolve."""
     for name in custommsg.__all__:
         assert getattr(custommsg, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -62,3 +64,25 @@ def test_every_public_name_is_there() -> None:
 def test_the_package_is_typed() -> None:
     """Type checkers read the client's annotations."""
     assert (Path(custommsg.__file__).parent / "py.typed").exists()
+
+
+def test_the_command_uses_only_the_public_client() -> None:
+    """What the command needs, another program may need, too."""
+    private = [
+        (file.name, name)
+        for file in Path(custommsg_cli.__file__).parent.glob("*.py")
+        for name in imported(file)
+        if name.startswith("custommsg._") or name == "custommsg.v1"
+    ]
+    assert private == []
+
+
+def imported(file: Path) -> list[str]:
+    """Return the names that a module imports."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names

@@ -28,7 +28,7 @@ codes = st.sampled_from([code for code in Code if code is not Code.OK])
 
 
 def failure(code: grpc.StatusCode, reason: str | None, retry_after: float | None) -> custommsg.CustomMsgError:
-    """Make the typed failure of a call that ended so."""
+    """Make the typed failure of a call that ended with this code and reason."""
     details = status_details(code, reason, retry_after=retry_after) if reason is not None else None
     trailing = [] if details is None else [("grpc-status-details-bin", details)]
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), "No.")
@@ -75,13 +75,13 @@ RAISED = [
 
 
 @pytest.mark.parametrize(("reason", "code"), RESUMED)
-def test_what_may_pass_is_tried_again(reason: str | None, code: grpc.StatusCode) -> None:
+def test_what_a_retry_may_help_is_retried(reason: str | None, code: grpc.StatusCode) -> None:
     """A connection that broke, a gateway that stops, a failure without details."""
     assert can_resume(failure(code, reason, None))
 
 
 @pytest.mark.parametrize(("reason", "code"), RAISED)
-def test_what_cannot_be_helped_is_not(reason: str | None, code: grpc.StatusCode) -> None:
+def test_what_a_retry_cannot_help_is_not_retried(reason: str | None, code: grpc.StatusCode) -> None:
     """The same request would fail again."""
     assert not can_resume(failure(code, reason, None))
 
@@ -112,7 +112,7 @@ def test_waits_grow_to_a_limit_and_heed_the_gateway(
 
 
 def test_something_heard_makes_the_next_failure_a_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registered alone is not enough: a gateway may register and fail, over and over."""
+    """Being registered is not enough: a gateway may register a subscription and fail, again and again."""
     monkeypatch.setattr("custommsg._reconnect.FIRST_WAIT", 0.1)
     monkeypatch.setattr("custommsg._reconnect.MAX_WAIT", 5.0)
     reconnects = running()
@@ -124,7 +124,7 @@ def test_something_heard_makes_the_next_failure_a_first_one(monkeypatch: pytest.
 
 
 def test_until_it_is_registered_it_fails_as_any_call() -> None:
-    """Only where the gateway asks for it, and within the one timeout, there is another try."""
+    """There is another attempt only if the gateway asks for it, and only within the timeout."""
     clock = [0.0]
     reconnects = Reconnects(10, retry=True, now=lambda: clock[0], jitter=lambda: 0.0)
     assert reconnects.time_to_register() == 10
@@ -139,5 +139,5 @@ def test_until_it_is_registered_it_fails_as_any_call() -> None:
 
 
 def test_who_wants_no_retries_gets_the_first_failure() -> None:
-    """As for calls."""
+    """The same as for calls."""
     assert running(retry=False).wait_after(cut(0.1)) is None

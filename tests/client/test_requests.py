@@ -66,7 +66,7 @@ def test_type_and_payload_make_the_message(type: int, payload: bytes) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 100_002])
 def test_a_message_of_an_invalid_size_never_leaves_the_client(size: int) -> None:
-    """These sizes kill a node: the gateway refuses them, and the client does not even ask."""
+    """lightningd exits on such messages: the gateway refuses them, and the client does not even ask."""
     for msg in (b"\x94" * size, "94" * size):
         with pytest.raises(custommsg.InvalidRequest):
             request(msg=msg)
@@ -127,7 +127,7 @@ def test_what_grpc_would_misread_is_refused(address: str) -> None:
 
 @given(st.text())
 def test_any_text_is_an_address_or_a_value_error(address: str) -> None:
-    """Nothing else comes of it."""
+    """No other error is raised."""
     try:
         assert target(address) == address
     except ValueError as error:

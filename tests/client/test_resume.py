@@ -78,6 +78,8 @@ def test_a_cursor_yields_each_event_once_wherever_it_is_cut(
     passing = [event for event in events if event.message.type == 37913]
     yielded: list[str] = []
     for connection in [*connections, [(len(events), len(events) + 1)]]:
+        cursor.request()
+        assert cursor.next() is None, "a connection that fails before its first response yields nothing"
         request = cursor.request()
         sent = number_of(request.after) if request.HasField("after") else 0
         cursor.registered(pb.SubscribeCustomMsgsResponse(position=position(sent)))
@@ -175,7 +177,7 @@ async def test_the_log_has_none_of_grpcs_own_words(
 
 
 async def test_retries_can_be_turned_off(connect: Any, gateway: ScriptedGateway) -> None:
-    """Who has a policy of their own gets the first failure, and the position to go on from."""
+    """A program with its own retry policy gets the first failure, and the position to resume after."""
     gateway.stream = feed = Feed([message(1)], [1, stopping])
     listening = connect(gateway.address, retry=False).subscribe()
     await listening.next()
@@ -184,8 +186,8 @@ async def test_retries_can_be_turned_off(connect: Any, gateway: ScriptedGateway)
     assert (listening.subscription.position, len(feed.requests)) == (position(1), 1)
 
 
-async def test_a_consumer_acknowledges_what_it_is_told_to(client: Any, gateway: ScriptedGateway) -> None:
-    """One event, or all that were yielded; a new subscription of the name goes on there."""
+async def test_a_consumer_acknowledges_one_event_or_all(client: Any, gateway: ScriptedGateway) -> None:
+    """A new subscription of the name resumes there."""
     gateway.stream = feed = Feed([message(1), message(2), message(3)])
     gateway.ack = feed.ack
     listening = client.subscribe(consumer="c", from_beginning=True)
@@ -200,7 +202,7 @@ async def test_a_consumer_acknowledges_what_it_is_told_to(client: Any, gateway: 
 async def test_a_consumer_moves_on_over_what_its_filter_leaves_out(
     client: Any, gateway: ScriptedGateway
 ) -> None:
-    """Else its position would expire though it missed nothing; but not past what waits for its ack."""
+    """Otherwise its position would expire although it missed nothing. An event that waits for its ack is not passed."""
     others = [message(n, type=1) for n in range(1, 5)]
     gateway.stream = feed = Feed([*others, message(5), message(6, type=1), message(7)], [4, 1, 1, vanish])
     gateway.ack = feed.ack
@@ -261,7 +263,7 @@ async def test_a_position_that_could_not_be_stored_costs_nothing(
 
 
 async def test_only_a_consumer_that_has_begun_can_acknowledge(client: Any, gateway: ScriptedGateway) -> None:
-    """Else there is nothing to store, or no name to store it under."""
+    """Otherwise there is nothing to store, or no name to store it under."""
     gateway.stream = Feed([interruption(1), message(2)])
     for arguments in ({}, {"consumer": "c"}):
         with pytest.raises(ValueError, match="nothing to acknowledge"):

@@ -44,7 +44,7 @@ def test_a_wait_is_what_was_asked_for_and_ends_before_the_deadline(
 
 @given(st.sampled_from([custommsg.OutcomeUnknown, custommsg.InvalidRequest, custommsg.CustomMsgError]))
 def test_only_what_was_not_sent_is_tried_again(kind: type[custommsg.CustomMsgError]) -> None:
-    """Advice to retry counts only beside the word that nothing was sent."""
+    """RetryInfo counts only if the gateway also says that nothing was sent."""
     error = kind(Reason.OUTCOME_UNKNOWN, Code.UNKNOWN, "No.", retry_after=0.0)
     assert Attempts(10, retry=True).wait_after(error) is None
     assert Attempts(10, retry=True).wait_after(refused(None)) is None
@@ -59,7 +59,7 @@ def test_time_left_is_never_below_zero() -> None:
 
 
 async def test_a_send_that_was_refused_for_now_is_tried_again(client: Any, gateway: ScriptedGateway) -> None:
-    """The caller sees only the success; all tries share one deadline."""
+    """The caller sees only the success; all attempts share one deadline."""
     later = refuse_because(
         Code.UNAVAILABLE, "NODE_UNAVAILABLE", retry_after=0.1
     )  # more than gRPC rounds a deadline
@@ -100,7 +100,7 @@ async def test_nothing_else_is_tried_again(
 
 
 async def test_retries_can_be_turned_off(connect: Any, gateway: ScriptedGateway) -> None:
-    """Who has a retry policy of their own gets the first error."""
+    """A program with its own retry policy gets the first error."""
     gateway.script.append(refuse_because(Code.UNAVAILABLE, "NODE_UNAVAILABLE", retry_after=0.001))
     with pytest.raises(custommsg.NotSent):
         await connect(gateway.address, retry=False)("send", PEER, msg="9419")

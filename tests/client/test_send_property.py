@@ -133,6 +133,6 @@ async def test_many_at_once(
 
 
 def blocking(address: str, input: list[Outbound]) -> list[custommsg.Result]:
-    """Send with the client that has no event loop."""
+    """Send with the blocking client."""
     with custommsg.sync.connect(address) as client:
         return list(client.send_many(input))

@@ -84,7 +84,7 @@ def test_what_was_refused_for_now_goes_before_the_rest_in_its_order(bench: Bench
 
 
 def test_what_was_overtaken_is_not_tried_again(bench: Bench) -> None:
-    """A later message to the same peer was sent, or may have been: the order goes before the retry."""
+    """A later message to the same peer was sent, or may have been: keeping the order is more important than a retry."""
     messages = bench.put(A, A, B, B)
     bench.write()
     unknown = pb.SendResult(number=3, error=status_pb2.Status(code=2))
@@ -110,7 +110,7 @@ def test_a_retry_that_would_come_too_late_is_not_waited_for(bench: Bench) -> Non
 
 
 def test_a_deadline_tells_what_was_written(bench: Bench) -> None:
-    """Not written: not sent. Written: nobody knows, and a result that comes later changes nothing."""
+    """A message that was not written was not sent; one that was may have been, and a later result changes nothing."""
     [written] = bench.put(A)
     bench.write()
     [waiting] = bench.put(A, timeout=5)
@@ -130,7 +130,7 @@ def test_a_deadline_tells_what_was_written(bench: Bench) -> None:
 
 
 def test_a_message_that_waits_for_its_retry_fails_with_its_refusal(bench: Bench) -> None:
-    """The reason of the gateway says more than that time has passed."""
+    """The gateway's reason says more than that the time is over."""
     [message] = bench.put(A)
     bench.write()
     bench.answer(refused(0, retry_after=9))
@@ -140,7 +140,7 @@ def test_a_message_that_waits_for_its_retry_fails_with_its_refusal(bench: Bench)
 
 
 def test_what_was_taken_back_is_not_written(bench: Bench) -> None:
-    """Nobody waits for it."""
+    """Its sender does not wait any more."""
     first, second, third = bench.put(A, A, A)
     for message in (first, second):
         bench.queue.abandon(message)
@@ -150,7 +150,7 @@ def test_what_was_taken_back_is_not_written(bench: Bench) -> None:
 
 
 def test_batches_and_what_is_in_flight_are_bounded(bench: Bench) -> None:
-    """By messages and by bytes; a request stays far below what a gateway takes."""
+    """By messages and by bytes; a request stays far below what a gateway accepts."""
     bench.put(*[A] * 5000)
     first = bench.write()
     assert len(first) == _send_queue.MAX_BATCH
@@ -189,3 +189,17 @@ def test_the_end_tells_what_was_written(bench: Bench, end: Callable[[Bench], Non
     assert all(isinstance(outcome, custommsg.NotSent) for outcome in waiting.outcomes)
     assert len(waiting.outcomes) == 1 - left
     assert len(bench.queue) == left
+
+
+def test_the_order_is_kept_for_each_of_our_nodes(bench: Bench) -> None:
+    """The same peer of two of our nodes is two connections: neither overtakes the other."""
+    ours, other = Kept(A, bench.now + 10), Kept(A, bench.now + 10)
+    other.node_id = B
+    for message in (ours, other):
+        bench.queue.put(message)
+    bench.write()
+    bench.answer(refused(0), sent(1))
+    bench.now = 101.0
+    assert bench.write() == [2], "the retry of the first was not overtaken"
+    bench.answer(sent(2))
+    assert [type(outcome) for outcome in ours.outcomes] == [Sent]

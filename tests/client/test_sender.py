@@ -1,9 +1,8 @@
-"""The senders over a connection: batches, deadlines, ends; and the real gateway."""
+"""The senders over a connection: batches, deadlines, ends."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -15,9 +14,7 @@ import pytest
 import custommsg
 from custommsg import Outbound, Sent
 from custommsg.v1 import custommsg_pb2 as pb
-from support import gateways, standin
-from support.client_gateway import PEER, QUEUED, ScriptedGateway
-from support.keys import NOT_A_POINT, node_id
+from support.client_gateway import NODE, PEER, QUEUED, ScriptedGateway
 from support.send_streams import Streams
 
 
@@ -30,7 +27,7 @@ async def answer_once(context: Any) -> None:
 
 
 async def test_callers_at_once_share_a_batch(gateway: ScriptedGateway) -> None:
-    """Nobody waits for company; who comes together goes in two halves, so that one is answered meanwhile."""
+    """One alone goes at once; many go in two halves, so that one is answered while the other is written."""
     gateway.send_stream = streams = Streams()
     async with custommsg.aio.connect(gateway.address) as client, client.sender() as sender:
         await sender.send(PEER, msg="0000")
@@ -40,7 +37,7 @@ async def test_callers_at_once_share_a_batch(gateway: ScriptedGateway) -> None:
 
 
 async def test_threads_at_once_share_a_stream(gateway: ScriptedGateway) -> None:
-    """The same for the client without an event loop."""
+    """The same for the blocking client."""
     gateway.send_stream = streams = Streams()
 
     def send_all() -> list[Sent]:
@@ -61,7 +58,7 @@ async def test_threads_at_once_share_a_stream(gateway: ScriptedGateway) -> None:
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])
 async def test_a_gateway_that_does_not_answer(gateway: ScriptedGateway, kind: str) -> None:
-    """The timeout ends the wait, and nobody knows what became of the message."""
+    """The timeout ends the wait, and the outcome is unknown."""
     gateway.send_stream = answer_once
     with pytest.raises(custommsg.OutcomeUnknown) as caught:
         await send_each(kind, gateway.address, [30, 0.5])
@@ -92,7 +89,7 @@ async def send_each(kind: str, address: str, timeouts: list[float]) -> None:
 
 
 async def test_closing_the_client_ends_what_waits(gateway: ScriptedGateway) -> None:
-    """With the word that the outcome is unknown; after that the sender takes nothing."""
+    """Their outcome is unknown; after that the sender accepts nothing."""
     called = asyncio.Event()
 
     async def read(context: Any) -> None:
@@ -127,8 +124,8 @@ async def test_leaving_early_takes_back_what_was_not_written(gateway: ScriptedGa
         assert [(await anext(results)).outcome.__class__ for _ in range(10)] == [Sent] * 10
 
 
-async def test_an_input_that_fails_is_told_after_the_results(gateway: ScriptedGateway) -> None:
-    """What was taken has its outcome all the same."""
+async def test_an_input_that_fails_raises_after_the_results(gateway: ScriptedGateway) -> None:
+    """The messages that were taken before have their results."""
     gateway.send_stream = Streams()
 
     async def failing() -> AsyncIterator[Outbound]:
@@ -143,55 +140,35 @@ async def test_an_input_that_fails_is_told_after_the_results(gateway: ScriptedGa
 
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])
-async def test_the_real_gateway(node: standin.StandIn, kind: str) -> None:
-    """Good and bad messages of several peers, among them what only the gateway and only the node refuse."""
-    peers = [node_id(number) for number in range(1, 4)]
+async def test_our_node_can_be_named_for_each_message(gateway: ScriptedGateway, kind: str) -> None:
+    """In a call of the sender, and in an input of many; without a name it is the gateway's only node."""
+    gateway.send_stream = streams = Streams()
+    many = [Outbound(PEER, 0, node_id=NODE.hex()), Outbound(PEER, 0)]
+    if kind == "aio":
+        async with custommsg.aio.connect(gateway.address) as client, client.sender() as sender:
+            await sender.send(PEER, type=0, node_id=NODE)
+            results = [result async for result in sender.send_many(many)]
+    else:
 
-    async def refuse_some(connection: standin.Connection, request: standin.Request) -> None:
-        if request["params"]["msg"].endswith("ff"):
-            connection.error(request, -1, "Peer is not connected")
-        else:
-            await standin.answer(connection, request)
+        def send() -> list[custommsg.Result]:
+            with custommsg.sync.connect(gateway.address) as client, client.sender() as sender:
+                sender.send(PEER, type=0, node_id=NODE)
+                return list(sender.send_many(many))
 
-    node.on_send = refuse_some
-    messages = []
-    for number in range(3000):
-        msg = f"9419{number:06x}{'ff' if number % 5 == 0 else '00'}"
-        messages.append(Outbound(NOT_A_POINT if number % 7 == 0 else peers[number % 3], msg=msg))
-    async with gateways.gateway(node.rpc_file) as address:
-        if kind == "aio":
-            async with custommsg.aio.connect(address) as client:
-                results = [result async for result in client.send_many(messages)]
-        else:
-            with custommsg.sync.connect(address) as blocking:
-                results = await asyncio.to_thread(lambda: list(blocking.send_many(messages)))
-    assert sorted(result.index for result in results) == list(range(3000))
-    for result in results:
-        if result.index % 7 == 0:
-            assert isinstance(result.outcome, custommsg.InvalidRequest)
-        elif result.index % 5 == 0:
-            assert isinstance(result.outcome, custommsg.NodeError | custommsg.PeerNotConnected)
-        else:
-            assert isinstance(result.outcome, Sent)
-    arrived: dict[str, list[str]] = {}
-    for request in node.sent():
-        arrived.setdefault(json.dumps(request["params"]["node_id"]), []).append(request["params"]["msg"])
-    assert all(msgs == sorted(set(msgs)) for msgs in arrived.values()), "each once, in order"
-    assert sum(map(len, arrived.values())) == 3000 - len(range(0, 3000, 7))
+        results = await asyncio.to_thread(send)
+    assert [type(result.outcome) for result in results] == [Sent, Sent]
+    assert streams.node_ids == [NODE, NODE, b""]
 
 
-async def test_a_gateway_that_restarts_loses_nothing(node: standin.StandIn) -> None:
-    """What a stopping gateway has not read goes to the next one, in order, and nothing goes twice."""
-    count, results = 3000, []
-    path = f"unix:{node.rpc_file.parent}/gateway.sock"
-    messages = (Outbound(node_id(), msg=f"9419{number:08x}") for number in range(count))
-    async with (
-        custommsg.aio.connect(path, timeout=20) as client,
-        aclosing(client.send_many(messages)) as stream,
-    ):
-        async with gateways.gateway(node.rpc_file, listen=(path,)):
-            results += [await anext(stream) for _ in range(500)]
-        async with gateways.gateway(node.rpc_file, listen=(path,)):
-            results += [result async for result in stream]
-    assert {type(result.outcome) for result in results} == {Sent}
-    assert [int(request["params"]["msg"][4:], 16) for request in node.sent()] == list(range(count))
+async def test_an_invalid_node_is_the_outcome_of_its_message(gateway: ScriptedGateway) -> None:
+    """Like an invalid peer or message, it stops no other."""
+    gateway.send_stream = streams = Streams()
+    async with custommsg.aio.connect(gateway.address) as client:
+        many = [Outbound(PEER, 0, node_id="02"), Outbound("02", 0), Outbound(PEER, 0)]
+        outcomes = {result.index: result.outcome async for result in client.send_many(many)}
+    first, second, third = (outcomes[index] for index in range(3))
+    assert isinstance(first, custommsg.InvalidRequest)
+    assert isinstance(second, custommsg.InvalidRequest)
+    assert [first.violations[0].field, second.violations[0].field] == ["node_id", "peer_id"]
+    assert isinstance(third, Sent)
+    assert len(streams.sent) == 1

@@ -37,7 +37,7 @@ def failure(code: grpc.StatusCode, details: bytes | None, text: str | None = "No
 def test_any_bytes_as_details_make_a_typed_error(
     code: grpc.StatusCode, details: bytes, text: str | None, sends: bool
 ) -> None:
-    """Whatever stands in the details, the caller gets a typed error with the code of the call."""
+    """Whatever is in the details, the caller gets a typed error with the code of the call."""
     error = from_rpc(failure(code, details, text), sends=sends)
     assert error.code is code
     assert str(error)
@@ -51,7 +51,7 @@ def test_any_bytes_as_details_make_a_typed_error(
 def test_any_bytes_as_one_detail_make_a_typed_error(
     code: grpc.StatusCode, details: list[tuple[str, bytes]], same_code: bool
 ) -> None:
-    """A status that can be read may hold details that cannot."""
+    """A readable status may have details that are not."""
     status = status_pb2.Status(code=code.value[0] if same_code else 77)
     for type_url, value in details:
         status.details.add(type_url=type_url, value=value)

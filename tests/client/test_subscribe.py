@@ -134,7 +134,7 @@ ASKED: list[tuple[dict[str, Any], pb.SubscribeCustomMsgsRequest]] = [
 async def test_what_is_asked_for_reaches_the_gateway(
     client: Any, gateway: ScriptedGateway, arguments: dict[str, Any], request_: pb.SubscribeCustomMsgsRequest
 ) -> None:
-    """Filters and start go out as the contract has them."""
+    """The filter and the start are sent as the contract has them."""
     gateway.stream = feed = Feed([])
     await client.subscribe(**arguments)("start")
     assert feed.requests == [request_]
@@ -207,7 +207,7 @@ async def test_it_is_registered_before_it_is_iterated(client: Any, gateway: Scri
 
 
 async def test_entering_registers_and_leaving_ends_it(gateway: ScriptedGateway) -> None:
-    """The gateway sees it go when the block is left."""
+    """The gateway sees the end when the block is left."""
     gateway.stream = feed = Feed([message(1)])
     async with custommsg.aio.connect(gateway.address) as client, client.subscribe() as subscription:
         assert feed.registered.is_set()
@@ -225,7 +225,7 @@ async def test_entering_registers_and_leaving_ends_it(gateway: ScriptedGateway) 
 
 
 async def test_the_position_moves_with_what_passes_no_filter(client: Any, gateway: ScriptedGateway) -> None:
-    """Who stores it with a narrow filter does not fall behind."""
+    """A program that stores it does not fall behind, even with a narrow filter."""
     gateway.stream = Feed([message(1), message(2, type=1), message(3, type=1), message(4)], [1, 2, 0, 1])
     listening = client.subscribe(types=[37913])
     positions = []
@@ -251,7 +251,7 @@ FINAL = [
 
 @pytest.mark.parametrize(("reason", "code", "kind"), FINAL)
 @pytest.mark.parametrize("later", [False, True], ids=["at first", "on reconnect"])
-async def test_what_cannot_be_helped_is_raised(
+async def test_an_error_that_a_retry_cannot_help_is_raised(
     client: Any,
     gateway: ScriptedGateway,
     reason: str,
@@ -259,7 +259,7 @@ async def test_what_cannot_be_helped_is_raised(
     kind: type[custommsg.CustomMsgError],
     later: bool,
 ) -> None:
-    """At the first connection or at any other, and once."""
+    """On the first connection or a later one, and once."""
     refusal = refuse_because(code, reason, "Do this.")
     plans = [[1, refuse(Code.UNAVAILABLE, "cut")], [refusal]] if later else [[refusal]]
     gateway.stream = feed = Feed([message(1), message(2)], *plans)
@@ -288,7 +288,7 @@ async def test_a_position_error_says_where_and_how_to_go_on(client: Any, gateway
 
 
 async def test_the_first_connection_fails_as_any_call_does(connect: Any, gateway: ScriptedGateway) -> None:
-    """A wrong address, a gateway that never answers: an error, not a loop that waits in silence."""
+    """A wrong address, or a gateway that never answers, is an error and not an endless wait."""
     with pytest.raises(custommsg.NotSent, match="cannot be reached"):
         await connect("unix:/nowhere/at/all").subscribe()("start")
 
@@ -354,7 +354,7 @@ async def test_closing_ends_an_iteration_that_waits(
 
 
 async def test_a_wait_that_is_cancelled_loses_nothing(gateway: ScriptedGateway) -> None:
-    """A timeout around the next message leaves a subscription that goes on."""
+    """After a timeout the subscription goes on."""
     gateway.stream = feed = Feed([message(1), message(2)], [1])
     async with custommsg.aio.connect(gateway.address) as client:
         subscription = client.subscribe()
@@ -367,7 +367,7 @@ async def test_a_wait_that_is_cancelled_loses_nothing(gateway: ScriptedGateway) 
 
 
 async def test_a_task_that_is_cancelled_while_it_waits_stays_cancelled(gateway: ScriptedGateway) -> None:
-    """The cancellation is not taken for the end of the stream, and reaches the gateway."""
+    """The iteration does not end as if the stream had ended, and the gateway sees the cancellation."""
     gateway.stream = feed = Feed([])
     async with custommsg.aio.connect(gateway.address) as client:
         subscription = await client.subscribe().start()

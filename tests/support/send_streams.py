@@ -68,6 +68,7 @@ class Streams:
         self.opened = 0
         self.batches: list[int] = []
         self.sent: list[tuple[bytes, bytes]] = []
+        self.node_ids: list[bytes] = []
 
     def times_sent(self) -> Counter[bytes]:
         """Count how often each message was sent."""
@@ -106,6 +107,7 @@ class Streams:
         fate = Fate(int.from_bytes(message.msg[:2], "big"))
         if fate is Fate.SENT or message.msg in self._refused or fate is Fate.SENT_BUT_UNKNOWN:
             self.sent.append((message.peer_id, message.msg))
+            self.node_ids.append(message.node_id)
             if fate is not Fate.SENT_BUT_UNKNOWN:
                 return pb.SendResult(number=message.number, status=QUEUED)
         elif fate is Fate.REFUSED_AT_FIRST:

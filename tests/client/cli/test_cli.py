@@ -53,7 +53,7 @@ async def test_each_way_to_give_a_message(
 
 
 async def test_send_says_what_was_sent(cli: Run, gateway: ScriptedGateway) -> None:
-    """The type in both notations, and the node's own words."""
+    """It prints the type in decimal and hex, and lightningd's status."""
     gateway.script.append(queue)
     done = await cli("send", PEER_HEX, "--msg", "9419")
     assert done.out == f"Sent: type 37913 (0x9419). {QUEUED}\n"
@@ -79,7 +79,7 @@ EVEN = [
 async def test_an_even_type_is_sent_only_if_asked_for(
     cli: Run, gateway: ScriptedGateway, options: list[str]
 ) -> None:
-    """A peer that does not know it disconnects; a check, which sends nothing, needs no word."""
+    """A peer that does not know it disconnects. A check sends nothing, so it does not need --even."""
     done = await cli("send", PEER_HEX, *options)
     assert (done.status, done.out, gateway.requests) == (2, "", [])
     assert done.err.startswith("error: Type 40000 is even")
@@ -107,7 +107,7 @@ async def test_no_peers_says_how_to_get_one(cli: Run, gateway: ScriptedGateway) 
 
 
 async def test_info_shows_no_control_characters(cli: Run, gateway: ScriptedGateway) -> None:
-    """An alias is written by a stranger: neither escape sequences nor markup in it have effect."""
+    """Anyone can choose an alias: neither escape sequences nor markup in it have an effect."""
     gateway.script.append(reply(pb.GetInfoResponse(gateway_version="1.2", node_link_up=True, node=NODE)))
     done = await cli("info")
     told = dict(line.split("  ", 1) for line in done.out.splitlines())
@@ -117,7 +117,7 @@ async def test_info_shows_no_control_characters(cli: Run, gateway: ScriptedGatew
 
 
 async def test_info_of_a_gateway_whose_node_never_answered(cli: Run, gateway: ScriptedGateway) -> None:
-    """What is not known is left out."""
+    """What is not known is not shown."""
     gateway.script.append(reply(pb.GetInfoResponse(gateway_version="1.2")))
     assert (await cli("info")).out.split() == ["gateway", "1.2", "link", "to", "node", "down"]
 
@@ -163,7 +163,7 @@ FAILURES = [
 async def test_a_failed_call_ends_with_64_and_its_code(
     cli: Run, gateway: ScriptedGateway, reason: str, code: grpc.StatusCode, status: int
 ) -> None:
-    """The reason and what to do next stand on stderr; stdout stays empty."""
+    """The reason and what to do next are on stderr; stdout stays empty."""
     gateway.script.append(refuse_because(code, reason, "Connect it\x07 first."))
     done = await cli("send", PEER_HEX, "--msg", "9419")
     assert (done.status, done.out) == (status, "")
@@ -267,7 +267,7 @@ async def test_wrong_use_ends_with_2(
 
 @pytest.mark.parametrize("arguments", [["--help"], ["send", "--help"], ["--version"], []])
 async def test_help_and_version_end_with_0(cli: Run, arguments: list[str]) -> None:
-    """To ask for help is no error."""
+    """Asking for help is not an error."""
     done = await cli(*arguments)
     assert (done.status, done.err) == (0, "")
     assert done.out
@@ -306,7 +306,7 @@ async def test_ctrl_c_ends_the_process_without_a_traceback(gateway: ScriptedGate
 
 
 async def test_a_closed_pipe_ends_the_process_without_a_traceback(gateway: ScriptedGateway) -> None:
-    """`custommsg peers | head -1` is no error."""
+    """`custommsg peers | head -1` is not an error."""
     gateway.script.append(reply(pb.ListPeersResponse(peers=[CONNECTED] * 2000)))
     reading, writing = os.pipe()
     os.close(reading)

@@ -56,7 +56,7 @@ def test_each_way_to_give_a_message(fields: dict[str, object], message: Outbound
     st.binary() | st.builds(lambda value: json.dumps(value).encode(), st.dictionaries(st.text(), st.text()))
 )
 def test_a_line_is_a_message_or_a_bad_line(line: bytes) -> None:
-    """Nothing else can come of it."""
+    """No other error is raised."""
     with suppress(ValueError):
         assert isinstance(batch.parse(line), Outbound)
 

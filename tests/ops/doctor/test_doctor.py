@@ -90,7 +90,7 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
     [
         (no_socket, "node", "does not exist"),
         (socket_left_behind, "node", "left behind"),
-        (no_socket_but_a_file, "node", "is no socket"),
+        (no_socket_but_a_file, "node", "is not a socket"),
         (address_of_another_machine, "listen", "not an address of this machine"),
         (metrics_on_an_address_of_another_machine, "metrics_listen", "not an address of this machine"),
         (socket_path_too_long, "listen", "107 at most"),
