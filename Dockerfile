@@ -27,8 +27,8 @@ LABEL org.opencontainers.image.title="custommsg" \
       org.opencontainers.image.description="A gRPC gateway for Lightning custom messages on Core Lightning" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${REVISION}"
-# What installs packages has no business where nothing is installed. The user's number is fixed because
-# deployments give volumes to it.
+# Nothing is installed here any more, so that pip can go. The number of the user is fixed, because deployments make it the
+# owner of volumes.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip \
         /usr/lib/python3.11/ensurepip /usr/share/python-wheels \
     && groupadd --gid 9737 custommsg \
@@ -40,13 +40,13 @@ ENV PATH=/opt/custommsg/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     CUSTOMMSG_DATA_DIR=/var/lib/custommsg
-# The one place it writes to by itself: the rest may be read-only.
+# The only folder that the gateway writes to. Everything else may be read-only.
 VOLUME /var/lib/custommsg
 USER 9737:9737
 EXPOSE 9737 9750
 STOPSIGNAL SIGTERM
-# `custommsg-server health` at a fifth of the cost. With TLS, have it listen on a unix socket as well, and give that
-# here: --address=unix:/path.
+# As `custommsg-server health`, at a fifth of the cost. If the gateway has TLS, let it listen on a unix socket as well, and
+# add --address=unix:/path here.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["python", "-m", "custommsg_server.ops.probe"]
 ENTRYPOINT ["custommsg-server"]
 CMD ["serve"]

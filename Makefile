@@ -51,7 +51,7 @@ lint: setup ## format and lint, changing nothing
 types: setup ## mypy --strict
 	@$(BIN)/mypy
 
-imports: setup ## the import rules of the rooms
+imports: setup ## the import rules
 	@$(BIN)/lint-imports --no-cache | tail -n 3
 
 test-heavy: setup ## 20 x kill -9, bounded memory; some minutes
@@ -88,7 +88,7 @@ bench-save: setup ## keep the last results, with a description of the machine
 bench-inbox: setup ## replay from the store, and live from the hook to a subscriber
 	@$(BIN)/python -m benchmarks.inbox
 
-# Clients of other contracts, each in an environment of its own: the newcomer needs none of them.
+# Clients of other contracts, each in an environment of its own. Only test-clients needs them.
 CLIENTS := tests/clients
 CLIENTS_READY := $(addprefix $(CLIENTS)/,pyln_grpc_proto/.venv/.ready gl_client/.venv/.ready \
 	lightning/node_modules/.ready)
@@ -183,5 +183,5 @@ lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) $(CLIENTS)/pyln_grpc_proto/requirements.in -o $(CLIENTS)/pyln_grpc_proto/requirements.txt
 	@$(UV_COMPILE) $(CLIENTS)/gl_client/requirements.in -o $(CLIENTS)/gl_client/requirements.txt
 
-clean: ## remove what make made
+clean: ## remove everything that make has made
 	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) build

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The gateway as a plugin that lightningd starts: `reckless install custommsg-plugin`.
 
-reckless looks for a folder with a plugin's name, for a file in it with the same name, and for what that needs in
-requirements.txt. It copies the folder and nothing around it, so all else comes from the package.
+reckless looks for a folder with the name of the plugin, for a file of the same name in it, and for requirements.txt. It
+copies nothing but that folder, so that everything else has to come from the package custommsg-server.
 """
 
 import sys

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Builds the image where there is no registry and no Docker, then runs a command with it.
+# Builds the image without a registry and without Docker, then runs a command with it.
 #
 #   tools/build_image.sh [COMMAND...]
 #
-# The Dockerfile's base is made here by debootstrap and tagged as its FROM; the wheels come from a wheelhouse. The
-# command finds the image's files in CUSTOMMSG_IMAGE_ROOT and what buildah says of it (JSON) in CUSTOMMSG_IMAGE_CONFIG.
-# Needs root, and Debian's buildah and debootstrap. The base and the wheels stay in build/ for the next time, all
-# else goes.
+# debootstrap makes the base image, which gets the name that the Dockerfile's FROM has. The wheels come from
+# build/wheelhouse. The command finds the image's files in CUSTOMMSG_IMAGE_ROOT, and its configuration, as JSON, in the
+# file CUSTOMMSG_IMAGE_CONFIG. This needs root, and Debian's packages buildah and debootstrap. The base image and the
+# wheels stay in build/ for the next time. Everything else is removed.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,13 +20,13 @@ done
 [ "$(id -u)" = 0 ] || { echo "$0 needs to be root, for debootstrap" >&2; exit 3; }
 mkdir -p build/image
 
-# vfs and chroot: they work within a container, too.
+# vfs and chroot work within a container, too.
 buildah() {
     command buildah --storage-driver vfs --root "$PWD/build/image/storage" --runroot "$PWD/build/image/run" "$@"
 }
 quietly() { "$@" >build/image/log 2>&1 || { cat build/image/log >&2; return 1; }; }
 
-# The storage is ours alone, so what an interrupted run has left goes too.
+# Nobody else uses this storage, so that leftovers of an interrupted run can be removed, too.
 cleanup() {
     buildah rm --all >/dev/null || :
     buildah rmi --force "$IMAGE" >/dev/null 2>&1 || :
@@ -50,7 +50,7 @@ if ! buildah inspect --type image "$BASE" >/dev/null 2>&1; then
     echo "base        made in $(since "$started")"
 fi
 
-# For the image's Python, whatever runs this.
+# For the Python of the image, which may be another than the one that runs this.
 started=$(date +%s)
 mkdir -p build/wheelhouse
 for lock in build server; do
@@ -72,5 +72,5 @@ export CUSTOMMSG_IMAGE_ROOT CUSTOMMSG_IMAGE_CONFIG
 echo "image       $(du -sm "$CUSTOMMSG_IMAGE_ROOT" | cut -f1) MB, of which custommsg and its packages" \
     "$(du -sm "$CUSTOMMSG_IMAGE_ROOT/opt/custommsg" | cut -f1) MB"
 
-# Not with exec: the trap has to come after it.
+# Without exec, so that the trap still runs afterwards.
 "$@"

@@ -44,12 +44,7 @@ TEXTS = {
     "contextlib.aclosing": "contextlib.closing",
 }
 
-<<<<<<< HEAD
-# Removes unused imports, and formats. UP028, too: a loop that only yields becomes `yield from`, which is the same for
-# our generators.
-=======
 # Remove unused imports, and format. UP028 makes a loop that only yields a `yield from`, which does the same here.
->>>>>>> client
 RUFF = (("check", "--fix-only", "--config", 'lint.extend-safe-fixes=["UP028"]'), ("format",))
 
 

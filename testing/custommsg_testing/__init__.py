@@ -1,1 +1,1 @@
-"""A Lightning node for tests, and a gateway on it."""
+"""Small real Lightning nodes for tests, and a custommsg gateway on one."""

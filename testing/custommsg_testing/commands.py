@@ -1,4 +1,4 @@
-"""What this package adds to the command `custommsg-server`: `try` and `devnode`."""
+"""The commands `try` and `devnode`, which this package adds to `custommsg-server`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from custommsg_testing import devnode, tryout
 
 
 def register(cli: App) -> None:
-    """Add the commands; `custommsg-server` calls this through the entry point `custommsg_server.commands`."""
+    """Add the commands. `custommsg-server` calls this through the entry point group `custommsg_server.commands`."""
     cli.command(try_out, name="try")
     cli.command(run_devnode, name="devnode")
 
@@ -34,12 +34,18 @@ def try_out(
 
 def run_devnode(
     *,
-    lightning_dir: Annotated[Path, Parameter(help="Its directory; it keeps its key there.")],
-    network: Annotated[str, Parameter(help="Its network, as lightningd names it.")] = "regtest",
-    listen: Annotated[str, Parameter(help="Where peers find it; port 0 takes a free one.")] = "127.0.0.1:0",
-    connect: Annotated[tuple[str, ...], Parameter(help="Peers to connect to: ID@HOST:PORT.")] = (),
-    plugin: Annotated[tuple[Path, ...], Parameter(help="Plugins to start with it.")] = (),
-    even_type: Annotated[tuple[int, ...], Parameter(help="Even types of custom messages to accept.")] = (),
+    lightning_dir: Annotated[Path, Parameter(help="The directory of the node, where its key is kept.")],
+    network: Annotated[str, Parameter(help="The network, as lightningd names it.")] = "regtest",
+    listen: Annotated[
+        str, Parameter(help="Where it listens for peers. With port 0, the system chooses a free port.")
+    ] = "127.0.0.1:0",
+    connect: Annotated[
+        tuple[str, ...], Parameter(help="Peers to connect to, and to stay connected to: ID@HOST:PORT.")
+    ] = (),
+    plugin: Annotated[tuple[Path, ...], Parameter(help="Plugins to start with the node.")] = (),
+    even_type: Annotated[
+        tuple[int, ...], Parameter(help="Even types of custom messages to accept. Others end the connection.")
+    ] = (),
 ) -> int:
     """Run the embedded node: a small real Lightning node, without channels and without money."""
     logs.configure("info", "auto")

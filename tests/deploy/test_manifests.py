@@ -9,9 +9,9 @@ from custommsg_server.settings import PREFIX, load
 from support.tools import run_and_hear, tool
 
 OLDEST = "1.33"
-"""The oldest Kubernetes that is supported: sidecars are no longer beta there."""
+"""The oldest Kubernetes that is supported: the first in which sidecars are no longer beta."""
 NO_SCHEMA = {"ServiceMonitor"}
-"""What the Prometheus operator defines, and Kubernetes knows nothing of."""
+"""Kinds that the Prometheus operator defines, so that Kubernetes has no schema for them."""
 
 
 def pod_of(manifests: list[dict[str, Any]]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def gateway_of(manifests: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_kubernetes_knows_every_field(rendered: str, tmp_path: Path) -> None:
-    """Under the strict schema, where a misspelt field is an error; what has no schema is named."""
+    """With the strict schema, in which a misspelt field is an error. Kinds without a schema are listed here."""
     file = tmp_path / "manifests.yaml"
     file.write_text(rendered)
     validate = (tool("kubernetes-validate"), "--strict", "--kubernetes-version", OLDEST)
@@ -39,14 +39,14 @@ def test_kubernetes_knows_every_field(rendered: str, tmp_path: Path) -> None:
 
 
 def test_every_variable_is_a_setting(manifests: list[dict[str, Any]]) -> None:
-    """The gateway would take them: it refuses what it does not know, and what is not safe."""
+    """The gateway accepts them. It would refuse an unknown variable, and unsafe settings."""
     env = {one["name"]: one["value"] for one in gateway_of(manifests)["env"]}
     settings = load({name.removeprefix(PREFIX).lower(): value for name, value in env.items()}, environ=env)
     assert settings.drain_time == 20
 
 
 def test_the_pod_may_take_as_long_as_it_needs_to_stop(manifests: list[dict[str, Any]]) -> None:
-    """The endpoint's pause and the drain fit into lightningd's wait, and that leaves lightningd a minute."""
+    """lightningd waits longer than the gateway pauses and drains, and then has a minute left to stop."""
     pod = pod_of(manifests)
     drain = float(next(one["value"] for one in gateway_of(manifests)["env"] if "DRAIN_TIME" in one["name"]))
     _, pause, *_ = gateway_of(manifests)["lifecycle"]["preStop"]["exec"]["command"][2].split()
@@ -57,7 +57,7 @@ def test_the_pod_may_take_as_long_as_it_needs_to_stop(manifests: list[dict[str, 
 
 
 def test_every_container_keeps_to_the_restricted_profile(manifests: list[dict[str, Any]]) -> None:
-    """Kubernetes' Pod Security Standards, and a read-only root file system; no two are the same user."""
+    """Of Kubernetes' Pod Security Standards, with a read-only root file system and a user of its own."""
     pod = pod_of(manifests)
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

@@ -1,4 +1,4 @@
-"""The pod of the manifests, run: two processes with the users, groups, files and environment that these say.
+"""The pod of the manifests, as it runs: two processes with the users, groups, files and environment that these say.
 
 lightningd's place is taken by the embedded node. Where `tools/build_image.sh` has built the image, the gateway is
 the one in it.
@@ -31,7 +31,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass(frozen=True)
-class Stage:
+class RunningPod:
     """A pod that runs, a Lightning peer of it, and where the gateway listens."""
 
     pod: Pod
@@ -43,7 +43,7 @@ class Stage:
     credentials: grpc.ChannelCredentials | None
 
     def channel(self) -> grpc.aio.Channel:
-        """Return a caller's channel, with the credentials that the overlay asks for."""
+        """Return a caller's channel, with the credentials that the overlay requires."""
         if self.credentials is None:
             return grpc.aio.insecure_channel(self.address)
         name = [("grpc.ssl_target_name_override", "custommsg")]
@@ -60,7 +60,7 @@ class Stage:
 
 
 class Secrets:
-    """The Secrets that production asks for, and a caller who has what it takes."""
+    """The Secrets that production needs, and the credentials of a caller that they admit."""
 
     def __init__(self) -> None:
         authority = trustme.CA()
@@ -77,12 +77,14 @@ class Secrets:
 
 
 @pytest.fixture
-async def stage(overlay: str, manifests: list[dict[str, Any]], short_path: Path) -> AsyncIterator[Stage]:
+async def running(
+    overlay: str, manifests: list[dict[str, Any]], short_path: Path
+) -> AsyncIterator[RunningPod]:
     """Run the pod in kubelet's order: the gateway is up before lightningd starts."""
     if why := containers.why_not():
         missing(why)
     (stateful_set,) = (one for one in manifests if one["kind"] == "StatefulSet")
-    short_path.chmod(0o755)  # other users go through it
+    short_path.chmod(0o755)  # other users must be able to enter it
     folders = [short_path / name for name in ("volumes", "gateway", "lightningd", "peer")]
     for folder in folders:
         folder.mkdir()
@@ -96,22 +98,22 @@ async def stage(overlay: str, manifests: list[dict[str, Any]], short_path: Path)
         async with node as lightningd, devnode.run(folders[3], network) as peer:
             node_id = await peer.connect(await lightningd.line("@127.0.0.1:"))
             await gateway.line("lightningd is attached")
-            yield Stage(pod, gateway, lightningd, node_id, peer, address, credentials)
+            yield RunningPod(pod, gateway, lightningd, node_id, peer, address, credentials)
 
 
-async def test_messages_pass_both_ways(stage: Stage) -> None:
+async def test_messages_pass_both_ways(running: RunningPod) -> None:
     """A peer gets what a caller sends, a subscriber what the peer sends."""
-    async with stage.channel() as channel:
+    async with running.channel() as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
         subscription = stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest())
         await subscription.initial_metadata()
         await stub.SendCustomMsg(
             pb.SendCustomMsgRequest(
-                message=pb.OutboundMsg(peer_id=stage.peer.id, msg_hex="9c41" + b"hi".hex())
+                message=pb.OutboundMsg(peer_id=running.peer.id, msg_hex="9c41" + b"hi".hex())
             )
         )
-        assert (await stage.peer.received.next()).message == b"\x9c\x41hi"
-        await stage.peer.send(stage.node_id, b"\x9c\x41back")
+        assert (await running.peer.received.next()).message == b"\x9c\x41hi"
+        await running.peer.send(running.node_id, b"\x9c\x41back")
         async with asyncio.timeout(20):
             async for answer in subscription:
                 if answer.events:
@@ -119,52 +121,52 @@ async def test_messages_pass_both_ways(stage: Stage) -> None:
         assert [event.message.payload for event in answer.events] == [b"back"]
 
 
-async def test_the_probes_find_it_well(stage: Stage) -> None:
-    """All three, whether the gateway has TLS or not; and readiness alone asks for the node."""
-    said = stage.pod.container("custommsg")
+async def test_the_probes_succeed(running: RunningPod) -> None:
+    """All three, with and without TLS. Only readiness depends on the node."""
+    said = running.pod.container("custommsg")
     probes = [said[f"{name}Probe"] for name in ("startup", "readiness", "liveness")]
-    assert [await stage.is_well(probe) for probe in probes] == [True, True, True]
-    stage.lightningd.kill()
+    assert [await running.is_well(probe) for probe in probes] == [True, True, True]
+    running.lightningd.kill()
     async with asyncio.timeout(30):
-        while await stage.is_well(said["readinessProbe"]):
+        while await running.is_well(said["readinessProbe"]):
             pass
-    assert [await stage.is_well(probe) for probe in probes] == [True, False, True]
+    assert [await running.is_well(probe) for probe in probes] == [True, False, True]
 
 
-async def test_the_two_share_sockets_and_nothing_else(stage: Stage) -> None:
-    """What they meet over belongs to their group alone; neither sees the other's files."""
-    meet = stage.pod.volumes["meet"]
+async def test_the_containers_share_sockets_and_nothing_else(running: RunningPod) -> None:
+    """The shared folder is open to their group alone, and neither sees the other's files."""
+    meet = running.pod.volumes["meet"]
     for name, user in (("lightning-rpc", 1000), ("plugin.sock", 9737)):
         found = (meet / name).stat()
-        assert (found.st_uid, found.st_gid) == (user, stage.pod.group)
+        assert (found.st_uid, found.st_gid) == (user, running.pod.group)
         assert stat.filemode(found.st_mode) == "srw-rw----"
     script = (meet / "custommsg-attach").stat()
     assert stat.filemode(script.st_mode) == "-rwxr-xr-x"
-    assert (await stage.gateway.run("ls", "/var/lib/lightning"))[0] != 0
-    assert (await stage.lightningd.run("ls", "/var/lib/custommsg"))[0] != 0
+    assert (await running.gateway.run("ls", "/var/lib/lightning"))[0] != 0
+    assert (await running.lightningd.run("ls", "/var/lib/custommsg"))[0] != 0
 
 
-async def test_the_gateway_can_write_to_its_volumes_only(stage: Stage) -> None:
-    """It has no capability, gains none, and finds no writable folder elsewhere."""
-    status, said = await stage.gateway.run("cat", "/proc/1/status")
+async def test_the_gateway_can_write_to_its_volumes_only(running: RunningPod) -> None:
+    """It has no capabilities, cannot gain any, and can write nowhere else."""
+    status, said = await running.gateway.run("cat", "/proc/1/status")
     fields = dict(line.split(":\t", 1) for line in said.splitlines())
     assert status == 0
     assert fields["Uid"].split() == ["9737"] * 4
     assert fields["NoNewPrivs"] == "1"
     assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0}
     for folder in ("/", "/tmp", "/opt", "/usr/bin", "/etc"):
-        assert (await stage.gateway.run("touch", f"{folder}/x"))[0] != 0
-    assert (await stage.gateway.run("test", "-s", "/var/lib/custommsg/inbox.sqlite3"))[0] == 0
+        assert (await running.gateway.run("touch", f"{folder}/x"))[0] != 0
+    assert (await running.gateway.run("test", "-s", "/var/lib/custommsg/inbox.sqlite3"))[0] == 0
 
 
-async def test_lightningd_stays_until_the_gateway_has_drained(stage: Stage) -> None:
-    """The two preStop hooks, begun together as kubelet does: the gateway ends with 0, then lightningd may go."""
-    waiting = asyncio.create_task(stage.lightningd.run(*stage.pod.pre_stop("lightningd")))
-    async with stage.channel() as channel:
+async def test_lightningd_stays_until_the_gateway_has_drained(running: RunningPod) -> None:
+    """kubelet starts both preStop hooks at the same time: the gateway ends with 0, then lightningd may stop."""
+    waiting = asyncio.create_task(running.lightningd.run(*running.pod.pre_stop("lightningd")))
+    async with running.channel() as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
         await stub.GetInfo(pb.GetInfoRequest())
         assert not waiting.done()
-        await stage.gateway.run(*stage.pod.pre_stop("custommsg"))
+        await running.gateway.run(*running.pod.pre_stop("custommsg"))
         async with asyncio.timeout(30):
-            assert await stage.gateway.ended() == 0
+            assert await running.gateway.ended() == 0
             assert (await waiting)[0] == 0

@@ -13,12 +13,12 @@ from support.tools import run, run_and_hear, tool
 
 FOLDER = PROJECT / "deploy/systemd"
 EXPOSURE = 20
-"""The most that is allowed of the exposure that systemd reckons, of 0 to 100; a plain service has 96."""
+"""The highest exposure that `systemd-analyze security` may find, of 0 to 100. A plain service has 96."""
 
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """Return the unit, with a program that is here: systemd looks whether it is."""
+    """Return the unit with a program that exists here, because systemd checks that."""
     copy = tmp_path / "custommsg.service"
     text = (FOLDER / "custommsg.service").read_text()
     assert "ExecStart=/opt/custommsg/bin/custommsg-server " in text
@@ -27,12 +27,12 @@ def unit(tmp_path: Path) -> Path:
 
 
 def test_systemd_understands_every_line(unit: Path) -> None:
-    """It only warns of a directive that it does not know, and passes over it."""
+    """systemd only warns about unknown directives, and ignores them."""
     assert run_and_hear(tool("systemd-analyze", "it comes with systemd"), "verify", str(unit)) == ""
 
 
 def test_it_is_hardened(unit: Path) -> None:
-    """By systemd's own reckoning."""
+    """As `systemd-analyze security` judges it."""
     run(
         tool("systemd-analyze", "it comes with systemd"),
         "security",
@@ -43,5 +43,5 @@ def test_it_is_hardened(unit: Path) -> None:
 
 
 def test_the_settings_that_come_with_it_are_settings() -> None:
-    """And they are safe together."""
+    """And together they are safe."""
     assert load(tomllib.loads((FOLDER / "custommsg.toml").read_text()), environ={})

@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from custommsg_server.inbox.port import Retention
-from custommsg_server.inbox.sqlite.store import SqliteStore
-from support.inboxes import numbers
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from support.inboxes import numbers, read, sequences
 
 CHILD = """
 import sys
 from pathlib import Path
-from custommsg_server.inbox.port import Arrival, Kind
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.sqlite.store import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]))
@@ -42,19 +41,19 @@ def run_and_kill(path: Path, number: int, commits: int) -> int:
 def test_what_was_committed_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
     """Each message that the store took is kept once, in order; a commit is there as a whole or not at all."""
     path = tmp_path / "inbox.db"
-    number, forgotten, latest = 0, 0, 0
+    number, deleted, latest = 0, 0, 0
     for commits in (1, 2, 40, 5, 100):
         told = run_and_kill(path, number, commits)
         store = SqliteStore(path)  # the dead process holds no lock
-        held = store.range()
-        events = store.read(latest, 10_000, 1 << 30)
+        held = store.held()
+        events = read(store, latest)
         assert numbers(events) == list(range(number, number + len(events)))
-        assert [event.sequence for event in events] == list(range(latest + 1, held.latest + 1))
+        assert sequences(events) == list(range(latest + 1, held.latest + 1))
         assert len(events) % 7 == 0
         number += len(events)
         assert number >= told
-        forgotten += store.prune(Retention(0, 0), 10, 10_000)
-        assert store.range().count == 0
+        deleted += store.prune(Retention(0, 0), 10, 10_000)
+        assert (store.held().count, store.held().floor) == (0, held.latest)
         latest = held.latest
         store.close()
-    assert forgotten == number == latest
+    assert deleted == number == latest

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from custommsg_server.core.intake import Intake
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.sqlite.inbox import Inbox
-from custommsg_server.inbox.sqlite.store import SqliteStore
-from support.inboxes import FOREVER, arrival, fast_directory, numbers, sequences
+from custommsg_server.inbox.port import Start
+from custommsg_server.inbox.sqlite.inbox import SqliteInbox
+from support.inboxes import FOREVER, OURS, arrival, fast_directory, numbers, sequences
 
 COUNT = 100_000
 MEGABYTE = 1 << 20
@@ -37,21 +38,23 @@ def _status(name: str) -> int:
 async def test_subscribers_that_stop_reading_cost_a_bounded_amount_of_memory() -> None:
     """While 100,000 messages of 1 kB arrive, one sees them all; ten that stopped cost little, and go on."""
     with fast_directory() as directory:
-        async with Inbox(lambda: SqliteStore(directory / "inbox.db"), FOREVER) as inbox:
-            slow, quick = [inbox.subscribe(Filter()) for _ in range(10)], inbox.subscribe(Filter())
+        async with SqliteInbox(directory / "inbox.db", FOREVER) as inbox:
+            intake = Intake(inbox, range(65_536), lambda: OURS)
+            slow = [await inbox.subscribe(Filter(), Start.LIVE) for _ in range(10)]
+            quick = await inbox.subscribe(Filter(), Start.LIVE)
 
             async def read_all() -> None:
                 async for batch in quick:
-                    if batch.position == COUNT:
+                    if batch.events and sequences(batch.events)[-1] == COUNT:
                         return
 
             reading = asyncio.create_task(read_all())
             idle = memory_now()
-            await inbox.append([arrival(0, size=1000)])
+            await intake.append([arrival(0, size=1000)])
             held = await asyncio.gather(*map(anext, slow))  # each has a batch in its hands, and stops
             for number in range(1, COUNT, 100):
-                await inbox.has_room()
-                inbox.append([arrival(n, size=1000) for n in range(number, min(number + 100, COUNT))])
+                await intake.has_room()
+                intake.append([arrival(n, size=1000) for n in range(number, min(number + 100, COUNT))])
             await reading
             assert memory_peak() - idle < 64 * MEGABYTE
             assert [sequences(batch.events) for batch in held] == [[1]] * 10

@@ -1,4 +1,4 @@
-"""What can be wrong with a file and its disk: always a StoreError that says what to do, and no loss."""
+"""What can be wrong with a file and its disk: always an InboxError that says what to do, and no loss."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.inbox.port import Retention, StoreError
-from custommsg_server.inbox.sqlite.store import SqliteStore
-from support.inboxes import FOREVER, arrival, fast_directory, numbers
+from custommsg_server.domain.types import TypeSet
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import InboxError
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from support.inboxes import ALICE, EVERYTHING, FOREVER, MOST, arrival, fast_directory, numbers, read
 
 NOBODY = 65534
 
@@ -62,13 +64,13 @@ def append_until_it_fails(store: SqliteStore, first: int = 0) -> tuple[str, int]
         while True:
             store.append([arrival(first + stored + number, size=1000) for number in range(10)])
             stored += 10
-    except StoreError as error:
+    except InboxError as error:
         return str(error), stored
 
 
 def test_a_missing_directory_is_named(path: Path) -> None:
     """The message holds the path and says what to do about it."""
-    with pytest.raises(StoreError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; make it"):
+    with pytest.raises(InboxError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; make it"):
         SqliteStore(path.parent / "no" / "inbox.db")
 
 
@@ -78,7 +80,7 @@ def test_a_missing_directory_is_named(path: Path) -> None:
 def test_what_is_no_inbox_is_left_alone(path: Path, content: bytes) -> None:
     """A file of another kind is refused, not changed, and says what to do."""
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="move the file away"):
+    with pytest.raises(InboxError, match="move the file away"):
         SqliteStore(path)
     assert path.read_bytes() == content
 
@@ -86,23 +88,23 @@ def test_what_is_no_inbox_is_left_alone(path: Path, content: bytes) -> None:
 def test_a_directory_is_no_inbox(path: Path) -> None:
     """A path that names a directory is refused."""
     path.mkdir()
-    with pytest.raises(StoreError, match=r"inbox\.db: .*directory"):
+    with pytest.raises(InboxError, match=r"inbox\.db: .*directory"):
         SqliteStore(path)
 
 
 def test_another_program_s_database_is_refused(path: Path) -> None:
-    """Tables that are not ours are a StoreError."""
+    """Tables that are not ours are an InboxError."""
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE events (x); PRAGMA user_version = 1")
     connection.close()
-    with pytest.raises(StoreError, match="no such table: meta"):
+    with pytest.raises(InboxError, match="no such table: meta"):
         SqliteStore(path)
 
 
 def test_a_second_gateway_is_kept_away(path: Path) -> None:
     """Two on one inbox would each miss what the other stores; the second may go on when the first has ended."""
     first = SqliteStore(path)
-    with pytest.raises(StoreError, match="another gateway uses it"):
+    with pytest.raises(InboxError, match="another gateway uses it"):
         SqliteStore(path)
     first.close()
     SqliteStore(path).close()
@@ -113,16 +115,16 @@ def test_a_removed_file_is_noticed(path: Path) -> None:
     store = SqliteStore(path)
     store.append([arrival(1)])
     path.unlink()
-    with pytest.raises(StoreError, match="removed while in use"):
+    with pytest.raises(InboxError, match="removed while in use"):
         store.append([arrival(2)])
-    assert numbers(store.read(0, 10, 1000)) == [1]
+    assert numbers(read(store)) == [1]
     store.close()
 
 
 def test_a_new_inbox_needs_a_directory_that_can_be_written(path: Path) -> None:
     """Where nothing can be made, the message says that access is denied."""
     path.parent.chmod(0o500)
-    with as_ordinary_user(), pytest.raises(StoreError, match="access is denied; check its permissions"):
+    with as_ordinary_user(), pytest.raises(InboxError, match="access is denied; check its permissions"):
         SqliteStore(path)
 
 
@@ -136,35 +138,36 @@ def test_a_read_only_inbox_is_read_and_written_later(path: Path, mode: int) -> N
         path.parent.chmod(0o500)
         store = SqliteStore(path)
         for _ in range(2):
-            assert numbers(store.read(0, 10, 10_000)) == [0, 1, 2]
-            assert store.range().latest == 3
+            assert numbers(read(store)) == [0, 1, 2]
+            assert store.held().latest == 3
             assert store.consumers() == []
             for refused in (
                 lambda: store.append([]),
                 lambda: store.append([arrival()]),
                 lambda: store.advance("a", 1, 1),
+                lambda: store.open_consumer("a", 1, 1),
                 lambda: store.prune(FOREVER, 1, 1),
             ):
-                with pytest.raises(StoreError, match=r"inbox /.*inbox\.db: .*check its permissions"):
+                with pytest.raises(InboxError, match=r"inbox /.*inbox\.db: .*check its permissions"):
                     refused()
         path.parent.chmod(0o700)
         path.chmod(0o600)
-        assert store.append([arrival(3)])[0].sequence == 4
-        assert numbers(store.read(0, 10, 10_000)) == [0, 1, 2, 3]
+        assert store.append([arrival(3)]).first == 4
+        assert numbers(read(store)) == [0, 1, 2, 3]
         store.close()
 
 
 def test_a_full_disk_loses_nothing_and_is_written_when_it_has_room(path: Path) -> None:
-    """An append that does not fit stores nothing; what is held is read; forgetting makes room again."""
+    """An append that does not fit stores nothing; what is held is read; deleting makes room again."""
     store = SqliteStore(path)
     writer = store._writer
     assert writer is not None
     writer.pragma("max_page_count", 100)
     error, stored = append_until_it_fails(store)
     assert "the disk is full; free some space" in error
-    assert numbers(store.read(0, 1000, 1 << 20)) == list(range(stored))
+    assert numbers(read(store)) == list(range(stored))
     assert store.prune(Retention(1e11, 200_000), 1, 1000) > 0
-    assert store.append([arrival(stored, size=1000)])[0].sequence == stored + 1
+    assert store.append([arrival(stored, size=1000)]).first == stored + 1
     store.close()
 
 
@@ -180,7 +183,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_stays_full_is_used_as_far_as_it_goes(path: Path) -> None:
-    """With no byte more for any file, the log is emptied, and forgetting makes room; nothing is lost."""
+    """With no byte more for any file, the log is emptied, and deleting makes room; nothing is lost."""
     store = SqliteStore(path)
     kept = 0
     with no_file_beyond(2_000_000):
@@ -188,16 +191,16 @@ def test_a_disk_that_stays_full_is_used_as_far_as_it_goes(path: Path) -> None:
             error, stored = append_until_it_fails(store, kept)
             assert "the disk is full" in error or "check the disk and the space on it" in error
             kept += stored
-            earliest = store.range().earliest
-            assert numbers(store.read(earliest - 1, 5000, 1 << 30)) == list(range(earliest - 1, kept))
+            floor = store.held().floor
+            assert numbers(read(store, floor)) == list(range(floor, kept))
             while store.prune(Retention(1e11, 1_000_000), 1, 100):
                 pass
-            assert store.append([arrival(kept)])[0].sequence == kept + 1
+            assert store.append([arrival(kept)]).first == kept + 1
             kept += 1
     store.close()
     store = SqliteStore(path)
-    earliest = store.range().earliest
-    assert numbers(store.read(earliest - 1, 5000, 1 << 30)) == list(range(earliest - 1, kept))
+    floor = store.held().floor
+    assert numbers(read(store, floor)) == list(range(floor, kept))
     store.close()
 
 
@@ -206,10 +209,10 @@ def test_an_inbox_is_read_where_nothing_can_be_written_any_more(path: Path) -> N
     fill(path)
     with no_file_beyond(0):
         store = SqliteStore(path)
-        assert numbers(store.read(0, 10, 10_000)) == [0, 1, 2]
-        with pytest.raises(StoreError):
+        assert numbers(read(store)) == [0, 1, 2]
+        with pytest.raises(InboxError):
             store.append([arrival(3)])
-    assert store.append([arrival(3)])[0].sequence == 4
+    assert store.append([arrival(3)]).first == 4
     store.close()
 
 
@@ -221,7 +224,7 @@ def recorded(*, is_closed: bool) -> tuple[bytes, bytes]:
         for size in (10, 3000, 60_000, 10):
             store.append([arrival(number, size=size) for number in range(8)])
         store.prune(Retention(0, 1 << 40), 10, 5)
-        store.advance("somebody", 7, 1)
+        store.open_consumer("somebody", 7, 1)
         if not is_closed:
             return path.read_bytes(), log.read_bytes() + _closed(store)
         store.close()
@@ -258,26 +261,29 @@ def damaged(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 @given(damaged())
 def test_a_damaged_file_raises_nothing_but_store_errors(files: tuple[bytes, bytes]) -> None:
-    """Whatever is in the file, every method returns or raises StoreError."""
+    """Whatever is in the file, every method returns or raises InboxError."""
     with fast_directory() as directory:
         path = directory / "inbox.db"
         path.write_bytes(files[0])
         (directory / "inbox.db-wal").write_bytes(files[1])
         try:
             store = SqliteStore(path)
-        except StoreError:
+        except InboxError:
             return
         for use in (
-            lambda: store.range(),
-            lambda: store.read(0, 100, 1 << 20),
-            lambda: store.read(20, 100, 1 << 20),
+            lambda: store.held(),
+            lambda: store.read(EVERYTHING, 0, 100, 100, 1 << 20),
+            lambda: store.read(EVERYTHING, 20, MOST, 100, 1 << 20),
+            lambda: store.read(Filter(types=TypeSet([range(37913, 37914)])), 0, 100, 100, 1 << 20),
+            lambda: store.read(Filter(peer_ids=frozenset({ALICE})), 0, 100, 100, 1 << 20),
             lambda: store.consumers(),
             lambda: store.advance("somebody", 9, 1),
             lambda: store.append([arrival(size=100)] * 20),
             lambda: store.prune(Retention(0, 0), 10, 10),
-            lambda: store.forget("somebody"),
-            lambda: store.read(0, 100, 1 << 20),
+            lambda: store.open_consumer("somebody else", 3, 1),
+            lambda: store.delete_consumer("somebody"),
+            lambda: store.read(EVERYTHING, 0, 100, 100, 1 << 20),
         ):
-            with suppress(StoreError):
+            with suppress(InboxError):
                 use()
         store.close()

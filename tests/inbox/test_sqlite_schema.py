@@ -7,10 +7,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from custommsg_server.inbox.port import StoreError
+from custommsg_server.inbox.port import InboxError
 from custommsg_server.inbox.sqlite.schema import STEPS
 from custommsg_server.inbox.sqlite.store import SqliteStore
-from support.inboxes import arrival, numbers
+from support.inboxes import arrival, numbers, read
 
 NEXT = (
     *STEPS,
@@ -42,7 +42,7 @@ def test_an_old_inbox_moves_on(old: Path) -> None:
     """Each missing step is taken once, and nothing that was kept is lost."""
     for _ in range(2):
         store = SqliteStore(old, steps=NEXT)
-        assert numbers(store.read(0, 10, 1000)) == [42]
+        assert numbers(read(store)) == [42]
         store.close()
     assert query(old, "PRAGMA user_version") == 3
     assert query(old, "SELECT x FROM more") == 2
@@ -50,12 +50,12 @@ def test_an_old_inbox_moves_on(old: Path) -> None:
 
 def test_a_step_that_fails_changes_nothing(old: Path) -> None:
     """The file keeps the version before the step, whole, and works with the gateway that knows it."""
-    with pytest.raises(StoreError, match="no_such_table"):
+    with pytest.raises(InboxError, match="no_such_table"):
         SqliteStore(old, steps=BROKEN)
     assert query(old, "PRAGMA user_version") == 2
     assert query(old, "SELECT count(*) FROM more") == 1
     store = SqliteStore(old, steps=NEXT[:-1])
-    assert numbers(store.read(0, 10, 1000)) == [42]
+    assert numbers(read(store)) == [42]
     store.close()
 
 
@@ -63,6 +63,6 @@ def test_a_newer_inbox_is_refused(old: Path) -> None:
     """A gateway that was set back says which version it cannot read, and touches nothing."""
     SqliteStore(old, steps=NEXT).close()
     before = old.read_bytes()
-    with pytest.raises(StoreError, match=r"inbox\.db: it has version 3, .* up to 1; run the newer"):
+    with pytest.raises(InboxError, match=r"inbox\.db: it has version 3, .* up to 1; run the newer"):
         SqliteStore(old, steps=STEPS[:1])
     assert old.read_bytes() == before

@@ -78,8 +78,21 @@ asyncio.run(main())
 """
 
 
-def test_the_testing_kits_node_starts(tmp_path: Path) -> None:
-    """With what the testing kit requires, and no more."""
+FIXTURES = """
+from custommsg import sync
+
+def test_a_message(gateway):
+    with sync.connect(gateway.address) as client:
+        client.send(gateway.peer.id, type=40001, payload=b"hello")
+    assert gateway.peer.receive().payload == b"hello"
+"""
+
+
+def test_the_testing_kit_runs_nodes_and_tests(tmp_path: Path) -> None:
+    """Its node starts, and pytest finds its fixtures, with what the testing kit requires and no more."""
     environment = installed("custommsg-testing", tmp_path)
     told, expected = json.loads(environment.python(NODE))
     assert told == expected
+    (environment.folder / "test_it.py").write_text(FIXTURES)
+    done = environment.run("python", "-m", "pytest", "-q", "test_it.py")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

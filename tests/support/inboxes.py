@@ -1,4 +1,4 @@
-"""Arrivals, and a store that fails or waits when a test says so."""
+"""Arrivals, and an SQLite store that fails or waits when a test says so."""
 
 from __future__ import annotations
 
@@ -9,29 +9,44 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from custommsg_server.inbox.port import Arrival, Consumer, Event, Kind, Range, Retention, Store, StoreError
-from custommsg_server.inbox.sqlite.feed import Subscription
-from custommsg_server.inbox.sqlite.store import SqliteStore
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import Event, InboxError, Subscription
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
 
 ALICE = b"\x02" + b"a" * 32
 BOB = b"\x03" + b"b" * 32
+OURS = b"\x02" + b"o" * 32
 FOREVER = Retention(max_age=1e11, max_size=1 << 40)  # arrivals here may be of 1970
+EVERYTHING = Filter(peer_events=True)
+MOST = 1 << 40
 
 
 def arrival(
     number: int = 0,
     *,
     kind: Kind = Kind.MESSAGE,
-    node_id: bytes = ALICE,
+    peer_id: bytes = ALICE,
     message_type: int = 37913,
     size: int = 10,
     time_ns: int = 1,
+    name: str = "",
 ) -> Arrival:
-    """Make something that arrived; a message holds `number` and has `size` bytes."""
+    """Make an arrival; a message holds `number` and has `size` bytes."""
     message = b""
     if kind is Kind.MESSAGE:
         message = message_type.to_bytes(2, "big") + number.to_bytes(8, "big") + bytes(max(0, size - 10))
-    return Arrival(kind, time_ns, node_id, message)
+    return Arrival(kind, time_ns, peer_id, message, node_id=OURS, id=name)
+
+
+def some(first: int, last: int) -> list[Arrival]:
+    """Make messages that hold these numbers."""
+    return [arrival(number) for number in range(first, last + 1)]
+
+
+def nameless(arrival: Arrival) -> Arrival:
+    """Return an arrival as an engine keeps it: without its id."""
+    return Arrival(*(getattr(arrival, name) for name in Arrival.__slots__ if name != "id"))
 
 
 def numbers(events: Sequence[Event]) -> list[int]:
@@ -40,8 +55,8 @@ def numbers(events: Sequence[Event]) -> list[int]:
 
 
 def sequences(events: Sequence[Event]) -> list[int]:
-    """Return their sequence numbers."""
-    return [event.sequence for event in events]
+    """Return their sequence numbers; for the SQLite engine only."""
+    return [int(event.position.rpartition("-")[2]) for event in events]
 
 
 async def collect(subscription: Subscription, count: int) -> list[Event]:
@@ -62,55 +77,38 @@ def fast_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-class Unruly(Store):
-    """A store in a file that does what a test tells it.
+def read(store: SqliteStore, after: int = 0, limit: int = 100_000, max_size: int = MOST) -> list[Event]:
+    """Return what is in a store."""
+    return store.read(EVERYTHING, after, store.held().latest, limit, max_size).events
+
+
+class Unruly(SqliteStore):
+    """A store that does what a test tells it.
 
     Set `fails` to what shall be wrong, clear `may_append` to let `append` wait, and read `appended` to see how
     many arrivals each commit had.
     """
 
     def __init__(self, path: Path) -> None:
-        self.store = SqliteStore(path)
+        super().__init__(path)
         self.fails: str | None = None
         self.may_append = threading.Event()
         self.may_append.set()
         self.is_appending = threading.Event()
         self.appended: list[int] = []
         self.is_helped_by_pruning = False
-        """Whether `fails` is over when something was forgotten."""
+        """Whether `fails` is over when something was deleted."""
 
-    @property
-    def inbox_id(self) -> str:
-        return self.store.inbox_id
-
-    def append(self, arrivals: Sequence[Arrival]) -> list[Event]:
+    def append(self, arrivals: Sequence[Arrival]) -> Stored:
         self.is_appending.set()
         assert self.may_append.wait(20)
         if self.fails is not None:
-            raise StoreError(self.fails)
+            raise InboxError(self.fails)
         self.appended.append(len(arrivals))
-        return self.store.append(arrivals)
-
-    def read(self, after: int, limit: int, max_size: int) -> list[Event]:
-        return self.store.read(after, limit, max_size)
-
-    def range(self) -> Range:
-        return self.store.range()
+        return super().append(arrivals)
 
     def prune(self, retention: Retention, now_ns: int, limit: int) -> int:
-        pruned = self.store.prune(retention, now_ns, limit)
+        pruned = super().prune(retention, now_ns, limit)
         if pruned and self.is_helped_by_pruning:
             self.fails = None
         return pruned
-
-    def consumers(self) -> list[Consumer]:
-        return self.store.consumers()
-
-    def advance(self, name: str, position: int, now_ns: int) -> int:
-        return self.store.advance(name, position, now_ns)
-
-    def forget(self, name: str) -> bool:
-        return self.store.forget(name)
-
-    def close(self) -> None:
-        self.store.close()

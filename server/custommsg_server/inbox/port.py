@@ -35,6 +35,7 @@ class Event:
 
     position: Position
     arrival: Arrival
+    """What happened. An engine need not keep its `id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Batch:
     position: Position
     """Every event up to this position was given out or did not pass the filter."""
     is_last: bool = False
-    """For `Inbox.read`: there was nothing after it."""
+    """For `Inbox.read`: nothing was stored after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +145,11 @@ class Consumers(Protocol):
     """The named consumers of an inbox."""
 
     async def open(self, name: str, start: Start | Position) -> Position:
-        """Return the position of a consumer; make it, where `start` says, if there is none of that name.
+        """Return the position of a consumer; make it, where `start` says, if there is no consumer of that name.
 
         Raises:
-            PositionError, InboxError: for a new one, as `Inbox.subscribe`.
+            PositionError: for a new one, as `Inbox.subscribe`.
+            InboxError: it could not be read or made.
         """
 
     async def ack(self, name: str, position: Position) -> Position | None:
@@ -191,6 +193,8 @@ class Inbox(Protocol):
 
     async def read(self, wanted: Filter, after: Position | None, limit: int) -> Batch:
         """Return at most `limit` stored events that pass the filter, after a position or from the beginning.
+
+        A batch may have fewer, even none, before the last one: an engine bounds its size and the time it takes.
 
         Raises:
             PositionError, InboxError: as `subscribe`.

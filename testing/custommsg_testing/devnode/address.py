@@ -1,4 +1,4 @@
-"""Where a node listens, as text and as lightningd's JSON."""
+"""TCP addresses, as text and as lightningd's JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Address:
         """Read `host:port`, `[ipv6]:port`, or a bare host where there is a default port.
 
         Raises:
-            ValueError: it is none of them.
+            ValueError: the text is not an address.
         """
         host, colon, port = text.rpartition(":")
         if not colon or (host.count(":") and not host.endswith("]")):
@@ -31,11 +31,11 @@ class Address:
         host = host.removeprefix("[").removesuffix("]")
         number = int(port) if port.isascii() and port.isdigit() else default_port if not port else None
         if not host or number is None or number > 65_535:
-            raise ValueError(f"{text!r} is not host:port")
+            raise ValueError(f"{text!r} is not an address; write host:port or [ipv6]:port")
         return cls(host, number)
 
     def to_json(self) -> dict[str, object]:
-        """Give it as lightningd's schemas have it."""
+        """Return the JSON that lightningd's schemas have for an address."""
         try:
             version = ipaddress.ip_address(self.host).version
         except ValueError:

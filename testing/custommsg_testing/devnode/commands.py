@@ -1,6 +1,6 @@
-"""The commands of the node's JSON-RPC: small functions in a table.
+"""The commands of the node's JSON-RPC.
 
-Texts, codes and the order of the checks are lightningd's: its doc/schemas, lightningd/connect_control.c and
+Texts, codes and the order of the checks are those of lightningd's doc/schemas, lightningd/connect_control.c and
 lightningd/peer_control.c.
 """
 
@@ -25,14 +25,14 @@ CONNECT_ALL_ADDRESSES_FAILED: Final = 401
 WAIT_TIMEOUT: Final = 2000
 
 WOULD_HAVE_DIED: Final = -41000
-"""Not lightningd's: it would have crashed where this node only says so."""
+"""Our own code: lightningd would have crashed here. This node only says so."""
 PEER_DOES_NOT_READ: Final = -41001
-"""Not lightningd's: it would have kept the message in memory, as it does with any number of them."""
+"""Our own code: lightningd would have kept the message in memory, however many there are already."""
 
 
 @command(spaced=True)
 def getinfo(call: Call) -> Json:
-    """Tell who this node is."""
+    """Return the node's id, its addresses and more about it."""
     call.checked()
     node = call.node
     return {
@@ -56,7 +56,7 @@ def getinfo(call: Call) -> Json:
 
 @command(optional("id", p.node_id), optional("level", p.string))
 def listpeers(call: Call, id: bytes | None = None, level: str = "") -> Json:
-    """List the peers that are connected, and those that were remembered."""
+    """List the peers that are connected, and those that `remember` was called for."""
     call.checked()
     node = call.node
     known = [peer.id for peer in node.peers]
@@ -103,10 +103,10 @@ async def disconnect(call: Call, id: bytes, force: bool = False) -> Json:
 
 @command(Param("node_id", p.node_id), Param("msg", p.string))
 def sendcustommsg(call: Call, node_id: bytes, msg: str) -> Json:
-    """Hand a message to a peer's connection: the reply means no more than that."""
+    """Queue a message for a peer. The reply does not mean that the peer has it."""
     message = _unhex_as_lightningd(msg)
     if not call.check:
-        _refuse_what_kills(call.node, message, msg)
+        _refuse_deadly(call.node, message, msg)
     number = wire.message_type(message) if len(message) >= wire.MIN_MESSAGE_SIZE else -1
     if number in wire.INTERNAL_TYPES:
         raise RpcError(
@@ -129,7 +129,7 @@ def sendcustommsg(call: Call, node_id: bytes, msg: str) -> Json:
 
 @command(Param("blockheight", p.number), optional("timeout", p.number))
 async def waitblockheight(call: Call, blockheight: int, timeout: int = 60) -> Json:
-    """Wait for a block, which never comes: a slow command to try out-of-order replies with."""
+    """Wait for a block, which never comes. This is a slow command, to try replies out of order with."""
     call.checked()
     if blockheight > 0:
         await asyncio.sleep(timeout)
@@ -139,14 +139,14 @@ async def waitblockheight(call: Call, blockheight: int, timeout: int = 60) -> Js
 
 @command(Param("enable", p.boolean))
 def notifications(call: Call, enable: bool) -> Json:
-    """Switch the notifications about running commands, of which this node has none."""
+    """Switch notifications about running commands on or off. This node sends none."""
     call.checked()
     return {}
 
 
 @command()
 async def stop(call: Call) -> Json:
-    """Stop the node; the reply is the last thing that it does."""
+    """Stop the node. The reply is the last thing that it does."""
     call.checked()
     await call.node.wind_down()
     return {"result": "Shutdown complete"}
@@ -166,7 +166,7 @@ COMMANDS: Final = (
 
 def _peer_json(node: Node, peer_id: bytes) -> Json:
     peer = node.peers.get(peer_id)
-    # A remembered peer stands for one with a channel: lightningd forgets the others as soon as they leave.
+    # A remembered peer stands for a peer with a channel. lightningd forgets other peers as soon as they leave.
     channels = int(peer_id in node.remembered)
     if peer is None:
         return {"id": peer_id.hex(), "connected": False, "num_channels": channels, "features": ""}
@@ -189,23 +189,23 @@ def _connected(node: Node, node_id: bytes) -> Peer:
 
 
 def _unhex_as_lightningd(digits: str) -> bytes:
-    # What is no hex becomes an empty message in lightningd, which it then dies of.
+    # lightningd reads text that is not hex as an empty message, and then dies of that message.
     try:
         return wire.unhex(digits)
     except ValueError:
         return b""
 
 
-def _refuse_what_kills(node: Node, message: bytes, digits: str) -> None:
-    # Before the peer is looked up: whether it is connected at this instant is luck, and not to be relied on.
+def _refuse_deadly(node: Node, message: bytes, digits: str) -> None:
+    # Before the peer is looked up: a message that kills lightningd is a fault even if the peer has just left.
     if wire.MIN_MESSAGE_SIZE <= len(message) <= wire.MAX_MESSAGE_SIZE:
         return
     what = f"sendcustommsg with {len(message):,} bytes"
     if not message and digits:
-        what = f"sendcustommsg with {len(digits):,} characters that are no hex, which it reads as no bytes"
+        what = f"sendcustommsg with {len(digits):,} characters that are not hex, which it reads as an empty message"
     text = f"real lightningd would have crashed here: {what}"
     if len(message) == 1:
-        text = f"real lightningd would have sent what is no message: {what}"
+        text = f"real lightningd would have sent a message without a whole type: {what}"
     node.record_death(text)
     raise RpcError(WOULD_HAVE_DIED, text)
 

@@ -1,4 +1,4 @@
-"""The node's key, and that its directory has one owner."""
+"""The node's key, and the lock on its directory."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _OF_A_REAL_NODE: Final = "hsm_secret"
 
 
 class DirectoryError(Exception):
-    """The directory cannot be the node's: the message says why, and what to do."""
+    """The node cannot use the directory. The message says why, and what to do."""
 
 
 def load_key(directory: Path) -> PrivateKey:
     """Read the node's key from `directory`, or make one and keep it there (mode 0600).
 
     Raises:
-        DirectoryError: the directory is that of a real node, or the file holds no key.
+        DirectoryError: the directory belongs to a real node, or the file does not hold a key.
     """
     if (directory / _OF_A_REAL_NODE).exists():
         raise DirectoryError(
-            f"{directory} holds an {_OF_A_REAL_NODE}: it belongs to a real node. Choose another directory."
+            f"{directory} holds an {_OF_A_REAL_NODE}, so that it belongs to a real node. Choose another directory."
         )
     path = directory / _FILE
     if not path.exists():
-        # A name of its own until it is complete: a crash in between leaves no half a key behind.
+        # It gets its name when it is complete, so that a crash cannot leave half a key behind.
         unfinished = path.with_suffix(".new")
         unfinished.unlink(missing_ok=True)
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -40,11 +40,11 @@ def load_key(directory: Path) -> PrivateKey:
     try:
         return PrivateKey(path.read_bytes())
     except ValueError:
-        raise DirectoryError(f"{path} holds no key of 32 bytes. Remove it to get a new one.") from None
+        raise DirectoryError(f"{path} does not hold a key of 32 bytes. Remove it to get a new one.") from None
 
 
 class Lock:
-    """Keeps a second node out of a directory, as lightningd's pid file does.
+    """A lock that keeps a second node out of a directory, as lightningd's pid file does.
 
     Raises:
         DirectoryError: another node runs there.
@@ -56,7 +56,9 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
-            raise DirectoryError(f"{path} is locked: another node runs in this directory.") from None
+            raise DirectoryError(
+                f"{path} is locked: another node runs in this directory. Stop it, or choose another directory."
+            ) from None
         os.ftruncate(self._file, 0)
         os.write(self._file, f"{os.getpid()}\n".encode())
 

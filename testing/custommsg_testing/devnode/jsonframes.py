@@ -1,4 +1,8 @@
-"""JSON objects out of a stream: no separator between them is needed, and they come in pieces."""
+"""JSON values out of a stream of bytes, without separators between them, and JSON with lightningd's separators.
+
+json.JSONDecoder.raw_decode would have to begin anew with every piece of a value that comes in, and cannot tell a value
+that is not complete yet from one that is wrong. So brackets are counted first, each byte once.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,28 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 LIMIT: Final = 16 * 1024 * 1024
-"""Bytes that one object may have. lightningd has no such bound."""
+"""The largest value, in bytes. lightningd has no such limit."""
 
-# Everything up to the next bracket; a whole string counts as one, so that no bracket inside of it is found.
-# The quantifiers are possessive: a string whose end is not here yet fails at once, instead of being tried in
-# every other way.
+# Matches everything up to the next bracket that is not within a string. The quantifiers are possessive: a string whose
+# end has not come yet fails at once, without backtracking.
 _TO_NEXT: Final = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _WHITESPACE: Final = b" \t\r\n"
 _QUOTE: Final = ord('"')
 
 
 class NotJsonError(Exception):
-    """What came in is no JSON, or is too long: there is no telling where the next object begins.
+    """What came in is not JSON, or too long, so that nobody can say where the next value begins.
 
-    The message is what came in, or its beginning.
+    The message is the beginning of what came in.
     """
 
 
 class JsonFrames:
-    """Cuts a stream of bytes into JSON values. It holds what is incomplete, up to a limit."""
+    """Cuts a stream of bytes into JSON objects and arrays.
+
+    Args:
+        limit: the largest value, in bytes. So much may be kept until a value is complete.
+    """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -35,10 +42,10 @@ class JsonFrames:
         self._depth = 0
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """Take in what was read, and give the objects and arrays that are complete now, in order.
+        """Take in what was read, and yield the values that are complete now, in order.
 
         Raises:
-            NotJsonError: after the values before it.
+            NotJsonError: after the values that came before it.
         """
         self._buffer += data
         start = 0
@@ -79,10 +86,10 @@ def _beginning(data: bytes) -> str:
 
 
 def encode(value: object, *, spaced: bool = False) -> bytes:
-    """Make the JSON of one message, with the two line feeds that lightningd ends it with.
+    """Write a value as JSON, with the two line feeds that end each of lightningd's messages.
 
     Args:
-        value: what json.dumps takes.
+        value: anything that json.dumps takes.
         spaced: with spaces after `,` and `:`, as lightningd does for some replies.
     """
     separators = None if spaced else (",", ":")

@@ -1,4 +1,4 @@
-"""What a plugin says of itself in its answer to getmanifest, checked as lightningd/plugin.c does."""
+"""A plugin's manifest, its answer to getmanifest, checked as lightningd/plugin.c does."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _OPTION_NAME: Final = re.compile("[0-9a-z_-]*")
 
 
 class ManifestError(Exception):
-    """The manifest is refused; the message is lightningd's."""
+    """The manifest is refused. The message is lightningd's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A setting that the plugin takes from its host.
+    """An option of the plugin, which the node gives it a value for.
 
     Args:
         name: without dashes.
         type: one of string, string-conceal, int, bool, flag.
-        default: its value when the host sets none; None is no value.
-        multi: it takes a list.
+        default: its value if the node has none for it. None: it has no value then.
+        multi: its value is a list.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Option:
     multi: bool = False
 
     def value(self, given: object) -> object:
-        """Make the JSON that init passes on.
+        """Return the value as init passes it on.
 
         Raises:
-            ManifestError: it is no value of this type.
+            ManifestError: `given` is not of the option's type.
         """
         if self.multi:
             return [self._one(each) for each in (given if isinstance(given, list) else [given])]
@@ -79,17 +79,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A plugin's manifest, as far as this node makes use of it.
+    """The parts of a plugin's manifest that this node uses.
 
     Args:
         options: by name.
-        rpcmethods: names of the commands that it adds.
-        subscriptions: topics of the notifications that it wants; `*` is all of them.
-        hooks: names of the hooks that it wants called.
-        filters: the types for which the custommsg hook is called; None is all.
-        custommessages: even types of messages that peers may send.
+        rpcmethods: the names of the commands that it adds.
+        subscriptions: the topics of the notifications that it wants; `*` is all of them.
+        hooks: the names of the hooks that it wants to be called.
+        filters: the types for which the custommsg hook is called. None: all types.
+        custommessages: the even types of messages that peers may send.
         dynamic: it can be started and stopped while the node runs.
-        disabled: why it does not want to run, if it does not.
+        disabled: why it does not want to run. None: it does.
     """
 
     options: Mapping[str, Option]
@@ -114,7 +114,7 @@ def parse_manifest(response: Mapping[str, Any]) -> Manifest:
     """Read the whole response to getmanifest.
 
     Raises:
-        ManifestError: lightningd would not have it.
+        ManifestError: lightningd would refuse it.
     """
     result = response.get("result")
     if not isinstance(result, dict):

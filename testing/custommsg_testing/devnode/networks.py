@@ -1,4 +1,4 @@
-"""The bitcoin networks, as far as a node without a chain must know them."""
+"""The bitcoin networks, as far as a node without a block chain needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Network:
     """One bitcoin network.
 
     Args:
-        name: lightningd's name for it, also that of its directory.
+        name: lightningd's name for it, which is also the name of its directory.
         chain_hash: the hash of its genesis block in wire order, 32 bytes (BOLT 0).
         port: where Lightning nodes of this network listen by default.
     """
@@ -31,4 +31,4 @@ NETWORKS: Final[dict[str, Network]] = {
         ("testnet4", "43f08bdab050e35b567c864b91f47f50ae725ae2de53bcfbbaf284da00000000", 49735),
     )
 }
-"""By name; the values are those of bitcoin/chainparams.c."""
+"""The networks by name. The values are those of bitcoin/chainparams.c."""

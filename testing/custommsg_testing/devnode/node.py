@@ -14,7 +14,7 @@ from custommsg_testing.devnode import commands, plugin_commands, rune_commands
 from custommsg_testing.devnode.address import Address
 from custommsg_testing.devnode.identity import Lock, load_key
 from custommsg_testing.devnode.networks import NETWORKS
-from custommsg_testing.devnode.peer import HANDSHAKE_TIMEOUT, Peer, PeerError, Terms
+from custommsg_testing.devnode.peer import HANDSHAKE_TIMEOUT, Peer, PeerError, PeerOptions
 from custommsg_testing.devnode.peers import Events, Peers
 from custommsg_testing.devnode.plugins import Host, Plugins
 from custommsg_testing.devnode.received import Received, ReceivedMessages
@@ -100,8 +100,8 @@ class DevNode:
             raise
         self.id = bytes(key.public_key().serializeCompressed())
         self.runes = Runes(key.serializeCompressed())
-        terms = Terms(key, self.network, self._accepts, settings.handshake_timeout)
-        self.peers = Peers(terms, Events(self._connected, self._message, self._disconnected))
+        options = PeerOptions(key, self.network, self._accepts, settings.handshake_timeout)
+        self.peers = Peers(options, Events(self._connected, self._message, self._disconnected))
         self.plugins = Plugins(
             Host(
                 self.network_dir,
@@ -122,11 +122,11 @@ class DevNode:
         return self.binding[0]
 
     async def start(self) -> None:
-        """Open the RPC, start the plugins, which may call it, then listen for peers.
+        """Open the RPC, start the plugins, which may call it, and listen for peers.
 
         Raises:
-            OSError: an address cannot be had.
-            NoSuchPluginError: a plugin is no executable.
+            OSError: the address cannot be used.
+            NoSuchPluginError: a plugin is not executable.
         """
         self.binding = await self.peers.bind(Address.parse(self._settings.listen, self.network.port))
         await self._rpc.listen(self.rpc_file)
@@ -139,37 +139,41 @@ class DevNode:
             self.network.name,
         )
 
-    async def connect(self, other: DevNode | str) -> bytes:
+    async def connect(self, other: DevNode | str, *, keep: bool = False) -> bytes:
         """Connect to another node.
 
         Args:
             other: a node of this process, or `id@host:port`.
+            keep: connect again whenever the connection ends, until this node stops.
 
         Returns:
-            Its node id.
+            The other's node id.
 
         Raises:
             PeerError: it cannot be reached.
-            TimeoutError: it was reached, but does not know of it.
+            TimeoutError: it was reached, but did not read our init.
         """
         text = other if isinstance(other, str) else f"{other.id.hex()}@{other.address}"
         node_id, _, host = text.partition("@")
-        peer = await self.peers.connect(bytes.fromhex(node_id), Address.parse(host, self.network.port))
+        address = Address.parse(host, self.network.port)
+        peer = await self.peers.connect(bytes.fromhex(node_id), address)
+        if keep:
+            self.peers.keep(peer.id, address)
         if not isinstance(other, str):
-            # Our side is ready first: the other one has yet to read our init.
+            # Our side is ready first: the other one still has to read our init.
             await other.until_connected(self.id)
         return peer.id
 
     async def until_connected(self, peer_id: bytes, connected: bool = True, timeout: float = 10.0) -> None:
-        """Wait until a peer is there, or is gone.
+        """Wait until a peer is connected, or is not.
 
         Args:
             peer_id: 33 bytes.
-            connected: which of them.
+            connected: which of the two.
             timeout: seconds.
 
         Raises:
-            TimeoutError: it did not come to that.
+            TimeoutError: it did not happen in time.
         """
         async with asyncio.timeout(timeout):
             await self.peers.until(peer_id, connected=connected)
@@ -182,8 +186,8 @@ class DevNode:
             message: its type and payload, 2 to 65,535 bytes.
 
         Raises:
-            RelayError: it is no message that may be sent.
-            PeerError: no such peer is connected, or it has just left.
+            RelayError: the message is invalid, or of a type that the node handles itself.
+            PeerError: the peer is not connected, or has just left.
             OutboxFullError: the peer does not read.
         """
         peer = self._peer(peer_id)
@@ -197,7 +201,7 @@ class DevNode:
         """End the connection to a peer.
 
         Raises:
-            PeerError: there is none.
+            PeerError: the peer is not connected.
         """
         await self.peers.disconnect(self._peer(peer_id))
 
@@ -208,22 +212,22 @@ class DevNode:
             timeout: seconds.
 
         Raises:
-            TimeoutError: none came.
-            MessagesLostError: nobody has read for too long.
+            TimeoutError: no message came.
+            MessagesLostError: messages were dropped, because more came in than is kept.
         """
         return await self.received.next(timeout)
 
     def remember(self, peer_id: bytes) -> None:
-        """Treat a peer as lightningd treats one with a channel: it stays known when it leaves."""
+        """Treat a peer as lightningd treats a peer with a channel: it stays known when it leaves."""
         self.remembered.add(peer_id)
 
     def record_death(self, what: str) -> None:
-        """Say as loudly as possible that real lightningd would not have survived this."""
+        """Record something that real lightningd would not have survived, and log it as an error."""
         logger.error("%s", what)
         self.would_have_died.append(what)
 
     async def wind_down(self) -> None:
-        """End everything but the RPC, which has a last reply to give, and then stop."""
+        """End everything but the RPC, which still has a reply to give, and then stop."""
         if self._winding_down is None:
             self._winding_down = asyncio.create_task(self._wind_down())
         await asyncio.shield(self._winding_down)
@@ -231,7 +235,7 @@ class DevNode:
             self._stopping = asyncio.create_task(self._close())
 
     async def stop(self) -> None:
-        """Stop; the directory can be used again. The RPC socket's file stays, as lightningd's does."""
+        """Stop. The directory can be used again. The file of the RPC socket stays, as lightningd's does."""
         await self.wind_down()
         await self.stopped.wait()
 
@@ -250,7 +254,7 @@ class DevNode:
     def _peer(self, peer_id: bytes) -> Peer:
         peer = self.peers.get(peer_id)
         if peer is None:
-            raise PeerError(f"no such peer: {peer_id.hex()}")
+            raise PeerError(f"peer {peer_id.hex()} is not connected; connect to it first")
         return peer
 
     async def _wind_down(self) -> None:
@@ -258,7 +262,7 @@ class DevNode:
         await self.peers.close()
 
     async def _close(self) -> None:
-        # One turn of the loop, in which the reply to `stop` is written.
+        # Leave one turn of the event loop in which the reply to `stop` is written.
         await asyncio.sleep(0)
         await self._rpc.close()
         self._lock.release()

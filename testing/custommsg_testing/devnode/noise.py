@@ -1,8 +1,7 @@
-"""BOLT 8: the handshake in three acts, and the encrypted transport after it.
+"""BOLT 8: the handshake in three acts, and the encrypted transport after it. No input or output happens here.
 
-Pure functions over bytes: whoever reads and writes the socket is elsewhere. The cryptography is that of
-pyln-proto, but for one thing: it lets a bad MAC in act one or two pass, so that a wrong key would show only
-later and as garbage. Here it is checked where it comes in.
+The cryptography is that of pyln-proto, with one addition: pyln-proto does not report a wrong MAC in act one or two, so
+that a wrong key would only be noticed later, as garbage. Here these MACs are checked, too.
 """
 
 from __future__ import annotations
@@ -22,41 +21,41 @@ ACT_THREE_SIZE: Final = 66
 _MAC_SIZE: Final = 16
 _HEADER_SIZE: Final = 2 + _MAC_SIZE
 _ROTATION: Final = 1000
-"""A key is used this often, twice for each message, and then replaced (BOLT 8)."""
+"""A key is replaced after so many uses. Each message uses it twice (BOLT 8)."""
 
 
 class TransportError(Exception):
-    """What came in is not what the peer's key would have made: the connection is of no use any more."""
+    """What came in was not encrypted with the peer's key. The connection cannot be used any more."""
 
 
 class Initiator:
-    """The side that dials, and knows whom.
+    """The side that connects, and knows the other's node id.
 
     Args:
         key: our own.
         remote_id: the node id of the peer, 33 bytes.
-        ephemeral: the key of this handshake; a random one unless a test gives it.
+        ephemeral: the key of this handshake. Random, except in tests.
 
     Raises:
-        TransportError: `remote_id` is no node id.
+        TransportError: `remote_id` is not a node id.
     """
 
     def __init__(self, key: PrivateKey, remote_id: bytes, ephemeral: PrivateKey | None = None) -> None:
         try:
             remote = PublicKey(remote_id)
         except ValueError:
-            raise TransportError("the peer's node id is no point on the curve") from None
+            raise TransportError("the peer's node id is not a point on secp256k1") from None
         self._state = _start(key, remote, ephemeral, initiator=True)
 
     def act_one(self) -> bytes:
-        """Make the 50 bytes that open the handshake."""
+        """Return the 50 bytes that begin the handshake."""
         return bytes(self._state.handshake_act_one_initiator())
 
     def act_three(self, act_two: bytes) -> bytes:
-        """Read the responder's 50 bytes, and make the 66 bytes that close the handshake.
+        """Read the responder's 50 bytes, and return the 66 bytes that end the handshake.
 
         Raises:
-            TransportError: the peer is not the owner of its node id, or speaks something else.
+            TransportError: the peer does not own its node id, or does not speak BOLT 8.
         """
         before = self._state.handshake["h"]
         try:
@@ -67,26 +66,26 @@ class Initiator:
         return bytes(self._state.handshake_act_three_initiator())
 
     def ciphers(self) -> tuple[Encryptor, Decryptor]:
-        """Give the transport that follows act three."""
+        """Return the transport that follows act three."""
         return _ciphers(self._state)
 
 
 class Responder:
-    """The side that was dialled, and learns by whom.
+    """The side that is connected to, and learns the other's node id.
 
     Args:
         key: our own.
-        ephemeral: the key of this handshake; a random one unless a test gives it.
+        ephemeral: the key of this handshake. Random, except in tests.
     """
 
     def __init__(self, key: PrivateKey, ephemeral: PrivateKey | None = None) -> None:
         self._state = _start(key, None, ephemeral, initiator=False)
 
     def act_two(self, act_one: bytes) -> bytes:
-        """Read the initiator's 50 bytes, and make the 50 bytes that answer.
+        """Read the initiator's 50 bytes, and return the 50 bytes that answer them.
 
         Raises:
-            TransportError: the peer dialled another node id than ours, or speaks something else.
+            TransportError: the peer wants another node id than ours, or does not speak BOLT 8.
         """
         before, chaining_key = self._state.handshake["h"], self._state.chaining_key
         try:
@@ -105,7 +104,7 @@ class Responder:
             The node id of the peer, 33 bytes.
 
         Raises:
-            TransportError: the peer does not own the key that it names.
+            TransportError: the peer does not own its node id.
         """
         try:
             self._state.handshake_act_three_responder(act_three)
@@ -114,12 +113,12 @@ class Responder:
         return bytes(self._state.remote_pubkey.serializeCompressed())
 
     def ciphers(self) -> tuple[Encryptor, Decryptor]:
-        """Give the transport that follows act three."""
+        """Return the transport that follows act three."""
         return _ciphers(self._state)
 
 
 class _Key:
-    """A key, the count of its uses, and how the next key comes from it."""
+    """A key, how often it was used, and how the next key is made from it."""
 
     __slots__ = ("_chaining_key", "_key", "_used", "aead")
 
@@ -127,7 +126,7 @@ class _Key:
         self._replace(key, chaining_key)
 
     def nonce(self) -> bytes:
-        """Give the nonce of this use, and turn to a new key when this one is worn."""
+        """Return the nonce of the next use, after a change to a new key if it is time."""
         if self._used == _ROTATION:
             chaining_key, key = hkdf_two_keys(salt=self._chaining_key, ikm=self._key)
             self._replace(key, chaining_key)
@@ -140,11 +139,11 @@ class _Key:
 
 
 class Encryptor:
-    """Turns messages into what goes over the wire.
+    """Encrypts the messages of one direction.
 
     Args:
         key: 32 bytes.
-        chaining_key: 32 bytes, from which later keys come.
+        chaining_key: 32 bytes, which later keys are made from.
     """
 
     def __init__(self, key: bytes, chaining_key: bytes) -> None:
@@ -153,7 +152,7 @@ class Encryptor:
     def encrypt(self, message: bytes) -> bytes:
         """Encrypt one message of at most 65,535 bytes."""
         key = self._key
-        # The nonce comes first: taking it may change the key.
+        # The nonce first: nonce() may change the key.
         nonce = key.nonce()
         header = key.aead.encrypt(nonce, len(message).to_bytes(2, "big"), b"")
         nonce = key.nonce()
@@ -161,22 +160,22 @@ class Encryptor:
 
 
 class Decryptor:
-    """Turns what came over the wire into messages, however it was split.
+    """Decrypts the messages of one direction, however the network has split them.
 
-    It holds at most one message and what it was fed last.
+    It keeps at most one message, and what it was given last.
 
     Args:
         key: 32 bytes.
-        chaining_key: 32 bytes, from which later keys come.
+        chaining_key: 32 bytes, which later keys are made from.
     """
 
     def __init__(self, key: bytes, chaining_key: bytes) -> None:
         self._key = _Key(key, chaining_key)
         self._buffer = bytearray()
-        self._body_size = -1  # not known before the header is here
+        self._body_size = -1  # unknown until the header is complete
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take in what was read, and give the messages that are complete now, in order.
+        """Take in what was read, and return the messages that are complete now, in order.
 
         Raises:
             TransportError: a MAC is wrong.

@@ -1,4 +1,4 @@
-"""Writes collected over one turn of the event loop, with a bound on what waits."""
+"""Writes collected for one turn of the event loop, and a limit on what may wait."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Protocol
 
 
 class Sink(Protocol):
-    """What an outbox writes to: asyncio's StreamWriter is one."""
+    """What an outbox writes to. asyncio's StreamWriter is one."""
 
     @property
     def transport(self) -> asyncio.WriteTransport:
-        """The way out."""
+        """The transport to write to."""
 
     async def drain(self) -> None:
-        """Wait until the other side has taken enough for more to be worth writing."""
+        """Wait until the other side has read enough to be sent more."""
 
 
 class OutboxFullError(Exception):
-    """The other side does not read, and enough waits for it already."""
+    """The other side does not read, and the limit of what may wait for it is reached."""
 
 
 class Outbox:
-    """The way out of a connection: many small writes become one system call.
+    """Collects what is written to a connection, so that many small writes become one system call.
 
     Args:
-        sink: where it goes.
-        limit: bytes that may wait; `write` refuses beyond it. None is no limit, for who awaits `drain`.
+        sink: the connection.
+        limit: bytes that may wait; `write` refuses more. None: no limit, for callers that await `drain`.
     """
 
     def __init__(self, sink: Sink, limit: int | None = None) -> None:
@@ -37,30 +37,30 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """The bytes that the other side has yet to take."""
+        """How many bytes the other side has not read yet."""
         return self._size + self._sink.transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
-        """Send `data` with whatever else this turn of the loop sends.
+        """Send `data` together with everything else that is written in this turn of the loop.
 
         Raises:
-            OutboxFullError: it was not taken.
+            OutboxFullError: nothing is sent.
         """
         if self._limit is not None and self.waiting + len(data) > self._limit:
-            raise OutboxFullError(f"{self.waiting:,} bytes wait for a reader")
+            raise OutboxFullError(f"{self.waiting:,} bytes wait to be read")
         if not self._chunks:
             asyncio.get_running_loop().call_soon(self.flush)
         self._chunks.append(data)
         self._size += len(data)
 
     def flush(self) -> None:
-        """Hand everything to the transport now."""
+        """Write everything now."""
         if self._chunks and not self._sink.transport.is_closing():
             self._sink.transport.write(b"".join(self._chunks))
         self._chunks.clear()
         self._size = 0
 
     async def drain(self) -> None:
-        """Wait until the other side has taken enough for more to be worth writing."""
+        """Wait until the other side has read enough to be sent more."""
         self.flush()
         await self._sink.drain()

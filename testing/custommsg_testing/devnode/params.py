@@ -1,4 +1,4 @@
-"""The parameters of a command: by position or by name, checked in lightningd's order and with its texts."""
+"""The parameters of a command, by position or by name, checked in lightningd's order and with its texts."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Param:
     """One parameter of a command.
 
     Args:
-        name: its name, which is also that of the command's argument.
-        parse: makes its value from its name and its JSON; raises RpcError.
-        required: whether a call without it fails.
+        name: its name, which is also the name of the command's argument.
+        parse: makes its value of its name and its JSON; raises RpcError.
+        required: a call without it fails.
     """
 
     name: str
@@ -49,12 +49,12 @@ def optional(name: str, parse: Callable[[str, Any], Any]) -> Param:
 
 
 def bind(params: Sequence[Param], given: object, *, extra: bool = False) -> dict[str, Any]:
-    """Match what was given with a command's parameters.
+    """Match the params of a request with the parameters of a command.
 
     Args:
-        params: those of the command, the required ones first.
+        params: the parameters of the command, the required ones first.
         given: the `params` of the request.
-        extra: whether more than these may be given; the result has none of it.
+        extra: more may be given than these. It is left out of the result.
 
     Raises:
         RpcError: INVALID_PARAMS.
@@ -62,7 +62,7 @@ def bind(params: Sequence[Param], given: object, *, extra: bool = False) -> dict
     values: dict[str, Any] = {}
     if isinstance(given, list):
         for param, value in zip(params, given, strict=False):
-            if value is not None:  # null leaves a place empty, but has no such meaning beside a name
+            if value is not None:  # by position, null means that a parameter is left out; by name it does not
                 values[param.name] = param.parse(param.name, value)
         if len(given) > len(params) and not extra:
             raise RpcError(INVALID_PARAMS, f"too many parameters: got {len(given)}, expected {len(params)}")
@@ -87,22 +87,22 @@ def bind(params: Sequence[Param], given: object, *, extra: bool = False) -> dict
 
 
 def token(value: object) -> str:
-    """Write a value as it stood in the request, quotes and all."""
+    """Write a value as it was in the request."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def text(value: object) -> str:
-    """Write a value as it stood in the request, without the quotes of a string."""
+    """Write a value as it was in the request, but a string without its quotes."""
     return value if isinstance(value, str) else token(value)
 
 
 def bad_param(name: str, what: str, value: object) -> RpcError:
-    """Make lightningd's error for a parameter that cannot be read."""
+    """Make lightningd's error for an invalid parameter."""
     return RpcError(INVALID_PARAMS, f"{name}: {what}: invalid token '{token(value)}'")
 
 
 def node_id(name: str, value: object, what: str = "should be a node id") -> wire.NodeId:
-    """Read a node id: 66 hex digits of a point on the curve."""
+    """Read a node id: 66 hex digits, a point on secp256k1."""
     try:
         return wire.parse_node_id_hex(text(value))
     except RelayError:
@@ -110,19 +110,19 @@ def node_id(name: str, value: object, what: str = "should be a node id") -> wire
 
 
 def string(name: str, value: object) -> str:
-    """Read a text; lightningd takes anything for one."""
+    """Read a string. lightningd accepts any JSON as one."""
     return text(value)
 
 
 def boolean(name: str, value: object) -> bool:
-    """Read true or false, with quotes or without."""
+    """Read true or false, with or without quotes."""
     if text(value) in ("true", "false"):
         return text(value) == "true"
     raise bad_param(name, "should be 'true' or 'false'", value)
 
 
 def port(name: str, value: object) -> int:
-    """Read the number of a TCP port, from 1 to 65,535, with quotes or without."""
+    """Read the number of a TCP port, 1 to 65,535, with or without quotes."""
     digits = text(value)
     if not (digits.isascii() and digits.isdigit() and int(digits) <= wire.MAX_TYPE):
         raise bad_param(name, "should be a 16-bit integer", value)
@@ -132,7 +132,7 @@ def port(name: str, value: object) -> int:
 
 
 def number(name: str, value: object) -> int:
-    """Read a number from 0 to 2^32-1, with quotes or without."""
+    """Read a number from 0 to 2^32-1, with or without quotes."""
     digits = text(value)
     if digits.isascii() and digits.isdigit() and int(digits) < 1 << 32:
         return int(digits)

@@ -1,4 +1,4 @@
-"""One plugin: its process, and JSON-RPC over its stdin and stdout."""
+"""One plugin: its process, and JSON-RPC over its standard input and output."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ _LEVELS: Final = {
 }
 
 _EXIT_TIME: Final = 0.2
-"""Seconds from a closed stdout to the end: to kill a process that is ending confuses asyncio's watcher."""
+"""Seconds that a process may take from the end of its output to its own end, before it is killed.
+
+Killing a process that is about to exit confuses asyncio's child watcher."""
 
 Response = Mapping[str, Any]
-"""The whole JSON-RPC response, with its `result` or its `error`."""
+"""A whole JSON-RPC response, with its `result` or its `error`."""
 
 _ids = itertools.count()
 
 
 class PluginGoneError(Exception):
-    """The plugin has ended or was killed; the message says why in lightningd's words."""
+    """The plugin has ended or was killed. The message says why, in lightningd's words."""
 
 
 class Plugin(asyncio.SubprocessProtocol):
     """A plugin's process, from its start to its end.
 
-    `path` is the executable, `state` how far it has come, `manifest` is None until it has answered.
+    `path` is the executable, `state` what it has done so far in lightningd's words, `manifest` its manifest, None until
+    the plugin has answered getmanifest.
 
     Args:
         path: the executable.
-        gone: called once when it has ended.
+        gone: called once, when the plugin has ended.
     """
 
     def __init__(self, path: Path, gone: Callable[[Plugin], None]) -> None:
@@ -66,8 +69,8 @@ class Plugin(asyncio.SubprocessProtocol):
         """Start the process.
 
         Args:
-            directory: where it runs.
-            version: the node's.
+            directory: its working directory.
+            version: the version of the node.
 
         Raises:
             OSError: it cannot be executed.
@@ -77,11 +80,11 @@ class Plugin(asyncio.SubprocessProtocol):
             lambda: self, str(self.path), stderr=None, env=environment, cwd=directory
         )
 
-    # The way in: asyncio calls these.
+    # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take hold of the process, which may end before `launch` returns."""
-        # uvloop's transports are none of asyncio's classes, though they do the same.
+        """Note the process, which may end before `launch` returns."""
+        # uvloop's transports do not inherit from asyncio's, hence the cast.
         self._process = cast("asyncio.SubprocessTransport", transport)
         self._outbox = Outbox(self)
 
@@ -94,29 +97,29 @@ class Plugin(asyncio.SubprocessProtocol):
             self.kill(logging.WARNING, f"Failed to parse RPC JSON response '{error}'")
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Notice that the plugin has closed its stdout: it is dead, or as good as dead."""
+        """Treat a plugin that has closed its standard output as ended."""
         self._flowing.set()
         if fd == 1:
             self.kill(logging.INFO, f"exited {self.state}", patience=_EXIT_TIME)
 
     def process_exited(self) -> None:
-        """Notice that the process has ended."""
+        """Note that the process has ended."""
         self.kill(logging.INFO, f"exited {self.state}")
-        # A child of it may hold the pipes open: closing them is what ends our side.
+        # A child of the process may keep the pipes open, so that they must be closed here.
         if self._process is not None:
             self._process.close()
         self.exited.set()
 
-    # The way out.
+    # What is written to the plugin.
 
     @property
     def transport(self) -> asyncio.WriteTransport:
-        """The plugin's stdin."""
+        """The plugin's standard input."""
         assert self._process is not None
         return cast("asyncio.WriteTransport", self._process.get_pipe_transport(0))
 
     async def drain(self) -> None:
-        """Wait until the plugin has read enough for more to be worth writing."""
+        """Wait until the plugin has read enough to be sent more."""
         await self._flowing.wait()
 
     def pause_writing(self) -> None:
@@ -129,19 +132,19 @@ class Plugin(asyncio.SubprocessProtocol):
 
     @property
     def busy(self) -> bool:
-        """The plugin does not read as fast as we write: await `drain`."""
+        """Whether the plugin reads slower than we write, so that `drain` should be awaited."""
         return not self._flowing.is_set()
 
     def request(
         self, method: str, params: bytes, answered: Callable[[Response | None], None], prefix: object = None
     ) -> None:
-        """Call a method of the plugin, without waiting.
+        """Call a method of the plugin, without waiting for the response.
 
         Args:
-            method: its name.
-            params: JSON.
-            answered: gets the response, or None when the plugin ends without one.
-            prefix: the id of the request that this one comes from.
+            method: the name of the method.
+            params: its params, as JSON.
+            answered: called with the response, or with None if the plugin ends without one.
+            prefix: the id of the request that caused this one.
         """
         request_id = f"cln:{method}#{next(_ids)}"
         if isinstance(prefix, str):
@@ -156,10 +159,10 @@ class Plugin(asyncio.SubprocessProtocol):
         )
 
     async def call(self, method: str, params: Mapping[str, Any], prefix: object = None) -> Response:
-        """Call a method of the plugin and wait for the response.
+        """Call a method of the plugin, and return the response.
 
         Raises:
-            PluginGoneError: it ends without one.
+            PluginGoneError: the plugin ended without one.
         """
         future: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
 
@@ -174,11 +177,11 @@ class Plugin(asyncio.SubprocessProtocol):
         return response
 
     def notify(self, topic: str, params: bytes) -> None:
-        """Tell the plugin something, if it has subscribed to it.
+        """Send the plugin a notification, if it has subscribed to its topic.
 
         Args:
-            topic: what it is about; the params have one member of this name.
-            params: JSON.
+            topic: the topic, which is also the name of the only member of the params.
+            params: the content, as JSON.
         """
         if self.active and not self.why_gone and self.manifest is not None and self.manifest.wants(topic):
             self._outbox.write(
@@ -186,15 +189,15 @@ class Plugin(asyncio.SubprocessProtocol):
                 % (topic.encode(), topic.encode(), params)
             )
 
-    # The end.
+    # Its end.
 
     def kill(self, level: int, why: str, patience: float = 0.0) -> None:
-        """End the process; the first reason counts.
+        """End the process. If this is called more than once, the first reason counts.
 
         Args:
-            level: of the log.
-            why: lightningd's words for the reason.
-            patience: seconds in which it may still end by itself.
+            level: the level at which the reason is logged.
+            why: the reason, in lightningd's words.
+            patience: seconds that the process may take to end by itself.
         """
         if self.why_gone:
             return
@@ -206,7 +209,7 @@ class Plugin(asyncio.SubprocessProtocol):
             self._kill_process()
         unanswered, self._waiting = self._waiting, {}
         if unanswered:
-            self._say(logging.INFO, f"{len(unanswered)} calls stay unanswered")
+            self._say(logging.INFO, f"{len(unanswered)} calls were not answered")
         self._gone(self)
         for answered in unanswered.values():
             answered(None)
@@ -217,7 +220,7 @@ class Plugin(asyncio.SubprocessProtocol):
                 self._process.kill()
 
     def forget_calls(self) -> None:
-        """Expect no answers any more: the node stops."""
+        """Do not wait for responses any more, because the node stops."""
         self._waiting.clear()
 
     def _receive(self, message: Any) -> None:
@@ -236,8 +239,8 @@ class Plugin(asyncio.SubprocessProtocol):
         elif message["method"] == "log":
             self._log(params)
         elif message["method"] not in ("message", "progress"):
-            # lightningd passes on the notifications that a manifest declares; here nobody would hear them.
-            self._say(logging.WARNING, f"dropped a notification of topic {message['method']!r}")
+            # lightningd passes on the notifications that a manifest declares. This node does not.
+            self._say(logging.WARNING, f"dropped a notification with the topic {message['method']!r}")
 
     def _log(self, params: Any) -> None:
         text = params.get("message") if isinstance(params, dict) else None

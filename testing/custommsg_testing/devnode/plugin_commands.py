@@ -1,4 +1,4 @@
-"""The command `plugin`, and the commands that plugins add (lightningd/plugin_control.c)."""
+"""The command `plugin`, and the commands that plugins have registered (lightningd/plugin_control.c)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _start(call: Call, given: Any) -> Json:
     if isinstance(given, list) and len(given) > len(bound):
         raise RpcError(INVALID_PARAMS, "Extra parameters must be in object")
     options = {name: given[name] for name in given if name not in bound} if isinstance(given, dict) else {}
-    path = Path(bound["plugin"].partition("\0")[0])  # where a path in C ends
+    path = Path(bound["plugin"].partition("\0")[0])  # in C, the path ends there
     if not os.access(path, os.X_OK):
         path = call.node.network_dir.parent / "plugins" / path
     try:
@@ -64,7 +64,7 @@ _SUBCOMMANDS: Final = {"start": _start, "stop": _stop, "list": _list_plugins}
 
 @command(raw=True)
 async def plugin(call: Call, given: Any) -> Json:
-    """Start, stop or list plugins; `startdir` and `rescan` are left out."""
+    """Start, stop or list plugins. lightningd's `startdir` and `rescan` are missing here."""
     subcommand = p.bind([_SUBCOMMAND], given, extra=True)["subcommand"]
     if subcommand not in _SUBCOMMANDS:
         raise RpcError(INVALID_PARAMS, f"Unknown subcommand '{subcommand}'")
@@ -75,7 +75,7 @@ COMMANDS: Final = (plugin,)
 
 
 def forwarded(plugin: Plugin, method: str) -> Command:
-    """Make the command that passes a call on to the plugin which has registered it."""
+    """Return the command that passes a call on to the plugin that has registered it."""
 
     async def run(call: Call, given: Any) -> Json:
         call.checked()

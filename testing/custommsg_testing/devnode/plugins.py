@@ -1,7 +1,7 @@
-"""The plugins of a node: started, told of what happens, asked about each custom message, stopped.
+"""The plugins of a node: they are started and stopped, get notifications, and are called for each custom message.
 
-As in lightningd's plugin.c and plugin_hook.c: a hook call is written without waiting for the answer to the
-last one, and any answer but `continue` would have been the node's death.
+As in lightningd's plugin.c and plugin_hook.c, a hook call is written without waiting for the answer to the last one.
+Any answer but `continue` would have killed lightningd.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from custommsg_testing.devnode.plugin import Plugin, PluginGoneError, Response
 logger = logging.getLogger(__name__)
 
 STARTUP_TIMEOUT: Final = 120.0
-"""Seconds that a plugin may take to answer getmanifest, and as many for init."""
+"""Seconds that a plugin may take to answer getmanifest, and as many to answer init."""
 
 SHUTDOWN_TIMEOUT: Final = 30.0
-"""Seconds that a plugin which has subscribed to `shutdown` may take to exit."""
+"""Seconds that a plugin may take to exit if it has subscribed to `shutdown`."""
 
 
 class PluginError(Exception):
-    """A plugin cannot be started or stopped; the message is lightningd's."""
+    """A plugin cannot be started or stopped. The message is lightningd's."""
 
 
 class NoSuchPluginError(PluginError):
-    """There is no plugin of this name, or it is no executable, or it runs already."""
+    """There is no plugin of this name, it is not executable, or it runs already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What plugins learn of their node.
+    """What plugins are told of their node.
 
     Args:
-        network_dir: where they run, and where the RPC socket is.
-        network: its name.
-        version: the node's.
+        network_dir: their working directory, in which the RPC socket is.
+        network: the name of the network.
+        version: the version of the node.
         options: values for their options, by name.
         commands: the names of the node's own commands, which no plugin may register.
         record_death: called when an answer would have killed lightningd.
-        shutdown_timeout: seconds; see SHUTDOWN_TIMEOUT.
+        shutdown_timeout: see SHUTDOWN_TIMEOUT.
     """
 
     network_dir: Path
@@ -61,10 +61,10 @@ class Host:
 
 
 class Plugins:
-    """The plugins of a node, in the order of their start.
+    """The plugins of a node, in the order in which they were started.
 
     Args:
-        host: what they learn of it.
+        host: what they are told of the node.
     """
 
     def __init__(self, host: Host) -> None:
@@ -77,10 +77,10 @@ class Plugins:
         return iter(list(self._plugins))
 
     async def start_all(self, paths: Sequence[Path]) -> None:
-        """Start the plugins that come with the node; one that fails is logged and left out.
+        """Start the plugins that were given to the node. One that fails is logged and left out.
 
         Raises:
-            NoSuchPluginError: one is no executable.
+            NoSuchPluginError: one of them is not executable.
         """
         for path in paths:
             try:
@@ -98,17 +98,17 @@ class Plugins:
         startup: bool = False,
         request_id: object = None,
     ) -> Plugin:
-        """Start a plugin: getmanifest, init.
+        """Start a plugin, and call getmanifest and init.
 
         Args:
             path: the executable.
-            options: values for its options beside those of the host, by name; an unknown one is an error.
-            startup: it comes with the node: it need not be dynamic.
-            request_id: of the command that starts it.
+            options: values for its options beside those of the node, by name. An unknown name is an error.
+            startup: it starts with the node, so that it need not be dynamic.
+            request_id: the id of the command that starts it.
 
         Raises:
-            NoSuchPluginError: it is no executable, or runs already.
-            PluginError: it exits, times out, or says what lightningd would not have.
+            NoSuchPluginError: it is not executable, or runs already.
+            PluginError: it exits, is too slow, or gives an answer that lightningd would refuse.
         """
         path = _canonical(path)
         if any(plugin.path == path for plugin in self._plugins):
@@ -138,7 +138,7 @@ class Plugins:
         return plugin
 
     async def stop(self, plugin: Plugin) -> None:
-        """Stop a plugin, giving it time if it has asked for it.
+        """Stop a plugin. If it has subscribed to `shutdown`, it may take its time.
 
         Raises:
             PluginError: it is not dynamic.
@@ -149,7 +149,7 @@ class Plugins:
         await self._shut_down([plugin])
 
     async def stop_all(self) -> None:
-        """Stop all plugins, as the node does at its end."""
+        """Stop all plugins, because the node stops."""
         self._stopping = True
         for plugin in self._plugins:
             plugin.forget_calls()
@@ -157,17 +157,17 @@ class Plugins:
         await self._reap()
 
     async def kill_all(self) -> None:
-        """Kill all plugins without a word."""
+        """Kill all plugins, without a notification."""
         self._stopping = True
         for plugin in list(self._plugins):
             plugin.kill(logging.DEBUG, "the node was killed")
         await self._reap()
 
     def find(self, name: str) -> Plugin:
-        """Find a plugin by its path or the last part of it.
+        """Return the plugin with this path or file name.
 
         Raises:
-            NoSuchPluginError: there is none.
+            NoSuchPluginError: there is no such plugin.
         """
         for plugin in self._plugins:
             if plugin.name == name if "/" not in name else plugin.path == _canonical(Path(name)):
@@ -175,7 +175,7 @@ class Plugins:
         raise NoSuchPluginError(f"Could not find plugin {name}")
 
     def find_method(self, name: str) -> Plugin | None:
-        """Find the plugin that has registered this command."""
+        """Return the plugin that has registered this command, if there is one."""
         for plugin in self._plugins:
             if plugin.active and plugin.manifest is not None and name in plugin.manifest.rpcmethods:
                 return plugin
@@ -189,17 +189,17 @@ class Plugins:
         )
 
     def notify(self, topic: str, content: Mapping[str, Any]) -> None:
-        """Tell the plugins that have subscribed to this."""
+        """Send a notification to the plugins that have subscribed to its topic."""
         if self._plugins and not self._stopping:
             encoded = encode(content)[:-2]
             for plugin in self._plugins:
                 plugin.notify(topic, encoded)
 
     def message(self, peer_id: bytes, message: bytes) -> Awaitable[None] | None:
-        """Give a custom message to the plugins that want it.
+        """Pass a custom message to the plugins that want it.
 
         Returns:
-            What to wait for before the next message, when they cannot keep up.
+            If the plugins are too slow: what to wait for before the next message.
         """
         if not self._plugins or self._stopping:
             return None
@@ -213,7 +213,7 @@ class Plugins:
 
     def _call_hook(self, chain: list[Plugin], params: bytes) -> None:
         if chain:
-            # What comes back is only needed again for the next plugin: the last one's calls hold no messages.
+            # The params are only kept for the next plugin of the chain, so that the last one's calls need no memory.
             again = params if len(chain) > 1 else b""
             chain[0].request("custommsg", params, partial(self._hook_answered, chain, again))
 

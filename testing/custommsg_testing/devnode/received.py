@@ -1,4 +1,4 @@
-"""The custom messages that came in, kept for who asks."""
+"""The custom messages that came in, kept until they are read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Final
 from custommsg_server.domain import wire
 
 LIMIT: Final = 64 * 1024 * 1024
-"""Bytes that are kept; beyond it the oldest messages go."""
+"""Bytes that are kept. Beyond it, the oldest messages are dropped."""
 
-_OVERHEAD: Final = 256  # about what a message costs beside its bytes
+_OVERHEAD: Final = 256  # about the memory of a message beside its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Received:
     """A custom message as it came in.
 
     Args:
-        peer_id: who sent it, 33 bytes.
+        peer_id: the node id of the sender, 33 bytes.
         message: its type and payload.
     """
 
@@ -30,7 +30,7 @@ class Received:
 
     @property
     def type(self) -> int:
-        """The type; of a message of at least 2 bytes."""
+        """The type. The message must have at least 2 bytes."""
         return wire.message_type(self.message)
 
     @property
@@ -40,13 +40,16 @@ class Received:
 
 
 class MessagesLostError(LookupError):
-    """More came in than is kept, and the oldest of it went before it was read."""
+    """More messages came in than are kept, and the oldest were dropped before they were read."""
 
 
 class ReceivedMessages:
-    """A queue of what came in: `async for` gives each message once, in order.
+    """A queue of the messages that came in. `async for` yields each of them once, in order.
 
-    Nobody has to read it: it is bounded, and says so when a reader has missed something.
+    Nobody has to read it: it keeps a limited number of bytes, and tells a reader if messages were dropped.
+
+    Args:
+        limit: bytes that are kept.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -56,7 +59,7 @@ class ReceivedMessages:
         self._lost = 0
         self._arrival = asyncio.Event()
         self.count = 0
-        """How many came in since the node started."""
+        """How many messages came in since the node started."""
 
     def put(self, received: Received) -> None:
         """Add a message."""
@@ -75,8 +78,8 @@ class ReceivedMessages:
             timeout: seconds.
 
         Raises:
-            TimeoutError: none came.
-            MessagesLostError: messages before it were dropped; told once.
+            TimeoutError: no message came.
+            MessagesLostError: messages before it were dropped. It is raised once for all of them.
         """
         async with asyncio.timeout(timeout):
             while not self._kept:
@@ -84,13 +87,15 @@ class ReceivedMessages:
                 await self._arrival.wait()
         if self._lost:
             lost, self._lost = self._lost, 0
-            raise MessagesLostError(f"{lost:,} messages came in and were dropped before they were read")
+            raise MessagesLostError(
+                f"{lost:,} messages were dropped, because more came in than is kept; read them sooner"
+            )
         received = self._kept.popleft()
         self._size -= len(received.message) + _OVERHEAD
         return received
 
     def clear(self) -> None:
-        """Forget what was not read."""
+        """Drop all messages that were not read."""
         self._kept.clear()
         self._size = self._lost = 0
 

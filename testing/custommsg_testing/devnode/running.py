@@ -1,4 +1,4 @@
-"""The two ways to run a node: within a test, and as a program."""
+"""The two ways to run a node: in a test, and as a program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from custommsg_testing.devnode.node import ALIAS, DevNode, OnMessage, Settings
 
 
 class WouldHaveDiedError(AssertionError):
-    """Something that real lightningd would not have survived reached the node."""
+    """Something reached the node that real lightningd would not have survived."""
 
 
 @asynccontextmanager
@@ -26,24 +26,24 @@ async def run(
     alias: str = ALIAS,
     strict: bool = True,
 ) -> AsyncIterator[DevNode]:
-    """Run a node while the block runs.
+    """Run a node for as long as the context lasts.
 
     Args:
-        directory: its lightning-dir; the same directory gives the same node again.
-        network: lightningd's name of it.
-        listen: where peers find it; port 0 takes a free one.
+        directory: its lightning-dir. The same directory makes the same node again.
+        network: lightningd's name of the network.
+        listen: where peers find it; with port 0, the system chooses a free port.
         plugins: executables to start with it, as lightningd's `plugin=`.
         options: values for the plugins' options, by name.
         even_types: even types of custom messages to accept beside those of the plugins.
         on_message: called with the node and each message that comes in; may be async, and may send.
         alias: what getinfo calls it.
-        strict: fail at the end when something came in that real lightningd would not have survived;
-            a test that means to do that empties `node.would_have_died`.
+        strict: fail at the end if something came in that real lightningd would not have survived. A test that does
+            this on purpose clears `node.would_have_died`.
 
     Raises:
         WouldHaveDiedError: see `strict`.
         DirectoryError: the directory cannot be used.
-        OSError: an address cannot be had.
+        OSError: the address cannot be used.
     """
     settings = Settings(
         Path(directory),
@@ -80,20 +80,20 @@ async def serve(
     """Run a node until its `stop` command, or until this is cancelled.
 
     Args:
-        directory: as of `run`, like the others that are not named here.
-        network: see there.
-        listen: see there.
-        connect: peers to connect to, as `id@host:port`.
-        plugins: see there.
-        options: see there.
-        even_types: see there.
-        on_message: see there.
-        ready: called once when all of it is up.
+        directory: see `run`, for this and the other parameters without a description.
+        network: see `run`.
+        listen: see `run`.
+        connect: peers to connect to, as `id@host:port`, and again whenever the connection ends.
+        plugins: see `run`.
+        options: see `run`.
+        even_types: see `run`.
+        on_message: see `run`.
+        ready: called once, when the node listens and all peers are connected.
 
     Raises:
         PeerError: a peer of `connect` cannot be reached.
         DirectoryError: the directory cannot be used.
-        OSError: an address cannot be had.
+        OSError: the address cannot be used.
     """
     async with run(
         directory,
@@ -106,7 +106,7 @@ async def serve(
         strict=False,
     ) as node:
         for peer in connect:
-            await node.connect(peer)
+            await node.connect(peer, keep=True)
         if ready is not None:
             ready(node)
         await node.stopped.wait()

@@ -1,6 +1,6 @@
 """The embedded node and real lightningd give the same answers to the same requests.
 
-Where there is a lightningd (`make test-lightningd`), this holds all that the other tests say of lightningd.
+They need a lightningd (`make test-lightningd`), and check what the other tests only claim about it.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ parameters = st.lists(arguments, max_size=2) | st.dictionaries(st.sampled_from([
 async def test_the_same_calls_are_permitted(
     both: list[RawRpc], alternatives: list[str], call: dict[str, Any]
 ) -> None:
-    """With the same words for those that are not."""
+    """And those that are not permitted get the same text."""
     answers = []
     for rpc in both:
         created = await rpc.call("createrune", {"restrictions": [alternatives]})

@@ -53,12 +53,12 @@ def test_the_two_fields_of_features_are_one() -> None:
 @pytest.mark.parametrize(
     ("tlvs", "why"),
     [
-        ("0401ff", "unknown even record"),
+        ("0401ff", "unknown even TLV record"),
         ("0301ff0301ff", "out of order"),
         ("fd000101", "shortest form"),
         ("0105ff", "ends too early"),
-        ("03", "ends within a record"),
-        ("0101ff", "no chain hashes"),
+        ("03", "ends within a TLV record"),
+        ("0101ff", "not a multiple of 32"),
     ],
 )
 def test_a_malformed_stream_of_records_is_refused(tlvs: str, why: str) -> None:
@@ -67,7 +67,7 @@ def test_a_malformed_stream_of_records_is_refused(tlvs: str, why: str) -> None:
         Init.decode(bytes.fromhex("001000000000" + tlvs))
 
 
-def test_an_unknown_odd_record_is_passed_over() -> None:
+def test_an_unknown_odd_record_is_ignored() -> None:
     """It's OK to be odd."""
     assert Init.decode(bytes.fromhex("0010000000000302ffff")).networks is None
 
@@ -76,25 +76,25 @@ def test_an_unknown_odd_record_is_passed_over() -> None:
     ("asked", "given"), [(0, 0), (5, 5), (65_531, 65_531), (65_532, None), (65_535, None)]
 )
 def test_a_pong_is_as_long_as_asked_for(asked: int, given: int | None) -> None:
-    """65,532 and more ask for none."""
+    """65,532 bytes and more mean that no answer is wanted."""
     answer = bolt1.pong(b"\0\x12" + asked.to_bytes(2, "big") + b"\0\0")
     assert answer == (None if given is None else b"\0\x13" + given.to_bytes(2, "big") + bytes(given))
 
 
 @pytest.mark.parametrize("ping", ["0012", "001200010001", "0012000100"])
 def test_a_malformed_ping_is_refused(ping: str) -> None:
-    """Its length must be there, and what the length says."""
+    """It must hold a length, and as many bytes as that says."""
     with pytest.raises(BadMessageError):
         bolt1.pong(bytes.fromhex(ping))
 
 
 @given(st.text())
-def test_a_warning_keeps_its_words(text: str) -> None:
-    """Apart from what must not get into a log."""
+def test_a_warning_keeps_its_text(text: str) -> None:
+    """Apart from characters that must not get into a log."""
     message = bolt1.warning(text)
     assert message[:34] == b"\0\1" + bytes(32)
     printable = "".join(c if c.isprintable() else "?" for c in text)
-    assert bolt1.words(message) == printable
+    assert bolt1.text_of(message) == printable
 
 
 def test_a_warning_is_cut_to_what_a_message_can_hold() -> None:

@@ -1,4 +1,4 @@
-"""The commands: what they answer and refuse, in the words recorded from lightningd."""
+"""The commands: their answers and errors, as recorded from lightningd."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ OFF_CURVE = "02" + "ff" * 32
         ),
     ],
 )
-async def test_what_lightningd_refuses_is_refused_in_its_words(
+async def test_what_lightningd_refuses_is_refused_with_its_texts(
     rpc: RawRpc, command: str, params: dict[str, object], code: int, message: str
 ) -> None:
     """`check` refuses the same."""
@@ -92,7 +92,7 @@ async def test_too_many_positional_parameters_are_refused(rpc: RawRpc) -> None:
     assert error == {"code": -32602, "message": "too many parameters: got 3, expected 2"}
 
 
-async def test_its_own_id_is_no_peer(rpc: RawRpc, alice: DevNode) -> None:
+async def test_its_own_id_is_not_a_peer(rpc: RawRpc, alice: DevNode) -> None:
     """As recorded."""
     error = await rpc.call("sendcustommsg", [alice.id.hex(), "7779"])
     assert error == {"code": -32600, "message": f"No such peer: {alice.id.hex()}"}
@@ -132,7 +132,7 @@ async def test_peer_storage_is_not_internal(rpc: RawRpc, bobs_id: str, number: i
 @pytest.mark.parametrize(
     "message", ["", "777", "zz", "77 79", "0x7779", "77" * 65_536, "77" * 100_002, 777, None, True, "7"]
 )
-async def test_what_kills_lightningd_is_refused_loudly_and_recorded(
+async def test_a_message_that_kills_lightningd_is_refused_and_recorded(
     rpc: RawRpc, alice: DevNode, bobs_id: str, message: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing of it reaches the peer."""
@@ -144,31 +144,33 @@ async def test_what_kills_lightningd_is_refused_loudly_and_recorded(
     alice.would_have_died.clear()
 
 
-async def test_a_message_of_one_byte_is_refused_loudly(rpc: RawRpc, alice: DevNode, bobs_id: str) -> None:
-    """lightningd would send it, but it is no message."""
+async def test_a_message_of_one_byte_is_refused_and_recorded(
+    rpc: RawRpc, alice: DevNode, bobs_id: str
+) -> None:
+    """lightningd would send it, but a message has a type of two bytes."""
     error = await rpc.call("sendcustommsg", [bobs_id, "77"])
     assert error["code"] == -41000
     assert alice.would_have_died == [
-        "real lightningd would have sent what is no message: sendcustommsg with 1 bytes"
+        "real lightningd would have sent a message without a whole type: sendcustommsg with 1 bytes"
     ]
     alice.would_have_died.clear()
 
 
 async def test_a_deadly_message_to_a_stranger_is_recorded_too(rpc: RawRpc, alice: DevNode) -> None:
-    """Whether the peer is there at that instant is luck."""
+    """It would have been deadly if the peer had been connected."""
     assert (await rpc.call("sendcustommsg", [STRANGER, ""]))["code"] == -41000
     assert len(alice.would_have_died) == 1
     alice.would_have_died.clear()
 
 
 async def test_check_accepts_a_deadly_message_as_lightningd_does(rpc: RawRpc, bobs_id: str) -> None:
-    """It is no help against them."""
+    """`check` does not protect from them."""
     checked = await rpc.call("check", ["sendcustommsg", bobs_id, ""])
     assert checked == {"command_to_check": "sendcustommsg"}
 
 
 async def test_a_run_in_which_lightningd_would_have_died_fails(tmp_path: Path) -> None:
-    """A test that reaches that point must not pass."""
+    """So that a test in which it happens does not pass."""
     with pytest.raises(devnode.WouldHaveDiedError, match="crashed here: because"):
         async with devnode.run(tmp_path) as node:
             node.record_death("real lightningd would have crashed here: because")
@@ -224,14 +226,14 @@ async def test_connect_tells_about_the_peer(rpc: RawRpc, bob: DevNode) -> None:
         ([STRANGER, "127.0.0.1", 0], -32602, "port: should be non-zero: invalid token '0'"),
     ],
 )
-async def test_connect_refuses_in_lightningds_words(
+async def test_connect_fails_with_lightningds_texts(
     rpc: RawRpc, params: object, code: int, message: str
 ) -> None:
     """Codes and texts of lightningd/connect_control.c and connectd."""
     assert await rpc.call("connect", params) == {"code": code, "message": message}
 
 
-async def test_connect_to_a_host_that_there_cannot_be_fails(rpc: RawRpc) -> None:
+async def test_connect_to_an_impossible_host_fails(rpc: RawRpc) -> None:
     """A label of a name has at most 63 characters, so nobody is asked for this one."""
     error = await rpc.call("connect", [STRANGER, "x" * 64])
     assert error["code"] == -1
@@ -239,7 +241,7 @@ async def test_connect_to_a_host_that_there_cannot_be_fails(rpc: RawRpc) -> None
 
 
 async def test_connecting_with_a_wrong_key_says_so(rpc: RawRpc, bob: DevNode) -> None:
-    """The responder hangs up on act one."""
+    """The responder closes the connection after act one."""
     error = await rpc.call("connect", [STRANGER, "127.0.0.1", bob.address.port])
     assert error["code"] == 401
     expected = (

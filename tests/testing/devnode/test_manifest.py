@@ -68,7 +68,7 @@ def test_a_manifest_is_read() -> None:
         ({"dynamic": 1}, 'getmanifest: invalid "dynamic" field 1'),
     ],
 )
-def test_a_bad_manifest_is_refused_in_lightningds_words(changes: dict[str, Any], why: str) -> None:
+def test_a_bad_manifest_is_refused_with_lightningds_texts(changes: dict[str, Any], why: str) -> None:
     """The texts of lightningd/plugin.c."""
     with pytest.raises(ManifestError) as raised:
         parse_manifest({"result": {**MANIFEST, **changes}})
@@ -84,6 +84,6 @@ def test_an_arbitrary_manifest_is_read_or_refused(manifest: dict[str, Any], nest
 
 @pytest.mark.parametrize(("kind", "value"), [("int", "x"), ("int", "1.5"), ("bool", "maybe"), ("flag", "1")])
 def test_a_value_of_the_wrong_type_is_refused(kind: str, value: object) -> None:
-    """In the words of lightningd's options."""
+    """With the texts of lightningd's options."""
     with pytest.raises(ManifestError, match=f"'{value}'"):
         Option("name", kind).value(value)

@@ -54,7 +54,7 @@ async def test_a_directory_has_room_for_one_node_of_a_network(tmp_path: Path) ->
 
 
 def test_a_real_nodes_directory_is_not_touched(tmp_path: Path) -> None:
-    """Its key is worth money."""
+    """Its key controls money."""
     (tmp_path / "regtest").mkdir()
     (tmp_path / "regtest" / "hsm_secret").write_bytes(bytes(32))
     with pytest.raises(DirectoryError, match="belongs to a real node"):
@@ -62,11 +62,11 @@ def test_a_real_nodes_directory_is_not_touched(tmp_path: Path) -> None:
 
 
 async def test_a_damaged_key_is_an_error_and_not_a_new_node(tmp_path: Path) -> None:
-    """Who deletes it means it."""
+    """Only a person can decide to give the key up."""
     async with devnode.run(tmp_path):
         pass
     (tmp_path / "regtest" / "devnode_secret").write_bytes(b"short")
-    with pytest.raises(DirectoryError, match="no key of 32 bytes"):
+    with pytest.raises(DirectoryError, match="does not hold a key of 32 bytes"):
         devnode.DevNode(devnode.Settings(tmp_path))
 
 
@@ -142,12 +142,12 @@ async def test_a_reader_that_missed_messages_is_told_so_once() -> None:
     ],
 )
 def test_an_address_is_read(text: str, address: Address) -> None:
-    """With the network's port where there is none."""
+    """Without a port, it gets the network's."""
     assert Address.parse(text, 19846) == address
 
 
 @pytest.mark.parametrize("text", ["", ":1", "host:", "host:x", "host:65536", "host:-1"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    """There is no default here."""
-    with pytest.raises(ValueError, match="is not host:port"):
+def test_a_text_that_is_not_an_address_is_refused(text: str) -> None:
+    """There is no default port here. The error says what to write."""
+    with pytest.raises(ValueError, match="is not an address; write host:port"):
         Address.parse(text)

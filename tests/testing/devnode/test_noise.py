@@ -97,7 +97,7 @@ def test_who_dials_with_another_key_in_mind_is_told_so_by_the_first_act() -> Non
 
 def test_a_node_id_off_the_curve_is_refused() -> None:
     """There is nothing to dial."""
-    with pytest.raises(TransportError, match="no point"):
+    with pytest.raises(TransportError, match="not a point"):
         Initiator(INITIATOR, b"\x02" + b"\xff" * 32)
 
 

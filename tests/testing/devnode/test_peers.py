@@ -1,4 +1,4 @@
-"""Peers: how connections begin and end, and what passes over them."""
+"""Peers: how connections begin and end, and the messages on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_messages_pass_in_both_directions_unchanged_and_in_order(alice: De
 
 
 async def test_a_peer_can_answer_from_its_callback(tmp_path: Path, alice: DevNode) -> None:
-    """The echo of the newcomer's first try; `async for` gives what comes back."""
+    """As the peer of `custommsg-server try` does. `async for` yields what comes back."""
 
     async def echo(node: DevNode, received: Received) -> None:
         await node.send(received.peer_id, received.message)
@@ -53,10 +53,10 @@ async def test_a_peer_can_answer_from_its_callback(tmp_path: Path, alice: DevNod
     assert payloads == [b"\0", b"\1", b"\2"]
 
 
-async def test_a_callback_that_fails_costs_its_peers_connection_and_is_logged(
+async def test_a_callback_that_fails_ends_the_connection_and_is_logged(
     tmp_path: Path, alice: DevNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It does not go unnoticed."""
+    """With its stack trace."""
 
     def fail(node: DevNode, received: Received) -> None:
         raise ValueError("oops")
@@ -65,11 +65,11 @@ async def test_a_callback_that_fails_costs_its_peers_connection_and_is_logged(
         await alice.connect(other)
         await alice.send(other.id, b"\x77\x79")
         await alice.until_connected(other.id, connected=False)
-    assert "what handles its messages has failed" in caplog.text
+    assert "on_message failed" in caplog.text
 
 
 @pytest.mark.parametrize("message", [b"", b"\x77", b"\0\x12", bytes(65_536)])
-async def test_the_library_refuses_to_send_what_is_no_message(
+async def test_the_library_refuses_to_send_an_invalid_message(
     alice: DevNode, bob: DevNode, message: bytes
 ) -> None:
     """By the rules of `wire`."""
@@ -80,13 +80,37 @@ async def test_the_library_refuses_to_send_what_is_no_message(
 
 async def test_sending_to_a_peer_that_is_not_connected_fails(alice: DevNode, bob: DevNode) -> None:
     """It does not dial by itself."""
-    with pytest.raises(PeerError, match="no such peer"):
+    with pytest.raises(PeerError, match="is not connected; connect to it first"):
         await alice.send(bob.id, b"\x77\x79")
 
 
-async def test_an_even_type_that_nobody_has_declared_costs_the_connection(
-    alice: DevNode, bob: DevNode
-) -> None:
+async def test_a_connection_that_is_kept_is_opened_again(alice: DevNode, bob: DevNode) -> None:
+    """Whichever side ends it, and as often as it ends; also after a message that bob does not accept."""
+    await bob.connect(alice, keep=True)
+    for end in (
+        lambda: alice.disconnect(bob.id),
+        lambda: bob.disconnect(alice.id),
+        lambda: alice.send(bob.id, b"\x77\x78"),
+    ):
+        await end()
+        await alice.until_connected(bob.id, connected=False)
+        await alice.until_connected(bob.id)
+        await bob.until_connected(alice.id)
+    await alice.send(bob.id, b"\x77\x79")
+    assert (await bob.next_message()).message == b"\x77\x79"
+
+
+async def test_a_kept_connection_waits_for_a_node_that_is_away(tmp_path: Path, bob: DevNode) -> None:
+    """It is there again as soon as the node is."""
+    async with devnode.run(tmp_path / "node") as node:
+        await bob.connect(node, keep=True)
+        listen = str(node.address)
+    await bob.until_connected(node.id, connected=False)
+    async with devnode.run(tmp_path / "node", listen=listen) as node:
+        await node.until_connected(bob.id)
+
+
+async def test_an_even_type_that_is_not_accepted_ends_the_connection(alice: DevNode, bob: DevNode) -> None:
     """With lightningd's warning (connectd/multiplex.c)."""
     await alice.connect(bob)
     await alice.send(bob.id, b"\x77\x78\xaa\xbb")
@@ -118,8 +142,8 @@ async def test_a_ping_is_answered(bob: DevNode) -> None:
         assert await raw.receive() == b"\0\x13\0\x03\0\0\0"
 
 
-async def test_a_malformed_ping_costs_the_connection(bob: DevNode) -> None:
-    """In lightningd's words."""
+async def test_a_malformed_ping_ends_the_connection(bob: DevNode) -> None:
+    """With lightningd's warning."""
     async with raw_peer(bob) as raw:
         raw.send(b"\0\x12\0")
         await raw.receive()
@@ -130,7 +154,7 @@ async def test_a_malformed_ping_costs_the_connection(bob: DevNode) -> None:
 async def test_an_error_ends_the_connection_and_a_warning_does_not(
     bob: DevNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """BOLT 1; the words are logged, without what could disturb a terminal."""
+    """BOLT 1. The text is logged, without characters that could disturb a terminal."""
     async with raw_peer(bob) as raw:
         raw.send(bolt1.warning("mind \x1b the gap"))
         raw.send(b"\0\x11" + bytes(32) + b"\0\x04oops")
@@ -139,7 +163,7 @@ async def test_an_error_ends_the_connection_and_a_warning_does_not(
     assert "warns: mind ? the gap" in caplog.text
 
 
-async def test_gossip_and_the_affairs_of_channels_are_ignored(bob: DevNode) -> None:
+async def test_messages_about_gossip_and_channels_are_ignored(bob: DevNode) -> None:
     """Types that lightningd handles itself never come out as custom messages."""
     async with raw_peer(bob) as raw:
         for number in (32, 38, 136, 256, 257, 258, 261, 265, 513):
@@ -149,7 +173,7 @@ async def test_gossip_and_the_affairs_of_channels_are_ignored(bob: DevNode) -> N
 
 
 async def test_messages_under_two_bytes_are_passed_on(bob: DevNode) -> None:
-    """lightningd does so too: who receives must cope with them."""
+    """lightningd passes them on too, so that plugins must cope with them."""
     async with raw_peer(bob) as raw:
         raw.send(b"")
         raw.send(b"\x77")
@@ -166,7 +190,7 @@ async def test_messages_that_come_with_the_init_are_not_lost(bob: DevNode) -> No
         assert [(await bob.next_message()).message for _ in range(2)] == [b"\x77\x79\1", b"\x77\x79\2"]
 
 
-async def test_a_peer_of_another_network_is_turned_away(tmp_path: Path, bob: DevNode) -> None:
+async def test_a_peer_of_another_network_is_refused(tmp_path: Path, bob: DevNode) -> None:
     """With lightningd's warning."""
     async with raw_peer(bob, init=bolt1.Init(b"", (bytes(32),)).encode()) as raw:
         await raw.receive()
@@ -180,7 +204,7 @@ async def test_a_peer_of_another_network_is_turned_away(tmp_path: Path, bob: Dev
 @pytest.mark.parametrize(
     "init", [b"", b"\0\x10", b"\0\x10\0\0\0\0\x04\x01\xff", b"\0\x12\0\0\0\0", b"\x77\x78"]
 )
-async def test_a_peer_whose_first_message_is_no_init_is_turned_away(bob: DevNode, init: bytes) -> None:
+async def test_a_peer_whose_first_message_is_not_an_init_is_refused(bob: DevNode, init: bytes) -> None:
     """Nothing else may come first (BOLT 1)."""
     async with raw_peer(bob, init=init) as raw:
         await raw.receive()
@@ -211,15 +235,15 @@ async def test_two_attempts_at_the_same_peer_become_one(alice: DevNode, bob: Dev
 
 @pytest.fixture
 async def hasty(tmp_path: Path) -> AsyncIterator[DevNode]:
-    """Run a node that gives newcomers little time."""
+    """Run a node that gives peers little time for the handshake."""
     node = DevNode(Settings(tmp_path / "hasty", handshake_timeout=0.2))
     await node.start()
     yield node
     await node.stop()
 
 
-async def test_who_connects_and_says_nothing_is_sent_away(hasty: DevNode) -> None:
-    """A half-open connection costs nothing for long, at any point of the handshake."""
+async def test_a_peer_that_connects_and_sends_nothing_is_disconnected(hasty: DevNode) -> None:
+    """At any point of the handshake, so that half-open connections do not pile up."""
     initiator = noise.Initiator(PrivateKey(b"\7" * 32), hasty.id)
     for beginning in (b"", b"\0", initiator.act_one()):
         reader, writer = await asyncio.open_connection(hasty.address.host, hasty.address.port)
@@ -231,8 +255,8 @@ async def test_who_connects_and_says_nothing_is_sent_away(hasty: DevNode) -> Non
         assert await raw.receive() is None
 
 
-async def test_dialling_what_says_nothing_fails_in_time(hasty: DevNode) -> None:
-    """A listener that never answers is no peer."""
+async def test_connecting_to_something_silent_fails_in_time(hasty: DevNode) -> None:
+    """A listener that never answers."""
     silent: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: silent.append(writer), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -276,14 +300,14 @@ async def test_a_peer_that_does_not_read_is_refused_more_beyond_a_limit(
         message = b"\x77\x79" + bytes(60_000)
         for _ in range(16):
             connected.send(message)
-        with pytest.raises(devnode.OutboxFullError, match="bytes wait for a reader"):
+        with pytest.raises(devnode.OutboxFullError, match="bytes wait to be read"):
             connected.send(message)
 
 
 async def test_a_silent_peer_is_pinged_and_then_dropped(
     bob: DevNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be gone without a word."""
+    """It may be gone without having closed the connection."""
     monkeypatch.setattr(peer, "PING_INTERVAL", 0.1)
     async with raw_peer(bob) as raw:
         await raw.receive()

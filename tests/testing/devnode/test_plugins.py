@@ -1,4 +1,4 @@
-"""The plugin host: plugins are started, called and stopped as lightningd does it."""
+"""Plugins are started, called and stopped as lightningd does it."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def test_the_nodes_own_traffic_goes_through_the_hook_too(tmp_path: Path, a
 async def test_an_answer_to_the_hook_other_than_continue_is_recorded_as_the_nodes_death(
     tmp_path: Path, alice: DevNode, answer: str
 ) -> None:
-    """A JSON-RPC error among them; this node says so, and lives on."""
+    """A JSON-RPC error among them. This node records it, and goes on."""
     extra = f"def on_custommsg(id, params):\n    answer(id, {answer})\n"
     async with hosting(tmp_path, write_plugin(tmp_path, extra=extra)) as (node, client):
         await alice.connect(node)
@@ -236,10 +236,10 @@ def on_custommsg(id, params):
         assert calls[1]["params"]["payload"] == "7779ff"
 
 
-async def test_a_plugin_that_dies_with_calls_unanswered_is_logged_and_life_goes_on(
+async def test_a_plugin_that_dies_with_calls_unanswered_is_logged_and_the_node_goes_on(
     tmp_path: Path, alice: DevNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its place is free again at once."""
+    """It can be started again at once."""
     caplog.set_level("INFO")
     plugin = write_plugin(tmp_path, extra="def on_custommsg(id, params):\n    sys.exit(3)\n")
     async with hosting(tmp_path, plugin) as (node, client):
@@ -253,7 +253,7 @@ async def test_a_plugin_that_dies_with_calls_unanswered_is_logged_and_life_goes_
         await client.call("plugin", ["start", str(plugin)])
         assert await seen(client, "custommsg") == []
     assert "plugin-plugin.py: Killing plugin: exited during normal operation" in caplog.text
-    assert "1 calls stay unanswered" in caplog.text
+    assert "1 calls were not answered" in caplog.text
 
 
 async def test_a_killed_plugin_is_noticed(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ async def test_options_come_from_the_host_or_from_the_start_command(tmp_path: Pa
         }
 
 
-async def test_plugin_refuses_in_lightningds_words(tmp_path: Path) -> None:
+async def test_plugin_fails_with_lightningds_texts(tmp_path: Path) -> None:
     """Codes -32602 and -3."""
     running = write_plugin(tmp_path, "running.py")
     other = write_plugin(tmp_path, "other.py", options=OPTIONS, rpcmethods=[])
@@ -392,7 +392,7 @@ atexit.register(lambda: open("farewell", "w").write(seen[-1]["method"]))
 
 
 async def test_a_killed_node_takes_its_plugins_with_it(tmp_path: Path) -> None:
-    """Without a word to them."""
+    """Without a notification."""
     async with hosting(tmp_path, write_plugin(tmp_path, subscriptions=["shutdown"])) as (node, _):
         hosted = node.plugins.find("plugin.py")
         await node.kill()
@@ -402,7 +402,7 @@ async def test_a_killed_node_takes_its_plugins_with_it(tmp_path: Path) -> None:
 async def test_what_a_plugin_logs_is_in_the_nodes_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its name and its level, one line each; a level that there is not costs its life."""
+    """With its name and its level, line by line. For an unknown level the plugin is killed."""
     extra = r"""
 def log(**params):
     sys.stdout.write(json.dumps(dict(jsonrpc="2.0", method="log", params=params)) + "\n\n")

@@ -85,7 +85,7 @@ async def test_a_malformed_request_gets_lightningds_error(
 async def test_a_request_without_jsonrpc_is_the_last_one_that_is_answered(
     rpc: RawRpc, request_text: str
 ) -> None:
-    """lightningd turns a deaf ear to the connection; this node closes it."""
+    """lightningd ignores the connection from then on. This node closes it."""
     assert (await rpc.ask(request_text.encode()))["error"] == {
         "code": -32600,
         "message": f"JSON-RPC message does not contain \"jsonrpc\" field: '{request_text}'",
@@ -93,7 +93,7 @@ async def test_a_request_without_jsonrpc_is_the_last_one_that_is_answered(
     assert await asyncio.wait_for(rpc.reader.read(), 10) == b""
 
 
-async def test_what_is_no_json_ends_the_connection_without_a_reply(rpc: RawRpc) -> None:
+async def test_text_that_is_not_json_ends_the_connection_without_a_reply(rpc: RawRpc) -> None:
     """As recorded."""
     rpc.writer.write(b"hello\n")
     assert await asyncio.wait_for(rpc.reader.read(), 10) == b""

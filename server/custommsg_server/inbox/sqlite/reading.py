@@ -62,6 +62,8 @@ class Chunk:
     """All events up to this sequence number are in it, or do not pass the filter."""
     floor: int
     """What the retention has deleted up to now; if this is after the start of the chunk, it is not complete."""
+    rows: int
+    """How many events were read for it, those included that do not pass the filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class _Page:
         self._wanted = wanted
         self._room = room
         self.events: list[Event] = []
+        self.rows = 0
         self.is_full = False
 
     def take(self, statement: str, bindings: Sequence[int | str | bytes]) -> tuple[int, int]:
@@ -159,6 +162,7 @@ class _Page:
         finally:
             cursor.close()  # else it would hold on to a state of the file, and the log could not be emptied
         self._room = room
+        self.rows += count
         return count, last
 
 
@@ -193,7 +197,7 @@ def read_chunk(
     else:
         end = _search(page, search, after, until, limit)
     # Read last: if it is not after the start even now, nothing was deleted before we came to it.
-    return Chunk(page.events, max(after, end), _floor(connection))
+    return Chunk(page.events, max(after, end), _floor(connection), page.rows)
 
 
 def _search(page: _Page, search: Search, after: int, until: int, limit: int) -> int:
@@ -234,15 +238,19 @@ def read_latest(connection: apsw.Connection) -> int:
 def read_held(connection: apsw.Connection) -> Held:
     """Return what the inbox holds."""
     [row] = connection.execute(
-        """
-        SELECT (SELECT coalesce(sum(events), 0) FROM peers),
-               (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0)),
-               ((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count))
-                   * (SELECT page_size FROM pragma_page_size)
-        """
+        "SELECT (SELECT coalesce(sum(events), 0) FROM peers),"
+        " (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0))"
     ).fetchall()
-    count, oldest_ns, size = map(number, row)
-    return Held(_floor(connection), read_latest(connection), count, size, oldest_ns)
+    count, oldest_ns = map(number, row)
+    return Held(_floor(connection), read_latest(connection), count, read_size(connection), oldest_ns)
+
+
+def read_size(connection: apsw.Connection) -> int:
+    """Return the bytes of the pages in use."""
+    pages, free, page_size = (
+        number(connection.pragma(name)) for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * page_size
 
 
 def read_consumers(connection: apsw.Connection) -> list[tuple[str, int, int]]:

@@ -34,6 +34,7 @@ from custommsg_server.inbox.sqlite.reading import (
     read_held,
     read_inbox_id,
     read_latest,
+    read_size,
 )
 from custommsg_server.inbox.sqlite.schema import STEPS, check_version, migrate, version_of
 
@@ -65,29 +66,14 @@ _ADD_TO_PEERS: Final = _inserts(
     8,
     1,
 )
-# The first of the oldest events that stays: it is young enough and leaves the inbox small enough, or it is the
-# first one beyond what is deleted at once.
-_FIRST_TO_KEEP: Final = f"""
-    WITH oldest AS (
-        SELECT sequence, time_ns, length(message) + {_EVENT_OVERHEAD} AS size FROM events ORDER BY sequence LIMIT ?1
-    ), freed AS (
-        SELECT sequence, time_ns, sum(size) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) - size AS bytes
-        FROM oldest
-    )
-    SELECT coalesce(
-        (SELECT min(sequence) FROM freed WHERE (time_ns >= ?2 AND bytes >= ?3) OR bytes >= {_PRUNE_BYTES}),
-        (SELECT max(sequence) + 1 FROM oldest),
-        0
-    )
-"""  # noqa: S608 -- nothing but constants
 _TAKE_FROM_PEERS: Final = f"""
     UPDATE peers SET events = events - gone.count, bytes = bytes - gone.size FROM (
         SELECT peer, count(*) AS count, sum(length(message) + {_EVENT_OVERHEAD}) AS size
-        FROM events WHERE sequence < ?1 GROUP BY peer
+        FROM events WHERE sequence <= ?1 GROUP BY peer
     ) AS gone WHERE peers.id = gone.peer
 """  # noqa: S608 -- nothing but constants
 _FORGET_PEERS: Final = (
-    "DELETE FROM peers WHERE events <= 0 AND id IN (SELECT peer FROM events WHERE sequence < ?1)"
+    "DELETE FROM peers WHERE events <= 0 AND id IN (SELECT peer FROM events WHERE sequence <= ?1)"
 )
 
 
@@ -188,15 +174,13 @@ class SqliteStore:
         """
         # If the power fails, what was deleted may come back: harmless, and worth not waiting for the disk.
         with self._writing(is_durable=False) as connection:
-            excess = read_held(connection).size - retention.max_size
-            too_old = int(max(-(2.0**62), now_ns - retention.max_age * 1e9))
-            keep = number(connection.execute(_FIRST_TO_KEEP, (limit, too_old, excess)).get)
-            connection.execute(_TAKE_FROM_PEERS, (keep,))
-            connection.execute(_FORGET_PEERS, (keep,))
-            connection.execute("DELETE FROM events WHERE sequence < ?", (keep,))
-            count = connection.changes()
+            excess = read_size(connection) - retention.max_size
+            last, count = _oldest_to_delete(connection, now_ns - retention.max_age * 1e9, excess, limit)
             if count:
-                connection.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (keep - 1,))
+                connection.execute(_TAKE_FROM_PEERS, (last,))
+                connection.execute(_FORGET_PEERS, (last,))
+                connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
+                connection.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (last,))
         return count
 
     def consumers(self) -> list[tuple[str, int, int]]:
@@ -351,6 +335,24 @@ class SqliteStore:
             in_place = False
         if not in_place:
             raise InboxError(f"inbox {self._path}: it was removed while in use; start the gateway again")
+
+
+def _oldest_to_delete(
+    connection: apsw.Connection, too_old: float, excess: int, limit: int
+) -> tuple[int, int]:
+    """Return the last of the oldest events that go, and how many go: for age, for size, and as many as in a moment."""
+    last, count, freed = 0, 0, 0
+    cursor = connection.execute(
+        "SELECT sequence, time_ns, length(message) FROM events ORDER BY sequence LIMIT ?", (limit,)
+    )
+    try:
+        for sequence, time_ns, size in cursor:
+            if (number(time_ns) >= too_old and freed >= excess) or freed >= _PRUNE_BYTES:
+                break
+            last, count, freed = number(sequence), count + 1, freed + number(size) + _EVENT_OVERHEAD
+    finally:
+        cursor.close()
+    return last, count
 
 
 def _add_to_peers(connection: apsw.Connection, arrivals: Sequence[Arrival]) -> dict[bytes, int]:

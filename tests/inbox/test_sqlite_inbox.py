@@ -1,0 +1,150 @@
+"""The SQLite engine beyond the port: what is committed when, and what the retention deletes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from custommsg_server.inbox.port import Start
+from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.writer import WriterOptions
+from support.inboxes import EVERYTHING, FOREVER, Unruly, arrival, collect, numbers, read, sequences
+
+
+@asynccontextmanager
+async def running(
+    path: Path, retention: Retention = FOREVER, options: SqliteOptions | None = None
+) -> AsyncIterator[tuple[SqliteInbox, Unruly]]:
+    """Run an inbox on a store that does what the test says."""
+    async with SqliteInbox(path, retention, options, Unruly) as inbox:
+        assert isinstance(inbox._store, Unruly)
+        store = inbox._store
+        try:
+            yield inbox, store
+        finally:
+            store.may_append.set()  # else it could not end
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inbox.db"
+
+
+def hold(store: Unruly) -> None:
+    """Let the next commit wait, and forget that there was one before."""
+    store.is_appending.clear()
+    store.may_append.clear()
+
+
+async def test_an_append_ends_when_it_is_committed(path: Path) -> None:
+    """Another process would read the events by then."""
+    async with running(path) as (inbox, store):
+        assert inbox.error is None
+        positions = await inbox.append([arrival(1), arrival(2)])
+        assert [event.position for event in read(store)] == positions
+        assert (await inbox.bounds()).latest == positions[1]
+
+
+async def test_the_folder_is_made(tmp_path: Path) -> None:
+    """For its owner only, with all that is missing above it."""
+    async with running(tmp_path / "a" / "b" / "inbox.db"):
+        assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+async def test_an_event_is_seen_only_after_its_commit(path: Path) -> None:
+    """While the commit is under way, a subscriber sees nothing, and afterwards everything."""
+    async with running(path, options=SqliteOptions(heartbeat=0.01)) as (inbox, store):
+        subscription = await inbox.subscribe(EVERYTHING, Start.LIVE)
+        hold(store)
+        positions = inbox.append([arrival(1)])
+        await asyncio.to_thread(store.is_appending.wait)
+        for _ in range(3):
+            assert (await anext(subscription)).events == []
+            assert not positions.done()
+        store.may_append.set()
+        assert numbers(await collect(subscription, 1)) == [1]
+        assert await positions
+
+
+async def test_all_that_waits_goes_into_one_commit(path: Path) -> None:
+    """While one commit is under way, what comes is gathered for the next, in order."""
+    async with running(path) as (inbox, store):
+        store.appended.clear()
+        subscription = await inbox.subscribe(EVERYTHING, Start.LIVE)
+        hold(store)
+        first = inbox.append([arrival(0)])
+        await asyncio.to_thread(store.is_appending.wait)
+        rest = [inbox.append([arrival(2 * n + 1), arrival(2 * n + 2)]) for n in range(100)]
+        store.may_append.set()
+        positions = await asyncio.gather(first, *rest)
+        assert [len(some) for some in positions] == [1] + [2] * 100
+        assert store.appended == [1, 200]
+        events = await collect(subscription, 201)
+        assert numbers(events) == list(range(201))
+        assert [event.position for event in events] == [one for some in positions for one in some]
+
+
+async def test_closing_stores_what_waits(path: Path) -> None:
+    """What was taken before the end is there after the next start."""
+    async with running(path) as (inbox, store):
+        hold(store)
+        futures = [inbox.append([arrival(number)]) for number in range(50)]
+        subscription = await inbox.subscribe(EVERYTHING, Start.LIVE)
+        closing = asyncio.create_task(inbox.close())
+        await asyncio.sleep(0)
+        store.may_append.set()
+        await closing
+        assert all(future.done() and len(future.result()) == 1 for future in futures)
+        assert [batch async for batch in subscription] == []
+    again = SqliteStore(path)
+    assert numbers(read(again)) == list(range(50))
+    again.close()
+
+
+async def test_what_is_too_old_is_deleted_by_and_by(path: Path) -> None:
+    """On a timer, with nothing arriving; subscriptions know it at once."""
+    options = SqliteOptions(writer=WriterOptions(prune_interval=0.01))
+    async with running(path, Retention(0.05, 1 << 40), options) as (inbox, _):
+        old = await inbox.append([arrival()] * 5000)
+        while (await inbox.bounds()).count:
+            pass
+        await inbox.append([arrival(time_ns=2**62)])
+        while (await inbox.subscribe(EVERYTHING, Start.BEGINNING)).position != old[-1]:
+            await asyncio.wait_for(inbox.append([arrival(time_ns=2**62)]), 20)
+        subscription = await inbox.subscribe(EVERYTHING, Start.BEGINNING)
+        assert numbers(await collect(subscription, 1)) == [0]
+        assert sequences((await inbox.read(EVERYTHING, None, 1)).events) == [5001]
+
+
+async def test_the_size_is_kept_while_much_arrives(path: Path) -> None:
+    """Deleting keeps up with a writer that never rests."""
+    retention = Retention(1e11, 1 << 20)
+    async with running(path, retention) as (inbox, _):
+        for _ in range(100):
+            last = inbox.append([arrival(size=1000)] * 200)
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert await last
+        assert (await inbox.bounds()).size < 12 << 20  # a commit may be 4 MB
+        latest = (await inbox.append([arrival(size=1000)] * 2000))[-1]
+        while (await inbox.bounds()).size > retention.max_size:
+            pass
+        assert (await inbox.bounds()).latest == latest
+        assert latest.endswith("-22000")
+
+
+async def test_a_page_is_bounded_in_bytes(path: Path) -> None:
+    """However many events are asked for: it goes out as one message."""
+    async with running(path) as (inbox, _):
+        await inbox.append([arrival(number, size=60_000) for number in range(100)])
+        batch = await inbox.read(EVERYTHING, None, 1000)
+        assert 10 < len(batch.events) < 20
+        assert not batch.is_last
+        following = await inbox.read(EVERYTHING, batch.position, 1000)
+        assert numbers(following.events)[0] == len(batch.events)
+        assert numbers((await inbox.read(EVERYTHING, None, 1)).events) == [0]

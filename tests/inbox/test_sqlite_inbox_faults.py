@@ -1,0 +1,301 @@
+"""The SQLite engine whose file fails: it says so, counts what is lost, and goes on when it can."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+import structlog
+
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.port import InboxError, Position, Start
+from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
+from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.writer import WriterOptions
+from support.inboxes import EVERYTHING, FOREVER, Unruly, arrival, collect, numbers, read
+
+QUICK = SqliteOptions(writer=WriterOptions(prune_interval=0.02, backoff_min=0.01, backoff_max=0.02))
+PATIENT = SqliteOptions(writer=WriterOptions(backoff_min=1e6, backoff_max=1e6))
+
+
+class Watched:
+    """An inbox and what it said about its health."""
+
+    def __init__(self, inbox: SqliteInbox) -> None:
+        self.inbox = inbox
+        self.errors: list[str | None] = []
+        self._changed = asyncio.Event()
+        inbox.watch(self._take)
+
+    @property
+    def store(self) -> Unruly:
+        """The store behind it."""
+        assert isinstance(self.inbox._store, Unruly)
+        return self.inbox._store
+
+    def _take(self, error: str | None) -> None:
+        self.errors.append(error)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[str | None], bool]) -> None:
+        """Wait for what it says."""
+        while not condition(self.inbox.error):
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@asynccontextmanager
+async def running(
+    path: Path,
+    options: SqliteOptions = QUICK,
+    open_store: Callable[[Path], SqliteStore] = Unruly,
+    retention: Retention = FOREVER,
+) -> AsyncIterator[tuple[SqliteInbox, Watched]]:
+    async with SqliteInbox(path, retention, options, open_store) as inbox:
+        yield inbox, Watched(inbox)
+
+
+def is_well(error: str | None) -> bool:
+    return error is None
+
+
+async def is_lost(inbox: SqliteInbox, *arrivals: Arrival) -> bool:
+    """Append something; return whether it was lost."""
+    try:
+        await inbox.append(arrivals)
+    except InboxError:
+        return True
+    return False
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inbox.db"
+
+
+async def test_a_lost_peer_event_is_told_too(path: Path) -> None:
+    """A subscriber may have missed that a peer has gone, even if no message is lost."""
+    async with running(path) as (inbox, watched):
+        watched.store.fails = "no room"
+        assert await is_lost(inbox, arrival(kind=Kind.DISCONNECTED))
+        watched.store.fails = None
+        await watched.until(is_well)
+        [event] = await collect(await inbox.subscribe(EVERYTHING, Start.BEGINNING), 1)
+        assert (event.arrival.kind, event.arrival.lost) == (Kind.INTERRUPTION, 0)
+
+
+async def test_a_failing_store_is_not_asked_for_each_message(path: Path) -> None:
+    """Between two tries, what arrives is answered at once: lightningd does not wait for a broken disk."""
+    async with running(path, PATIENT) as (inbox, watched):
+        store = watched.store
+        store.fails = "no room"
+        assert await is_lost(inbox, arrival())
+        store.is_appending.clear()
+        assert all(await asyncio.gather(*[is_lost(inbox, arrival()) for _ in range(100)]))
+        assert not store.is_appending.is_set()
+        store.fails = None
+    # The last try is at the end, so that the loss is told to whoever comes after the restart.
+    again = SqliteStore(path)
+    [event] = read(again)
+    assert (event.arrival.kind, event.arrival.lost) == (Kind.INTERRUPTION, 101)
+    again.close()
+
+
+async def test_what_is_stored_already_is_not_lost_by_a_second_time(path: Path) -> None:
+    """While storing fails, an arrival whose id is known gets its position, and is not counted as lost."""
+    async with running(path) as (inbox, watched):
+        known = await inbox.append([arrival(1, name="a")])
+        watched.store.fails = "no room"
+        assert await is_lost(inbox, arrival(2, name="b"), arrival(1, name="a"))
+        assert await inbox.append([arrival(1, name="a")]) == known
+        watched.store.fails = None
+        await watched.until(is_well)
+        _, interruption = await collect(await inbox.subscribe(EVERYTHING, Start.BEGINNING), 2)
+        assert interruption.arrival.lost == 1
+
+
+async def test_the_first_that_is_stored_again_gets_its_own_position(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that of the interruption, which is stored with it, in front of it."""
+    at_once = SqliteOptions(writer=WriterOptions(backoff_min=0, backoff_max=0))
+    async with running(path, at_once) as (inbox, watched):
+        entered, gate, calls, append = threading.Event(), threading.Event(), [0], watched.store.append
+
+        def fail_first(arrivals: Sequence[Arrival]) -> Stored:
+            entered.set()
+            assert gate.wait(20)
+            calls[0] += 1
+            if calls[0] <= 2:  # the try, and the second one after deleting
+                raise InboxError("no room")
+            return append(arrivals)
+
+        monkeypatch.setattr(watched.store, "append", fail_first)
+        lost = inbox.append([arrival(1)])
+        await asyncio.to_thread(entered.wait)
+        stored = inbox.append([arrival(2), arrival(3)])
+        gate.set()
+        with pytest.raises(InboxError, match="no room"):
+            await lost
+        positions = await stored
+        interruption, *events = (await inbox.read(EVERYTHING, None, 10)).events
+        assert interruption.arrival.lost == 1
+        assert [event.position for event in events] == positions
+        assert numbers(events) == [2, 3]
+
+
+async def test_deleting_may_make_the_room_that_is_missing(path: Path) -> None:
+    """What the retention no longer allows is deleted before anything new is given up."""
+    async with running(path, PATIENT, retention=Retention(1, 1 << 40)) as (inbox, watched):
+        await inbox.append([arrival(time_ns=1)] * 100)
+        watched.store.fails, watched.store.is_helped_by_pruning = "no room", True
+        [position] = await inbox.append([arrival(1, time_ns=2**62)])
+        assert inbox.error is None
+        assert (await inbox.bounds()).count == 1
+        [event] = (await inbox.read(EVERYTHING, None, 10)).events
+        assert event.position == position
+
+
+async def test_a_commit_that_took_effect_though_it_reported_an_error_is_not_made_twice(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, and what is in the file already is taken for stored, with the rest."""
+    async with running(path) as (inbox, watched):
+        live = await inbox.subscribe(EVERYTHING, Start.LIVE)
+        first = await inbox.append([arrival(1, name="a")])
+        commits: list[bool] = []
+
+        def commit(connection: apsw.Connection) -> None:
+            connection.execute("COMMIT")
+            commits.append(True)
+            if len(commits) == 1:
+                raise apsw.IOError("disk I/O error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(watched.store, "_commit", commit)
+            positions = await inbox.append([arrival(2), arrival(2), arrival(3, name="b")])
+        assert len(commits) >= 2
+        assert inbox.error is None
+        last = await inbox.append([arrival(3, name="b"), arrival(4)])
+        assert last[0] == positions[2]
+        for events in (read(watched.store), await collect(live, 5)):
+            assert numbers(events) == [1, 2, 2, 3, 4]
+            assert [event.position for event in events] == [*first, *positions, last[1]]
+
+
+async def test_an_inbox_without_its_file_comes_up(path: Path) -> None:
+    """It says what is wrong, loses what arrives, refuses to be read, and tries again by itself."""
+    is_possible = False
+
+    def open_store(path: Path) -> SqliteStore:
+        if not is_possible:
+            raise InboxError("the disk is missing")
+        return SqliteStore(path)
+
+    async with running(path, open_store=open_store) as (inbox, watched):
+        assert inbox.error == "the disk is missing"
+        with pytest.raises(InboxError, match="the disk is missing"):
+            await inbox.append([arrival()])
+        for refused in (
+            inbox.bounds(),
+            inbox.read(EVERYTHING, None, 1),
+            inbox.subscribe(EVERYTHING, Start.LIVE),
+            inbox.consumers.list(),
+            inbox.consumers.open("a", Start.LIVE),
+            inbox.consumers.ack("a", Position("0123456789abcdef-0")),
+            inbox.consumers.delete("a"),
+        ):
+            with pytest.raises(InboxError, match="the disk is missing"):
+                await refused
+        is_possible = True
+        await watched.until(is_well)
+        [event] = await collect(await inbox.subscribe(EVERYTHING, Start.BEGINNING), 1)
+        assert (event.arrival.kind, event.arrival.lost) == (Kind.INTERRUPTION, 1)
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """With the setting that chooses it."""
+    (tmp_path / "file").touch()
+    async with running(tmp_path / "file" / "inbox.db") as (inbox, _):
+        assert inbox.error is not None
+        assert f"cannot make {tmp_path / 'file'}" in inbox.error
+        assert "set data_dir" in inbox.error
+
+
+async def test_a_damaged_file_stops_nothing_and_is_not_touched(path: Path) -> None:
+    """The operator moves it away; the inbox finds that out by itself."""
+    content, moved = b"something else" * 1000, path.with_suffix(".damaged")
+    await asyncio.to_thread(path.write_bytes, content)
+    async with running(path) as (inbox, watched):
+        assert inbox.error is not None
+        assert "move the file away" in inbox.error
+        await asyncio.to_thread(path.rename, moved)
+        await watched.until(is_well)
+        assert not await is_lost(inbox, arrival(1))
+    assert await asyncio.to_thread(moved.read_bytes) == content
+
+
+async def test_what_is_held_is_read_while_nothing_can_be_written(path: Path) -> None:
+    """Subscriptions go on over a file that cannot be written."""
+    async with running(path) as (inbox, watched):
+        await inbox.append([arrival(number) for number in range(1, 4)])
+        watched.store.fails = "no room"
+        assert await is_lost(inbox, arrival(4))
+        events = await collect(await inbox.subscribe(EVERYTHING, Start.BEGINNING), 3)
+        assert numbers(events) == [1, 2, 3]
+        assert (await inbox.bounds()).count == 3
+
+
+async def test_a_bug_in_the_store_does_not_end_the_writer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected exception is a failure like any other: the hook is answered, and it is tried again."""
+    async with running(path) as (inbox, watched):
+        with monkeypatch.context() as patched, structlog.testing.capture_logs():
+            patched.setattr(watched.store, "append", lambda arrivals: 1 / 0)
+            patched.setattr(watched.store, "prune", lambda *arguments: 1 / 0)
+            assert await is_lost(inbox, arrival(1))
+            assert inbox.error == "unexpected ZeroDivisionError; see the log"
+            await watched.until(lambda error: error is not None)
+        await watched.until(is_well)
+        assert not await is_lost(inbox, arrival(2))
+
+
+async def test_trouble_with_deleting_is_told_and_stops_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the file that cannot be deleted would let it grow: health says so, storing goes on."""
+
+    def fail(*arguments: object) -> int:
+        raise InboxError("an old page is damaged")
+
+    async with running(path) as (inbox, watched):
+        with monkeypatch.context() as patched:
+            patched.setattr(watched.store, "prune", fail)
+            await watched.until(lambda error: error == "an old page is damaged")
+            assert not await is_lost(inbox, arrival(1))
+        await watched.until(is_well)
+        assert (await inbox.bounds()).count == 1
+
+
+async def test_logs_tell_of_changes_and_hold_no_payload(path: Path) -> None:
+    """One line when it starts to fail and one when it works again, however much was lost between."""
+    secret = b"xxa credential"
+    with structlog.testing.capture_logs() as logs:
+        async with running(path) as (inbox, watched):
+            watched.store.fails = "no room"
+            for _ in range(20):
+                assert await is_lost(inbox, Arrival(Kind.MESSAGE, 1, b"peer", secret))
+            watched.store.fails = None
+            await watched.until(is_well)
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("inbox fails", "error"),
+        ("inbox works again", "warning"),
+    ]
+    assert logs[1]["lost"] == 20
+    assert "credential" not in str(logs)
