@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Final
 
 from benchmarks.lightningd import programs
 from benchmarks.lightningd.cases import Case, Section, Target
 from benchmarks.lightningd.programs import CLIENT, PEERS, Channel, Lightningd, Server
-from benchmarks.lightningd.usage import Used, Watched, until_idle
+from benchmarks.lightningd.usage import Rest, Used, Watched, until_idle
 from benchmarks.process import StartError
 
 REST: Final = 2.0
@@ -45,6 +45,8 @@ class Measured:
 
     per_s: float = 0.0
     """Calls or messages a second; of subscribers: to each."""
+    lasting_per_s: float = 0.0
+    """Messages sent, by the time from the start of the load until server and node were idle again."""
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     server_us: float = 0.0
@@ -107,14 +109,14 @@ class Rig:
             node.process.pid if node else None,
             server.marker if server else "",
         )
-        before = watched.used()
+        before, start = watched.used(), monotonic()
         report = self._run([*case.load, *self._where(case, server, node, channel)], channel)
-        after = watched.used()
+        after, elapsed = watched.used(), monotonic() - start
         rest = until_idle(watched, channel.drain if channel else lambda: None)
         if "problem" in report:
             return Measured(problem=report["problem"])
         problem = report["failure"] or ("" if rest.idle else f"it was not idle after {rest.seconds:.0f} s")
-        return _measured(report, before, after, rest.used, rest.seconds, problem)
+        return _measured(report, before, after, rest, elapsed, problem)
 
     def _where(
         self, case: Case, server: Server | None, node: Lightningd | None, channel: Channel | None
@@ -171,18 +173,19 @@ class Rig:
 
 
 def _measured(
-    report: Mapping[str, Any], before: Used, after: Used, rest: Used, seconds: float, problem: str
+    report: Mapping[str, Any], before: Used, after: Used, rest: Rest, elapsed: float, problem: str
 ) -> Measured:
     micros = 1e6 / max(1, report["total"])
     return Measured(
         per_s=report["per_s"],
+        lasting_per_s=report["total"] / (elapsed + rest.seconds),
         p50_ms=report["p50_ms"],
         p99_ms=report["p99_ms"],
-        server_us=micros * (rest.server_s - before.server_s),
-        node_us=micros * (rest.node_s - before.node_s),
-        later_us=micros * (rest.together_s - after.together_s),
-        later_s=seconds,
-        server_mb=rest.server_mb,
+        server_us=micros * (rest.used.server_s - before.server_s),
+        node_us=micros * (rest.used.node_s - before.node_s),
+        later_us=micros * (rest.used.together_s - after.together_s),
+        later_s=rest.seconds,
+        server_mb=rest.used.server_mb,
         load_busy=report["busy"],
         lost=report["lost"],
         problem=problem,

@@ -20,6 +20,7 @@ class Result:
     case: str
     section: str
     per_s: float
+    lasting_per_s: float
     ratio: float | None
     """Part of what `against` reached in the same round; of latency and of what a server takes at rest: of what
     `against` takes."""
@@ -86,7 +87,7 @@ def _result(case: Case, named: Mapping[str, Case], rounds: Rounds) -> Result:
     middle = {
         name: median(getattr(one, name) for one in good)
         for name in (
-            *("per_s", "p50_ms", "p99_ms", "server_us", "node_us", "later_us", "later_s"),
+            *("per_s", "lasting_per_s", "p50_ms", "p99_ms", "server_us", "node_us", "later_us", "later_s"),
             *("server_mb", "load_busy", "start_s"),
         )
     }

@@ -19,6 +19,7 @@ _CALLS: Final[Sequence[Column]] = (
     ("a second", lambda line: f"{line.per_s:,.0f}"),
     ("ratio", lambda line: _ratio(line)),
     ("from-to", lambda line: _span(line)),
+    ("lasting", lambda line: f"{line.lasting_per_s:,.0f}"),
 )
 _TIMES: Final[Sequence[Column]] = (
     ("p50 ms", lambda line: f"{line.p50_ms:.2f}"),
@@ -27,15 +28,15 @@ _TIMES: Final[Sequence[Column]] = (
 _COSTS: Final[Sequence[Column]] = (
     ("server µs", lambda line: f"{line.server_us:.1f}"),
     ("node µs", lambda line: f"{line.node_us:.1f}"),
-    ("together µs", lambda line: f"{line.server_us + line.node_us:.1f}"),
+    ("both µs", lambda line: f"{line.server_us + line.node_us:.1f}"),
 )
 _LATER: Final[Sequence[Column]] = (
     ("later µs", lambda line: f"{line.later_us:.1f}"),
     ("later s", lambda line: f"{line.later_s:.1f}"),
 )
 _REST: Final[Sequence[Column]] = (
-    ("server MB", lambda line: f"{line.server_mb:.0f}"),
-    ("load busy", lambda line: f"{line.load_busy:.2f}"),
+    ("MB", lambda line: f"{line.server_mb:.0f}"),
+    ("load", lambda line: f"{line.load_busy:.2f}"),
 )
 _LOST: Final[Sequence[Column]] = (("lost", lambda line: f"{line.lost:,}"),)
 
@@ -57,7 +58,7 @@ _NOTES: Final[dict[str, str]] = {
     Section.RECEIVE: "messages a second to each subscriber; ratio: of cln-grpc with as many subscribers",
     Section.CHANNEL: "messages a second to each subscriber; ratio: of cln-grpc with as many subscribers",
     Section.LATENCY: "latency: one of peers of lightningd; channel-latency: without a node; ratio: of cln-grpc",
-    Section.IDLE: "just started, without a node; ratio: of cln-grpc",
+    Section.IDLE: "just started, without a node; ratio: memory, of cln-grpc",
 }
 
 
@@ -65,8 +66,8 @@ def show(console: Console, results: Sequence[Result], rounds: Rounds) -> None:
     """Print a table for each section, then how far the goals are reached."""
     for section, group in groupby(results, lambda line: line.section):
         columns = _COLUMNS[section]
-        table = Table(title=section, title_justify="left", title_style="bold", caption=_NOTES[section])
-        table.caption_justify = "left"
+        console.print(f"[bold]{section}[/]: {_NOTES[section]}", highlight=False)
+        table = Table()
         table.add_column("case", no_wrap=True)
         for name, _ in columns:
             table.add_column(name, justify="right", no_wrap=True)
