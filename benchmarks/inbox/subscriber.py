@@ -27,7 +27,8 @@ class Subscriber:
 
     async def registered(self) -> None:
         """Wait until whatever arrives will be delivered."""
-        await self._call.initial_metadata()
+        first = await self._call.read()
+        assert isinstance(first, pb.SubscribeCustomMsgsResponse)
 
     async def take(self, count: int) -> None:
         """Read until so many more messages have come.

@@ -158,9 +158,9 @@ class Channel(asyncio.Protocol):
 
     def _arrival_id(self, request_id: Any) -> str:
         """Return an id that no other hook call has, of whatever channel; nothing if the call has no usable one."""
-        if isinstance(request_id, str | int) and len(name := repr(request_id)) <= _MAX_ID_SIZE:
-            return f"{self._name}:{name}"
-        return ""
+        if type(request_id) is str and len(request_id) <= _MAX_ID_SIZE:
+            return f"{self._name}:{request_id}"
+        return f"{self._name}#{request_id}" if type(request_id) is int else ""
 
     def _keep(self, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
         """Keep what arrived, then let lightningd go on: by then the message is safe, or lost."""
