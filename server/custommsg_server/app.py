@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.store import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
@@ -156,6 +158,7 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
             except (SettingsError, ListenError) as error:
                 stop.set()
                 raise DeclinedError(str(error)) from None
+            gateway.intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())])
             return gateway.intake
 
         # lightningd says its version to the plugins that it starts itself.
@@ -196,6 +199,8 @@ def _inbox(settings: Settings) -> SqliteInbox:
 def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:
     return Attachment(
         Paths.within(settings.plugin_path, settings.plugin_dir_for_node),
+        settings.plugin_dir is not None or settings.data_dir is not None,
+        settings.socket_path,
         intake,
         lambda: plugin_settings.manifest(
             settings, node.info.version if node.info else "", with_options=False

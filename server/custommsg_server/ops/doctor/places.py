@@ -62,10 +62,9 @@ def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
         other_view: lightningd sees the folder under another path, so that we cannot see what it sees.
     """
     name = "plugin script"
-    for path in (paths.socket, Path(paths.socket_for_node)):
-        if finding := _long_path(name, path):
-            yield finding
-            return
+    if finding := _long_path(name, paths.socket):
+        yield finding
+        return
     folder = paths.script.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
