@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.api.service import SERVICE
+from custommsg_testing import devnode
 from support import processes, standin
 from support.gateways import gateway
 from support.keys import node_id
@@ -105,6 +107,83 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
             async with asyncio.timeout(10):
                 assert await program.process.wait() == 0
         assert await program.line("still in progress")
+
+
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [
+        ("plugin", "custommsg_server.node.lightningd.attach.Attachment._keep_attached"),
+        ("node link", "custommsg_server.node.lightningd.link.Link._connect_and_watch"),
+        ("inbox", "custommsg_server.inbox.sqlite.writer.Writer._write"),
+    ],
+)
+async def test_a_part_that_dies_ends_the_process(node: StandIn, part: str, where: str) -> None:
+    """With 70 and a line that names it, for a supervisor; calls in progress get their answers before."""
+    module, name, method = where.rsplit(".", 2)
+    first = f"import sys; import {module} as m; m.{name}.{method} = lambda *_: 1 / 0"
+    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
+    async with processes.server(*arguments, first=first) as program:
+        async with asyncio.timeout(20):
+            assert await program.process.wait() == 70
+        assert json.loads(await program.line("has ended because of a bug; the gateway ends"))["part"] == part
+        assert await program.line("gateway stopped")
+    assert "ZeroDivisionError" in "".join(program.lines)
+
+
+async def test_no_folder_is_made_for_a_node_that_is_not_there(short_path: Path) -> None:
+    """The log names the folder that it waits for; when the node has made it, the gateway receives."""
+    (short_path / "home").mkdir()
+    folder = short_path / "home" / ".lightning" / "regtest"
+    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--network", "regtest")
+    env = {"HOME": str(short_path / "home")}
+    async with processes.server(*arguments, env=env) as program:
+        await program.line("gateway listening")
+        for line in ("inbox fails", "cannot attach lightningd"):
+            assert f"{folder} does not exist yet" in await program.line(line)
+        assert not list((short_path / "home").iterdir())
+        async with devnode.run(folder.parent, "regtest"):
+            await program.line("lightningd is attached")
+            assert (folder / "custommsg" / "inbox.sqlite3").exists()
+
+
+async def test_relative_paths_mean_the_folder_where_it_was_started(short_path: Path) -> None:
+    """lightningd runs elsewhere, and finds the script all the same; doctor says the same of the same paths."""
+    paths = ("--rpc-file", "node/regtest/lightning-rpc", "--data-dir", "data", "--plugin-dir", "meet")
+    by_folder = ("--lightning-dir", "node", "--network", "regtest")
+    async with devnode.run(short_path / "node", "regtest") as node, devnode.run(short_path / "peer") as peer:
+        await peer.connect(node)
+        for options in (paths, by_folder):
+            arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", *options)
+            async with processes.server(*arguments, cwd=short_path) as program:
+                address = await started(program)
+                await program.line("lightningd is attached")
+                async with grpc.aio.insecure_channel(address) as channel:
+                    stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+                    subscription = stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest())
+                    await subscription.initial_metadata()
+                    await peer.send(node.id, b"\x9c\x41hi")
+                    async with asyncio.timeout(20):
+                        async for answer in subscription:
+                            if answer.events:
+                                break
+                    assert [event.message.payload for event in answer.events] == [b"hi"]
+                    subscription.cancel()
+                doctor = await asyncio.create_subprocess_exec(
+                    *(
+                        sys.executable,
+                        "-m",
+                        "custommsg_server",
+                        "doctor",
+                        "--listen",
+                        "127.0.0.1:0",
+                        *options,
+                    ),
+                    cwd=short_path,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+                said = (await doctor.communicate())[0].decode()
+                assert doctor.returncode == 0, said
+                assert "a gateway uses it" in said
 
 
 @pytest.mark.parametrize(

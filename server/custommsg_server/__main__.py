@@ -13,7 +13,7 @@ import inspect
 import resource
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Final, Optional
 
 from cyclopts import App, Parameter
 
@@ -27,6 +27,9 @@ from custommsg_server.ops.doctor.examine import examine
 from custommsg_server.ops.doctor.finding import Finding, is_well
 from custommsg_server.ops.process import run, until_signal
 from custommsg_server.settings import Settings, SettingsError, load
+
+PART_ENDED: Final = 70
+"""The exit status after a part of the gateway has ended because of a bug: EX_SOFTWARE of sysexits.h."""
 
 cli = App(
     name="custommsg-server",
@@ -156,6 +159,8 @@ def main() -> None:
     """Run the command line; end with its exit status."""
     try:
         sys.exit(cli())
+    except gateway.PartEndedError:  # the log has told
+        sys.exit(PART_ENDED)
     except UserError as error:
         print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- said to the person at the terminal
         sys.exit(2)

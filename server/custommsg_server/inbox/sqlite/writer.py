@@ -71,6 +71,8 @@ class Report:
     """The store, if it was opened in this turn."""
     held: Held | None = None
     """What the store holds, if it was opened or something was deleted."""
+    ended_by: BaseException | None = None
+    """What has ended the writer's thread, which is a bug; this is its last report then."""
 
 
 class Writer:
@@ -134,14 +136,22 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            batch, size, is_last = self._next()
-            report = Report(batch)
-            self._write(report, size, is_last)
-            self._prune(report)
-            report.error = self._write_error or self._prune_error
-            self._tell(report)
+        report, is_last = Report([]), False
+        try:
+            while not is_last:
+                batch, size, is_last = self._next()
+                report = Report(batch)
+                self._write(report, size, is_last)
+                self._prune(report)
+                report.error = self._write_error or self._prune_error
+                self._tell(report)
+                report = Report([])
+        except BaseException as error:
+            # Nobody may wait for ever for what this thread will not store.
+            with self._changed:
+                left = [*report.done, *self._waiting]
+            why = f"the inbox's writer has ended because of a bug ({type(error).__name__})"
+            self._tell(Report(left, why, [None] * len(left), ended_by=error))
 
     def _next(self) -> tuple[list[Pending], int, bool]:
         """Wait until there is something to do; return what to store, its size, and whether it is the last."""
