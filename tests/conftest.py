@@ -23,8 +23,11 @@ def home() -> Iterator[Path]:
     real = Path.home()
     with tempfile.TemporaryDirectory(prefix="cm-home-") as folder, pytest.MonkeyPatch.context() as patch:
         # What tools keep for all projects stays where it is: nothing of ours is there.
-        for name, place in (("XDG_CACHE_HOME", ".cache"), ("XDG_CONFIG_HOME", ".config")):
-            patch.setenv(name, os.environ.get(name, str(real / place)))
+        for name in ("cache", "config"):
+            patch.setenv(
+                f"XDG_{name.upper()}_HOME", os.environ.get(f"XDG_{name.upper()}_HOME", f"{real}/.{name}")
+            )
+        patch.setenv("RUSTUP_HOME", os.environ.get("RUSTUP_HOME", f"{real}/.rustup"))  # pip asks for rustc
         patch.setenv("HOME", folder)
         yield Path(folder)
 
@@ -34,9 +37,8 @@ def nothing_in_home(home: Path) -> Iterator[None]:
     """Fail the test that writes below the home directory."""
     yield
     if made := sorted(home.rglob("*")):
-        made[0].rename(
-            Path(tempfile.mkdtemp(prefix="cm-made-")) / made[0].name
-        )  # so that only one test fails
+        for path in reversed(made):  # so that only one test fails
+            path.rmdir() if path.is_dir() else path.unlink()
         pytest.fail(f"the test made {', '.join(map(str, made))}")
 
 

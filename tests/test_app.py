@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
+from custommsg_server.access.certs import make
 from custommsg_server.api.service import SERVICE
 from custommsg_testing import devnode
 from support import processes, standin
@@ -207,8 +208,51 @@ async def test_wrong_settings_end_with_2_and_a_word_on_what_to_do(
     assert "Traceback" not in printed
 
 
-async def test_a_port_that_is_taken_ends_with_2_and_its_name(node: StandIn) -> None:
-    """Never a stack trace, and the address is named."""
-    async with gateway(node.rpc_file) as address, processes.server("serve", "--listen", address) as program:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_port_that_is_taken_ends_with_2_and_one_line(
+    node: StandIn, tmp_path: Path, is_tls: bool
+) -> None:
+    """It names the address and what to do; gRPC's own line is not among it."""
+    make(tmp_path, ("localhost",), "client")
+    tls = ("--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key"))
+    async with gateway(node.rpc_file) as address:
+        taken = ("--rpc-file", str(node.rpc_file), "--data-dir", str(tmp_path), "--listen", address)
+        async with processes.server(
+            "serve", *taken, *(tls if is_tls else ()), "--log-level", "error"
+        ) as program:
+            assert await program.process.wait() == 2
+    (line,) = program.lines
+    assert line.startswith(
+        f"custommsg-server: Cannot listen on {address}: it is in use. End the other program"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("certs",), "FOLDER is missing. Try: custommsg-server certs --help"),
+        (("certs", "x", "--host"), "--host needs a value. Try: custommsg-server certs --help"),
+        (("serve", "--bogus"), "Unknown option: --bogus. Try: custommsg-server serve --help"),
+        (("doctor", "--bogus"), "Unknown option: --bogus. Try: custommsg-server doctor --help"),
+        (("health", "x"), "Unexpected argument: x. Try: custommsg-server health --help"),
+        (("try", "--bogus"), "Unknown option: --bogus. Try: custommsg-server try --help"),
+        (("devnode",), "--lightning-dir needs a value. Try: custommsg-server devnode --help"),
+        (
+            ("serve", "--node-window", "x"),
+            "--node-window takes a number, not 'x'. Try: custommsg-server serve --help",
+        ),
+    ],
+)
+async def test_wrong_usage_ends_with_2_and_one_line(arguments: tuple[str, ...], said: str) -> None:
+    """What is wrong, and where the right usage is found, by the name of the command that was used."""
+    async with processes.server(*arguments) as program:
         assert await program.process.wait() == 2
-    assert f"Cannot listen on {address}" in "".join(program.lines)
+    assert program.lines == [f"custommsg-server: {said}\n"]
+
+
+async def test_lists_may_have_commas_on_the_command_line(node: StandIn) -> None:
+    """As the help says."""
+    lists = ("--accept-even-types", "32768,40000", "--dialects", "cln,lnd", "--receive-types", "1-3,5")
+    listen = ("--insecure", "--listen", "127.0.0.1:0,[::1]:0", "--rpc-file", str(node.rpc_file))
+    async with processes.server("serve", *listen, *lists) as program:
+        assert len(json.loads(await program.line("gateway listening"))["addresses"]) == 2
