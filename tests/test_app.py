@@ -77,6 +77,10 @@ async def test_sigterm_finishes_what_is_in_flight_and_exits_0(node: StandIn) -> 
             assert (await call).status == standin.SENT["status"]
             async with asyncio.timeout(10):
                 assert await program.process.wait() == 0
+        await program.line("gateway stopped")
+        down = [json.loads(line) for line in program.lines if "node link down" in line]
+        assert [(line["level"], line["why"]) for line in down[-1:]] == [("info", "the gateway is stopping")]
+        assert all("connection to it was lost" not in line["why"] for line in down)
 
 
 async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(node: StandIn) -> None:
