@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from custommsg_testing import devnode
 from support import processes, standin
 from support.gateways import gateway
 from support.keys import node_id
+from support.lightningd_end import LightningdEnd
 from support.standin import StandIn
 
 REQUEST = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"))
@@ -189,6 +191,25 @@ async def test_relative_paths_mean_the_folder_where_it_was_started(short_path: P
                 said = (await doctor.communicate())[0].decode()
                 assert doctor.returncode == 0, said
                 assert "a gateway uses it" in said
+
+
+async def test_a_part_that_dies_ends_the_plugin_too(short_path: Path) -> None:
+    """With 70: lightningd logs that its plugin has ended, and goes on."""
+    dies = "import custommsg_server.node.lightningd.link as m; m.Link._connect_and_watch = lambda *_: 1 / 0"
+    run = "import sys; sys.argv = ['custommsg-server', 'plugin']; import custommsg_server.__main__ as c; c.main()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"{dies}\n{run}"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "CUSTOMMSG_LISTEN": "127.0.0.1:0", "CUSTOMMSG_DATA_DIR": str(short_path)},
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    lightningd = LightningdEnd(process.stdout, process.stdin)
+    await lightningd.ask("getmanifest", {"allow-deprecated-apis": False})
+    assert not await lightningd.init()
+    async with asyncio.timeout(20):
+        assert await process.wait() == 70
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
     """Return what comes; a connection that was closed with unread data ends with a reset."""
     try:
         return await reader.read()
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return b""
 
 
