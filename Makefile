@@ -8,7 +8,8 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 
 .PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
 	proto-breaking lock clean \
-	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox
+	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox \
+	bench-against bench-client test-bench-client
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -68,8 +69,18 @@ $(LDK): tests/ldk/package-lock.json
 test-ldk: setup $(LDK) ## the embedded node and LDK talk to each other; needs Node.js
 	@$(BIN)/python -m pytest tests/ldk
 
-bench: setup ## the gateway side by side with the node itself, as ratios
-	@$(BIN)/python -m benchmarks
+# With LIGHTNINGD=/path: on a real node, CLN_GRPC=/path beside it. ARGS="--only 'receive-*' --json" goes on to the program.
+ifdef LIGHTNINGD
+bench: setup bench-client
+	@LIGHTNINGD="$(LIGHTNINGD)" CLN_GRPC="$(CLN_GRPC)" $(BIN)/python -m benchmarks.lightningd $(ARGS)
+else
+bench: setup ## the gateway side by side with the node itself, as ratios; LIGHTNINGD=/path CLN_GRPC=/path: with cln-grpc
+	@$(BIN)/python -m benchmarks $(ARGS)
+endif
+
+bench-against: setup ## this tree beside another one, as ratios: CHECKOUT=/path/to/another/tree
+	@test -n "$(CHECKOUT)" || { echo "Say which: make bench-against CHECKOUT=/path/to/another/tree"; exit 1; }
+	@$(BIN)/python -m benchmarks.against "$(CHECKOUT)" $(ARGS)
 
 bench-save: setup ## keep the last results, with a description of the machine
 	@$(BIN)/python -m benchmarks --save
@@ -136,6 +147,22 @@ sync-check: setup $(CODEGEN)/.ready ## is the blocking client up to date?
 	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff $(CODEGEN)/sync
 	@for made in $(CODEGEN)/sync/*.py; do diff -u client/custommsg/$${made##*/} $$made || stale=1; done; test -z "$$stale" \
 		|| { echo "The blocking client is not what the asyncio client says. Run: make sync"; exit 1; }
+
+# The load for a real node: Python's client takes as much CPU time as what it measures. Nothing else needs Go.
+COMPILED := benchmarks/compiled
+bench-client: $(COMPILED)/bin/bench-client ## the compiled load of the benchmarks; needs Go 1.25 or newer
+
+$(COMPILED)/bin/bench-client: $(COMPILED)/gen/.ready $(wildcard $(COMPILED)/*.go) $(COMPILED)/go.mod $(COMPILED)/go.sum
+	@cd $(COMPILED) && go build -o bin/bench-client .
+
+$(COMPILED)/gen/.ready: proto/custommsg/v1/custommsg.proto server/$(DIALECTS)/cln.proto $(COMPILED)/generate.py \
+		$(COMPILED)/go.mod $(CODEGEN)/.ready
+	@command -v go >/dev/null || { echo "bench-client needs Go 1.25 or newer: https://go.dev/dl"; exit 1; }
+	@$(CODEGEN)/bin/python $(COMPILED)/generate.py "$$(cd $(COMPILED) && go tool -n protoc-gen-go)"
+	@touch $@
+
+test-bench-client: bench-client ## the compiled load's own tests
+	@cd $(COMPILED) && go vet ./... && go test ./...
 
 docs: setup ## write the tables of docs/operations.md anew
 	@$(BIN)/python tools/document.py

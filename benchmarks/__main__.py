@@ -58,7 +58,7 @@ def bench(
 
 
 def _save() -> int:
-    kept = [results.save(last) for last in (results.LAST, results.LAST_INBOX) if last.exists()]
+    kept = [results.save(last) for last in results.ALL if last.exists()]
     for path in kept:
         print(path.relative_to(Path.cwd()))
     if not kept:

@@ -32,7 +32,7 @@ def started(
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=_environment() | dict(env or {}),
+            env=environment() | dict(env or {}),
         )
     try:
         yield process
@@ -83,6 +83,6 @@ def stream_of(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def _environment() -> dict[str, str]:
-    # Settings of somebody's own gateway must not change what is measured.
+def environment() -> dict[str, str]:
+    """Return our environment without the settings of somebody's own gateway, which must change nothing here."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CUSTOMMSG_")}

@@ -28,14 +28,32 @@ def profile(console: Console, rig: Rig, case: Case, timing: Timing) -> None:
     measured = rig.profile(case, timing)
     if measured.problem or not measured.messages:
         raise ValueError(f"{case.name} was not measured: {measured.problem}")
-    stats = _read(rig.stats)
-    cost = 1e6 * measured.usage["server"].cpu_s / measured.messages
+    show(
+        console,
+        f"{case.name}: {measured.messages / measured.seconds:,.0f} messages/s",
+        1e6 * measured.usage["server"].cpu_s / measured.messages,
+        rig.stats,
+    )
+
+
+def show(console: Console, heading: str, cost_us: float, file: Path) -> None:
+    """Print what takes most.
+
+    Args:
+        console: where to.
+        heading: what was measured.
+        cost_us: the gateway's CPU time for each message.
+        file: what the profiled gateway writes.
+
+    Raises:
+        ValueError: it wrote nothing.
+    """
+    stats = _read(file)
     console.print(
-        f"{case.name}: {measured.messages / measured.seconds:,.0f} messages/s, {cost:.1f} µs of CPU each,"
-        f" {stats['samples']} samples",
+        f"{heading}, {cost_us:.1f} µs of CPU each, {stats['samples']} samples",
         highlight=False,
     )
-    share = cost / max(1, stats["samples"])
+    share = cost_us / max(1, stats["samples"])
     console.print(_table("Lines, without what they call in Python", stats["lines"], share))
     # What is always being called, from the program's start to the event loop, tells nothing.
     functions = {where: count for where, count in stats["functions"].items() if count < stats["samples"]}

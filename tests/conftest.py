@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,31 @@ from support import standin
 # The machine decides how long an example takes; the suite has one time limit for all.
 hypothesis_settings.register_profile("suite", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home() -> Iterator[Path]:
+    """Give the suite a home directory of its own: where a node is by default, there may be somebody's real one."""
+    real = Path.home()
+    with tempfile.TemporaryDirectory(prefix="cm-home-") as folder, pytest.MonkeyPatch.context() as patch:
+        # What tools keep for all projects stays where it is: nothing of ours is there.
+        for name in ("cache", "config"):
+            patch.setenv(
+                f"XDG_{name.upper()}_HOME", os.environ.get(f"XDG_{name.upper()}_HOME", f"{real}/.{name}")
+            )
+        patch.setenv("RUSTUP_HOME", os.environ.get("RUSTUP_HOME", f"{real}/.rustup"))  # pip asks for rustc
+        patch.setenv("HOME", folder)
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_home(home: Path) -> Iterator[None]:
+    """Fail the test that writes below the home directory."""
+    yield
+    if made := sorted(home.rglob("*")):
+        for path in reversed(made):  # so that only one test fails
+            path.rmdir() if path.is_dir() else path.unlink()
+        pytest.fail(f"the test made {', '.join(map(str, made))}")
 
 
 @pytest.fixture

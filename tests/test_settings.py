@@ -101,3 +101,11 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     settings = load(given, environ={})
     assert {getattr(settings, name) for name in given} == {tmp_path / "here"}
     assert settings.inbox_path.is_absolute()
+
+
+@pytest.mark.parametrize("given", [("32768,40000",), ("32768", "40000"), "32768, 40000"])
+def test_several_values_may_stand_in_one_or_in_many(given: object) -> None:
+    """With commas, as in the environment, and as a flag that is repeated."""
+    assert load({"accept_even_types": given}, environ={}).even_types == {32768, 40000}
+    with pytest.raises(SettingsError, match="is odd"):
+        load({"accept_even_types": ("32768,40001",)}, environ={})

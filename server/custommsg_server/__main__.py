@@ -13,9 +13,16 @@ import inspect
 import resource
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Final, Optional
 
-from cyclopts import App, Parameter
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
 
 from custommsg_server import app as gateway
 from custommsg_server.access import certs
@@ -27,6 +34,9 @@ from custommsg_server.ops.doctor.examine import examine
 from custommsg_server.ops.doctor.finding import Finding, is_well
 from custommsg_server.ops.process import run, until_signal
 from custommsg_server.settings import Settings, SettingsError, load
+
+PART_ENDED: Final = 70
+"""The exit status after a part of the gateway has ended because of a bug: EX_SOFTWARE of sysexits.h."""
 
 cli = App(
     name="custommsg-server",
@@ -128,7 +138,8 @@ def _with_settings_as_flags(command: Any, *more: inspect.Parameter) -> Any:
     ]
     for name, field in Settings.model_fields.items():
         text = f"{field.description} [default: {_default(field.default)}]"
-        kind: Any = tuple[str, ...] if name == "listen" else field.annotation
+        # Several may stand in one value, with commas: the settings cut it up, and check each.
+        kind: Any = tuple[str, ...] if isinstance(field.default, tuple) else field.annotation
         annotation = Annotated[Optional[kind], Parameter(help=text, show_default=False)]  # noqa: UP045 -- computed
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
     command.__signature__ = inspect.Signature(parameters)
@@ -152,10 +163,30 @@ for _extension in entry_points(group="custommsg_server.commands"):
     _extension.load()(cli)  # custommsg-testing adds `try` and `devnode`
 
 
+def _explain(error: CycloptsError) -> str:
+    """Say in one line what the parser found wrong."""
+    error.verbose = False
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        return f"{name} needs a value." if name.startswith("-") else f"{name} is missing."
+    if isinstance(error, UnusedCliTokensError):
+        return f"Unexpected argument: {' '.join(error.unused_tokens or [])}."
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type in (int, float):
+        return f"{error.token.keyword} takes a number, not {error.token.value!r}."
+    return " ".join(str(error).split())
+
+
 def main() -> None:
     """Run the command line; end with its exit status."""
     try:
-        sys.exit(cli())
+        status = cli(exit_on_error=False, print_error=False, result_action="return_value")
+        sys.exit(status or 0)  # None after --help and --version
+    except CycloptsError as error:
+        command = " ".join([*cli.name, *(error.command_chain or cli.parse_commands(sys.argv[1:])[0])])
+        print(f"custommsg-server: {_explain(error)} Try: {command} --help", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except gateway.PartEndedError:  # the log has told
+        sys.exit(PART_ENDED)
     except UserError as error:
         print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- said to the person at the terminal
         sys.exit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.store import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
@@ -45,6 +47,10 @@ from custommsg_server.settings import Settings, SettingsError
 log = structlog.get_logger()
 
 VERSION: Final = version("custommsg-server")
+
+
+class PartEndedError(Exception):
+    """A part that has to run for as long as the gateway has ended; the log says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,15 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(settings: Settings, started_by_node: bool = False) -> AsyncIterator[Gateway]:
+async def running(
+    settings: Settings, started_by_node: bool = False, part_ended: asyncio.Future[str] | None = None
+) -> AsyncIterator[Gateway]:
     """Run a gateway for as long as the context lasts, then drain it.
 
     Args:
         settings: how.
         started_by_node: lightningd has started us as its plugin, so we need not ask it to.
+        part_ended: gets the name of a part that has ended before its time, which is a bug.
 
     Raises:
         ListenError: an address cannot be had.
@@ -113,10 +122,10 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
             )
         )
         addresses = await server.start(settings.addresses)
-        tasks = [_watched(node.run())]
+        tasks = [_watched("node link", node.run(), part_ended), _watched("inbox", inbox.run(), part_ended)]
         if attachment is not None:
             node.watch(attachment.node_changed)
-            tasks.append(_watched(attachment.run()))
+            tasks.append(_watched("plugin", attachment.run(), part_ended))
 
         def reload(settings: Settings) -> None:
             telemetry.reload(settings)
@@ -139,10 +148,15 @@ async def running(settings: Settings, started_by_node: bool = False) -> AsyncIte
 
 
 async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Settings]) -> None:
-    """Run a gateway until `stop`; at SIGHUP, take the settings that `reread` returns."""
-    async with running(settings) as gateway:
+    """Run a gateway until `stop`; at SIGHUP, take the settings that `reread` returns.
+
+    Raises:
+        PartEndedError: a part has ended; the gateway has drained and stopped.
+    """
+    part_ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with running(settings, part_ended=part_ended) as gateway:
         with on_hangup(settings, reread, gateway.reload):
-            await stop.wait()
+            await _until(stop, part_ended)
 
 
 async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
@@ -151,30 +165,54 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
     Args:
         base: the settings from the environment and the file; lightningd's options come on top.
         stop: when to end.
+
+    Raises:
+        PartEndedError: a part has ended; the gateway has drained and stopped.
     """
     async with AsyncExitStack() as stack:
+        part_ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         async def start(channel: Channel, init: Init) -> Intake:
             try:
                 settings = plugin_settings.load(init)
-                gateway = await stack.enter_async_context(running(settings, started_by_node=True))
+                gateway = await stack.enter_async_context(
+                    running(settings, started_by_node=True, part_ended=part_ended)
+                )
             except (SettingsError, ListenError) as error:
                 stop.set()
                 raise DeclinedError(str(error)) from None
+            gateway.intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())])
             return gateway.intake
 
         # lightningd says its version to the plugins that it starts itself.
         manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
         await open_stdio(Channel(Manifest(manifest), start, lambda channel: stop.set()))
-        await stop.wait()
+        await _until(stop, part_ended)
 
 
-def _watched(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run something for as long as the gateway lasts, and log it if it ends before."""
+async def _until(stop: asyncio.Event, part_ended: asyncio.Future[str]) -> None:
+    """Wait for `stop`, or for the end of a part."""
+    part_ended.add_done_callback(lambda _: stop.set())
+    await stop.wait()
+    if part_ended.done():
+        raise PartEndedError(part_ended.result())
+
+
+def _watched(
+    part: str, work: Coroutine[Any, Any, None], part_ended: asyncio.Future[str] | None
+) -> asyncio.Task[None]:
+    """Run a part for as long as the gateway lasts, and tell if it ends before."""
 
     def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            log.critical("a part of the gateway has ended because of a bug; restart it", exc_info=error)
+        if task.cancelled():
+            return
+        log.critical(
+            "a part of the gateway has ended because of a bug; the gateway ends, to be started again",
+            part=part,
+            exc_info=task.exception(),
+        )
+        if part_ended is not None and not part_ended.done():
+            part_ended.set_result(part)
 
     task = asyncio.create_task(work)
     task.add_done_callback(ended)
@@ -195,12 +233,15 @@ def _node(settings: Settings) -> Lightningd:
 
 def _inbox(settings: Settings) -> SqliteInbox:
     retention = Retention(settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000)
-    return SqliteInbox(settings.inbox_path, retention, SqliteOptions(heartbeat=settings.heartbeat))
+    options = SqliteOptions(heartbeat=settings.heartbeat, make_parents=settings.data_dir is not None)
+    return SqliteInbox(settings.inbox_path, retention, options)
 
 
 def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:
     return Attachment(
         Paths.within(settings.plugin_path, settings.plugin_dir_for_node),
+        settings.plugin_dir is not None or settings.data_dir is not None,
+        settings.socket_path,
         intake,
         lambda: plugin_settings.manifest(
             settings, node.info.version if node.info else "", with_options=False

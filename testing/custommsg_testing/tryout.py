@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -49,24 +50,31 @@ def _line(received: devnode.Received) -> str:
 def _welcome(running: GatewayWithPeer) -> str:
     address, peer_id = running.address, running.peer.id.hex()
     message = {"peer_id_hex": peer_id, "msg_hex": f"{EXAMPLE_TYPE:04x}" + b"hello".hex()}
+    programs = Path(sys.executable).parent
+    if programs.is_relative_to(Path.cwd()):
+        programs = programs.relative_to(Path.cwd())
     option = "" if address == "127.0.0.1:9737" else f" --address {address}"
+    grpcurl = f"""\
+  {programs}/grpcurl -plaintext -d '{json.dumps({"message": message})}' \\
+      {address} custommsg.v1.CustomMsgService/SendCustomMsg
+
+"""
+    if not (Path(sys.executable).parent / "grpcurl").exists():  # it comes with the repository's environment
+        grpcurl = ""
     return f"""
 A gateway listens on {address}, without any access control.
 Its node is an embedded one: a real Lightning node with no channels and no money.
 One peer is connected to it, which sends back every message. In another shell, from this folder:
 
-  .venv/bin/custommsg listen{option}
+  {programs}/custommsg listen{option}
 
-  .venv/bin/custommsg send {peer_id}{option} --type {EXAMPLE_TYPE} --text hello
+  {programs}/custommsg send {peer_id}{option} --type {EXAMPLE_TYPE} --text hello
 
-  .venv/bin/grpcurl -plaintext -d '{json.dumps({"message": message})}' \\
-      {address} custommsg.v1.CustomMsgService/SendCustomMsg
-
-  .venv/bin/python -c 'from custommsg import sync; c = sync.connect("{address}"); \\
+{grpcurl}  {programs}/python -c 'from custommsg import sync; c = sync.connect("{address}"); \\
       print(c.send("{peer_id}", type={EXAMPLE_TYPE}, payload=b"hello"))'
 
-The messages that reach the peer are shown below. A message of an even type makes it disconnect (BOLT 1: it does not
-know the type), and connect again at once. Ctrl-C ends everything.
+The messages that reach the peer are shown below. A message of an even type, which `send` takes with --even, makes it
+disconnect (BOLT 1: it does not know the type), and connect again at once. Ctrl-C ends everything.
 """
 
 

@@ -40,3 +40,15 @@ async def test_silence_is_said_with_its_reason(program: tuple[str, ...], node: S
     status, said = await ask(program, "--address", f"unix:{node.rpc_file}.none")
     assert status == 1
     assert said.startswith("UNAVAILABLE: ")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_an_unknown_service_is_named_with_those_that_there_are(
+    program: tuple[str, ...], node: StandIn
+) -> None:
+    """A misspelt probe would otherwise fail for ever without a word."""
+    async with gateway(node.rpc_file) as address:
+        status, said = await ask(program, "--address", address, "--service", "custommsg.v1.CustomMsg")
+    assert status == 1
+    assert said.startswith("NOT_FOUND: This gateway has no service 'custommsg.v1.CustomMsg'.")
+    assert SERVICE in said

@@ -141,7 +141,8 @@ async def test_the_containers_share_sockets_and_nothing_else(running: RunningPod
         assert (found.st_uid, found.st_gid) == (user, running.pod.group)
         assert stat.filemode(found.st_mode) == "srw-rw----"
     script = (meet / "custommsg-attach").stat()
-    assert stat.filemode(script.st_mode) == "-rwxr-xr-x"
+    assert (script.st_uid, script.st_gid) == (9737, running.pod.group)
+    assert stat.filemode(script.st_mode) == "-rwxr-x---"
     assert (await running.gateway.run("ls", "/var/lib/lightning"))[0] != 0
     assert (await running.lightningd.run("ls", "/var/lib/custommsg"))[0] != 0
 

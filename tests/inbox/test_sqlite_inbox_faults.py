@@ -16,7 +16,7 @@ from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import InboxError, Position, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
-from custommsg_server.inbox.sqlite.writer import WriterOptions
+from custommsg_server.inbox.sqlite.writer import Writer, WriterOptions
 from support.inboxes import EVERYTHING, FOREVER, Unruly, arrival, collect, numbers, read
 
 QUICK = SqliteOptions(writer=WriterOptions(prune_interval=0.02, backoff_min=0.01, backoff_max=0.02))
@@ -299,3 +299,30 @@ async def test_logs_tell_of_changes_and_hold_no_payload(path: Path) -> None:
     ]
     assert logs[1]["lost"] == 20
     assert "credential" not in str(logs)
+
+
+async def test_the_end_of_the_writer_is_told_and_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited fails, what comes later fails at once, and `run` raises, so that the process can end."""
+    async with running(tmp_path / "inbox.sqlite3") as (inbox, watched):
+        part = asyncio.ensure_future(inbox.run())
+        monkeypatch.setattr(Writer, "_write", lambda *_: 1 / 0)
+        assert await is_lost(inbox, arrival(1))
+        assert await is_lost(inbox, arrival(2))
+        assert "ended because of a bug" in (watched.errors[-1] or "")
+        with pytest.raises(RuntimeError, match="has ended") as raised:
+            await part
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+async def test_the_folder_of_a_node_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """`error` names the folder that it waits for; when lightningd has made that, the inbox is made in it."""
+    node = tmp_path / "bitcoin"
+    options = SqliteOptions(writer=QUICK.writer, make_parents=False)
+    async with running(node / "custommsg" / "inbox.sqlite3", options) as (inbox, watched):
+        assert f"{node} does not exist yet" in (inbox.error or "")
+        assert not node.exists()
+        node.mkdir()
+        await watched.until(is_well)
+        assert not await is_lost(inbox, arrival(1))

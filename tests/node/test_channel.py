@@ -125,6 +125,7 @@ async def opened(
     async def on_init(channel: Channel, init: Init) -> Intake:
         if declines:
             raise DeclinedError(declines)
+        intake.append([Arrival(Kind.INTERRUPTION, 0)])
         return intake
 
     channel = Channel(Manifest(options or PluginOptions()), on_init, lambda channel: None)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -38,15 +39,25 @@ class Program:
 
 
 @asynccontextmanager
-async def server(*arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
-    """Run `custommsg-server` with JSON logs; kill it at the end if it still runs."""
+async def server(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, first: str = ""
+) -> AsyncIterator[Program]:
+    """Run `custommsg-server` with JSON logs; kill it at the end if it still runs.
+
+    Args:
+        arguments: its command line.
+        env: more of its environment.
+        cwd: where it runs.
+        first: Python that is run in its process before it.
+    """
     # The command line of the client sets GRPC_VERBOSITY when it is imported, as other tests in this process do.
     inherited = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "custommsg_server",
+        "-c",
+        f"{first}\nfrom custommsg_server.__main__ import main\nmain()",
         *arguments,
+        cwd=cwd,
         stderr=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
         env={**inherited, "CUSTOMMSG_LOG_FORMAT": "json", **(env or {})},

@@ -7,9 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+
+class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """The package's servicer, which says nothing about a service that it does not know."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        super().__init__()
+        self._services = services
+
+    async def Check(  # noqa: N802 -- gRPC's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service and request.service not in self._services:
+            known = ", ".join(self._services)
+            text = f'This gateway has no service {request.service[:100]!r}. Ask for "", the process, or one of {known}.'
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        answer: health_pb2.HealthCheckResponse = await super().Check(request, context)
+        return answer
 
 
 class Health:
@@ -22,7 +41,7 @@ class Health:
     services = (health.SERVICE_NAME,)
 
     def __init__(self, ready: Sequence[str]) -> None:
-        self._servicer = health.aio.HealthServicer()
+        self._servicer = _Servicer(ready)
         self._ready = ready
         self._tasks: set[asyncio.Task[None]] = set()
 

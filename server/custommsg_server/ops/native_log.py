@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
@@ -53,8 +53,9 @@ def captured() -> Iterator[None]:
 def _read(pipe: int, terminal: int) -> None:
     with os.fdopen(pipe, "rb") as lines:
         for line in lines:
-            if not tell(line.decode(errors="replace").rstrip()):
-                os.write(terminal, line)
+            with suppress(OSError):  # if nobody read on, whoever writes there would wait for ever
+                if not tell(line.decode(errors="replace").rstrip()):
+                    os.write(terminal, line)
 
 
 def tell(line: str) -> bool:

@@ -29,6 +29,10 @@ def no_socket(folder: Path) -> dict[str, Any]:
     return {"rpc_file": folder / "missing"}
 
 
+def no_node(folder: Path) -> dict[str, Any]:
+    return {"rpc_file": folder / "bitcoin" / "lightning-rpc"}
+
+
 def socket_left_behind(folder: Path) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(folder / "left"))
@@ -89,6 +93,8 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
     ("mistake", "check", "said"),
     [
         (no_socket, "node", "does not exist"),
+        (no_node, "inbox", "waits for"),
+        (no_node, "plugin script", "waits for"),
         (socket_left_behind, "node", "left behind"),
         (no_socket_but_a_file, "node", "is not a socket"),
         (address_of_another_machine, "listen", "not an address of this machine"),

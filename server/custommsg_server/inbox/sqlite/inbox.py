@@ -46,6 +46,8 @@ class SqliteOptions:
     """How much of what was committed last is kept in memory, for all subscribers together."""
     heartbeat: float = 15.0
     """After how long a subscription says where it is, if it has nothing else to say."""
+    make_parents: bool = True
+    """Whether to make the file's folder wherever it is; else only within a folder that exists."""
     writer: WriterOptions = field(default_factory=WriterOptions)
 
 
@@ -70,7 +72,10 @@ class SqliteInbox:
         open_store: Callable[[Path], SqliteStore] = SqliteStore,
     ) -> None:
         options = options or SqliteOptions()
-        self._writer = Writer(lambda: _open(path, open_store), retention, options.writer, self._report)
+        make_parents = options.make_parents
+        self._writer = Writer(
+            lambda: _open(path, make_parents, open_store), retention, options.writer, self._report
+        )
         self._feed = Feed(self._read, options.recent_size, options.heartbeat)
         self._store: SqliteStore | None = None
         self._error: str | None = "the inbox is not open yet"
@@ -84,8 +89,13 @@ class SqliteInbox:
         """Open the file, or at least try: if it fails, `error` says why, and it is tried again."""
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._writer.start()
         await self._started
+
+    async def run(self) -> None:
+        """Wait, until cancelled, for as long as the writer's thread runs; raise what has ended it."""
+        await asyncio.shield(self._ended)
 
     async def close(self) -> None:
         """Store what waits, end all subscriptions, and let go of the file."""
@@ -123,6 +133,8 @@ class SqliteInbox:
         positions: asyncio.Future[Sequence[Position]] = self._loop.create_future()
         if self._is_closed:
             _fail(positions, "the inbox is closed")
+        elif self._ended.done():
+            _fail(positions, "the inbox's writer has ended because of a bug")
         elif not arrivals:
             positions.set_result([])
         else:
@@ -195,6 +207,11 @@ class SqliteInbox:
             else:
                 pending.positions.set_result(positions)
         self._set_error(report.error)
+        if report.ended_by is not None:
+            ended = RuntimeError("the inbox's writer has ended")
+            ended.__cause__ = report.ended_by
+            self._ended.set_exception(ended)
+            self._ended.exception()  # whoever does not wait for it need not hear of it
         if not self._started.done():
             self._started.set_result(None)
 
@@ -263,13 +280,16 @@ class SqliteConsumers:
         self._thread.shutdown()
 
 
-def _open(path: Path, open_store: Callable[[Path], SqliteStore]) -> SqliteStore:
+def _open(path: Path, make_parents: bool, open_store: Callable[[Path], SqliteStore]) -> SqliteStore:
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
+        folder.mkdir(parents=make_parents, exist_ok=True, mode=0o700)
+    except FileNotFoundError:
         raise InboxError(
-            f"cannot make {path.parent} for the inbox ({error.strerror}); set data_dir"
+            f"{folder.parent} does not exist yet; lightningd makes it. The inbox is made then; or set data_dir"
         ) from None
+    except OSError as error:
+        raise InboxError(f"cannot make {folder} for the inbox ({error.strerror}); set data_dir") from None
     return open_store(path)
 
 

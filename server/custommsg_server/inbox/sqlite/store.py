@@ -228,7 +228,7 @@ class SqliteStore:
             connection, self.positions, _EVERYTHING, self._latest, latest, count, 1 << 62
         ).events
         return count <= len(arrivals) and [one.arrival for one in found] == [
-            Arrival(a.kind, a.time_ns, a.peer_id, a.message, a.lost, a.node_id) for a in arrivals[:count]
+            one._replace(id="") for one in arrivals[:count]
         ]
 
     def _insert(self, connection: apsw.Connection, first: int, arrivals: Sequence[Arrival]) -> None:

@@ -1,7 +1,7 @@
 """Has lightningd run our script as a plugin, whose stdin and stdout lead to our socket, whenever it does not run.
 
 lightningd may run in another container, which has only a shell and socat: so the script has a few lines, and all
-the rest is here.
+the rest is here. The script holds a token, which `guard` asks for.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import secrets
 import shlex
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.node.lightningd import pipe
-from custommsg_server.node.lightningd.channel import Channel, Intake
+from custommsg_server.node.lightningd.channel import Channel, DeclinedError, Intake
+from custommsg_server.node.lightningd.guard import Guard, Peer, users_allowed
 from custommsg_server.node.lightningd.manifest import Init, Manifest, PluginOptions
 
 log = structlog.get_logger()
@@ -30,10 +35,23 @@ RETRY = 5.0
 
 SCRIPT = """\
 #!/bin/sh
-# Written by custommsg-server: joins lightningd's plugin channel to the gateway's socket.
-command -v socat >/dev/null 2>&1 && exec socat STDIO UNIX-CONNECT:{socket}
+# Written by custommsg-server at each start. It joins lightningd's plugin channel to the gateway's socket. The first
+# line that it sends is a token, which shows the gateway that lightningd's user was allowed to read this file.
+token={token}
+if [ "$1" = joined ]; then # socat has made stdin and stdout the socket; 3 and 4 are lightningd's ends
+    printf '%s\\n' "$token"
+    exec socat -b65536 -t0 STDIO 'FD:3!!FD:4'
+fi
+cd {folder} || exit 1
+if command -v socat >/dev/null 2>&1; then
+    exec 3<&0 4>&1
+    exec socat UNIX-CONNECT:{socket} 'EXEC:/bin/sh {script} joined,nofork'
+fi
+export CUSTOMMSG_TOKEN="$token" # other users can see a command line, but not the environment
 exec {python} {pipe} {socket}
 """
+SOCKET_NAME = "plugin.sock"
+SCRIPT_NAME = "custommsg-attach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +60,6 @@ class Paths:
 
     socket: Path
     script: Path
-    socket_for_node: str
     script_for_node: str
 
     @classmethod
@@ -54,8 +71,7 @@ class Paths:
             folder_for_node: its path for lightningd, if that is another one.
         """
         for_node = folder_for_node or str(folder)
-        socket, script = "plugin.sock", "custommsg-attach"
-        return cls(folder / socket, folder / script, f"{for_node}/{socket}", f"{for_node}/{script}")
+        return cls(folder / SOCKET_NAME, folder / SCRIPT_NAME, f"{for_node}/{SCRIPT_NAME}")
 
 
 class Attachment:
@@ -63,6 +79,8 @@ class Attachment:
 
     Args:
         paths: where the socket and the script are.
+        make_parents: make their folder wherever it is; else only within a folder that exists.
+        rpc_file: lightningd's JSON-RPC socket: its owner may connect.
         intake: keeps what arrives.
         options: returns what the manifest says; called when the node is known.
         start_plugin: asks lightningd to run the script; raises RelayError.
@@ -71,27 +89,33 @@ class Attachment:
     def __init__(
         self,
         paths: Paths,
+        make_parents: bool,
+        rpc_file: Path,
         intake: Intake,
         options: Callable[[], PluginOptions],
         start_plugin: Callable[[str], Awaitable[None]],
     ) -> None:
         self._paths = paths
+        self._make_parents = make_parents
+        self._rpc_file = rpc_file
+        self._token = secrets.token_hex(16)
         self._intake = intake
         self._options = options
         self._start_plugin = start_plugin
         self._node_is_up = False
         self._wake = asyncio.Event()
-        self._channels: set[Channel] = set()
-        self._attached: Channel | None = None
+        self._connections: set[Guard | Channel] = set()
+        self._refused: set[int] = set()
+        self._channel: Channel | None = None
         self._is_attached = asyncio.Event()
 
     @property
     def is_attached(self) -> bool:
-        """Whether lightningd hands messages over now."""
-        return self._attached is not None
+        """Whether lightningd hands messages over now, and the interruption before them is stored."""
+        return self._is_attached.is_set()
 
     async def attached(self) -> None:
-        """Wait until lightningd hands messages over."""
+        """Wait until it is attached."""
         await self._is_attached.wait()
 
     def node_changed(self, is_up: bool) -> None:
@@ -114,19 +138,21 @@ class Attachment:
                 await asyncio.sleep(RETRY)
 
     async def _listen_and_attach(self) -> None:
-        with _only_one(self._paths.socket.parent):
+        with _only_one(self._paths.socket.parent, self._make_parents):
             await self._listen_and_attach_alone()
 
     async def _listen_and_attach_alone(self) -> None:
-        server = await self._listen()
+        self._write_script()  # first: who sees the socket finds its token
+        server = await self._bind()
         try:
-            self._write_script()
+            await server.start_serving()
             await self._keep_attached()
         finally:
             server.close()
-            self._attached = None  # so that closing it is not reported as a loss
-            for channel in list(self._channels):
-                channel.close()
+            self._channel = None  # so that closing it is not reported as a loss
+            self._is_attached.clear()
+            for connection in list(self._connections):
+                connection.close()
             with suppress(OSError):
                 self._paths.socket.unlink()
 
@@ -134,7 +160,7 @@ class Attachment:
         delay, logged = 0.1, ""
         while True:
             self._wake.clear()
-            if not self._node_is_up or self._attached is not None:
+            if not self._node_is_up or self._channel is not None:
                 delay, logged = 0.1, ""
                 await self._wake.wait()
                 continue
@@ -150,67 +176,119 @@ class Attachment:
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
 
-    async def _listen(self) -> asyncio.Server:
+    async def _bind(self) -> asyncio.Server:
         path = self._paths.socket
         with suppress(FileNotFoundError):
             path.unlink()
         # lightningd may run as another user of our group; nobody else may write to the inbox.
         before = os.umask(0o117)
         try:
-            return await asyncio.get_running_loop().create_unix_server(self._make_channel, path)
+            loop = asyncio.get_running_loop()
+            return await loop.create_unix_server(self._make_guard, path, start_serving=False)
         finally:
             os.umask(before)
 
     def _write_script(self) -> None:
         path = self._paths.script
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = SCRIPT.format(
-            socket=shlex.quote(self._paths.socket_for_node),
+            token=self._token,
+            folder=shlex.quote(str(Path(self._paths.script_for_node).parent)),
+            socket=SOCKET_NAME,
+            script=SCRIPT_NAME,
             python=shlex.quote(sys.executable),
             pipe=shlex.quote(pipe.__file__),
         )
         fresh = path.with_name(path.name + ".new")
-        fresh.write_text(text)
-        fresh.chmod(0o755)
+        with suppress(FileNotFoundError):
+            fresh.unlink()
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            # lightningd may run as another user of our group; nobody else is to read the token.
+            os.fchmod(file.fileno(), 0o750)
         fresh.replace(path)  # in one step: lightningd may be reading the old one
 
-    def _make_channel(self) -> Channel:
-        channel = Channel(Manifest(self._options()), self._initialised, self._lost)
-        self._channels.add(channel)
+    def _make_guard(self) -> Guard:
+        guard = Guard(
+            self._token,
+            partial(users_allowed, self._rpc_file),
+            self._admit,
+            self._refuse,
+            self._connections.discard,
+        )
+        self._connections.add(guard)
+        return guard
+
+    def _refuse(self, peer: Peer) -> None:
+        if peer.uid not in self._refused:  # once for each: it may try again and again
+            self._refused.add(peer.uid)
+            log.error(
+                "connection to the plugin socket refused",
+                why="its user is neither ours, nor root, nor the owner of lightningd's JSON-RPC socket",
+                uid=peer.uid,
+                pid=peer.pid,
+            )
+
+    def _admit(self, peer: Peer) -> Channel:
+        channel = Channel(Manifest(self._options()), partial(self._initialised, peer), self._lost)
+        self._connections.add(channel)
         return channel
 
-    async def _initialised(self, channel: Channel, init: Init) -> Intake:
-        previous, self._attached = self._attached, channel
+    async def _initialised(self, peer: Peer, channel: Channel, init: Init) -> Intake:
+        if self._channel is not None and self._channel.is_alive:
+            log.warning("second plugin channel refused", uid=peer.uid, pid=peer.pid)
+            raise DeclinedError(
+                "this gateway is attached to lightningd already, by another copy of this plugin"
+            )
+        previous, self._channel = self._channel, channel
         if previous is not None:
-            previous.close()  # it is left from a lightningd that has ended, or messages would come twice
-        self._is_attached.set()
-        log.info("lightningd is attached", lightning_dir=str(init.rpc_file.parent))
+            previous.close()  # it has ended, and the event loop does not know that yet
+            self._is_attached.clear()
+        self._interrupt(channel, peer, init)
         self._wake.set()
         return self._intake
 
+    def _interrupt(self, channel: Channel, peer: Peer, init: Init) -> None:
+        """Store the interruption that stands before what this channel brings; only then we are attached."""
+
+        def ended(stored: asyncio.Future[bool]) -> None:
+            if self._channel is not channel or stored.cancelled():
+                return
+            if not stored.result():
+                asyncio.get_running_loop().call_later(RETRY, self._interrupt, channel, peer, init)
+                return
+            self._is_attached.set()
+            folder = str(init.rpc_file.parent)
+            log.info("lightningd is attached", lightning_dir=folder, uid=peer.uid, pid=peer.pid)
+
+        if self._channel is channel:
+            self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())]).add_done_callback(ended)
+
     def _lost(self, channel: Channel) -> None:
-        self._channels.discard(channel)
-        if self._attached is channel:
-            self._attached = None
+        self._connections.discard(channel)
+        if self._channel is channel:
+            self._channel = None
             self._is_attached.clear()
             log.warning("lightningd is detached; messages that peers send now are not received")
             self._wake.set()
 
     def _hint(self) -> str:
         return (
-            f"lightningd must be able to run {self._paths.script_for_node} and to connect to"
-            f" {self._paths.socket_for_node}; it needs socat or this Python for that."
+            f"lightningd must be able to run {self._paths.script_for_node} and to connect to {SOCKET_NAME} beside"
+            " it; it needs socat or this Python for that."
         )
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _only_one(folder: Path, make_parents: bool) -> Iterator[None]:
     """Keep other gateways away from a folder: a second one would take the socket away from the first.
 
     Raises:
         OSError: another gateway uses it, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=make_parents, exist_ok=True)
+    except FileNotFoundError:
+        raise OSError(f"{folder.parent} does not exist yet; lightningd makes it") from None
     with (folder / "attach.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import secrets
+import select
 import stat
 import sys
 import time
@@ -66,7 +67,7 @@ class Channel(asyncio.Protocol):
     Args:
         manifest: answers all calls but those of the hook.
         on_init: called when lightningd has introduced itself, before it is answered; returns where arrivals
-            go, or raises DeclinedError.
+            go, and has put an INTERRUPTION there; or raises DeclinedError.
         on_lost: called once when the channel has ended.
     """
 
@@ -85,6 +86,15 @@ class Channel(asyncio.Protocol):
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the other end is there now: this sees its end before the event loop has come to it."""
+        if self._reader is None or self._reader.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._reader.get_extra_info("socket").fileno(), select.POLLRDHUP | select.POLLHUP)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """End the channel; lightningd goes on without us."""
@@ -158,9 +168,9 @@ class Channel(asyncio.Protocol):
 
     def _arrival_id(self, request_id: Any) -> str:
         """Return an id that no other hook call has, of whatever channel; nothing if the call has no usable one."""
-        if isinstance(request_id, str | int) and len(name := repr(request_id)) <= _MAX_ID_SIZE:
-            return f"{self._name}:{name}"
-        return ""
+        if type(request_id) is str and len(request_id) <= _MAX_ID_SIZE:
+            return f"{self._name}:{request_id}"
+        return f"{self._name}#{request_id}" if type(request_id) is int else ""
 
     def _keep(self, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
         """Keep what arrived, then let lightningd go on: by then the message is safe, or lost."""
@@ -197,7 +207,6 @@ class Channel(asyncio.Protocol):
             answer = self._manifest.answer(frame)
             if method == "init" and self._manifest.init is not None:
                 self._intake = await self._on_init(self, self._manifest.init)
-                self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())])
         except DeclinedError as error:
             answer = _reply(request_id, "result", {"disable": str(error)})
         except Exception:

@@ -123,7 +123,7 @@ class Link:
                 await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 -- not a secret
                 delay = min(delay * 2, self._options.backoff_max)
         finally:
-            self._set_down("the gateway is stopping")
+            self._set_down("the gateway is stopping", is_wanted=True)
 
     async def _connect_and_watch(self) -> bool:
         lost = asyncio.Event()
@@ -137,7 +137,7 @@ class Link:
         finally:
             self._connection = None
             connection.close()
-            self._set_down("the connection to it was lost")
+        self._set_down("the connection to it was lost")
         return was_up
 
     async def _open(self, on_lost: Callable[[], None]) -> Connection:
@@ -174,9 +174,9 @@ class Link:
             log.info("node link up", rpc_file=str(self._rpc_file))
             self._tell()
 
-    def _set_down(self, why: str) -> None:
+    def _set_down(self, why: str, is_wanted: bool = False) -> None:
         if self._is_up or why != self._why:
-            log.warning("node link down", rpc_file=str(self._rpc_file), why=why)
+            (log.info if is_wanted else log.warning)("node link down", rpc_file=str(self._rpc_file), why=why)
         self._why = why
         if self._is_up:
             self._is_up = False

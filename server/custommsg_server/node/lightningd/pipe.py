@@ -1,7 +1,8 @@
 """Joins stdin and stdout to a unix socket, as socat does, for machines without socat: `python pipe.py SOCKET`.
 
-lightningd runs it as its plugin, perhaps where this file is the only one of ours: so it needs nothing but the
-standard library, and it does not look at what passes through.
+The first line that it sends is the token in the environment variable CUSTOMMSG_TOKEN. lightningd runs it as its
+plugin, perhaps where this file is the only one of ours: so it needs nothing but the standard library, and it does not
+look at what passes through.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ def main(path: str) -> None:
     """Copy both ways until one side ends."""
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(path)
+    sock.sendall(os.environ["CUSTOMMSG_TOKEN"].encode() + b"\n")
 
     def inwards() -> None:
         while data := os.read(0, 1 << 16):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Final
 
 from custommsg_server.inbox.port import InboxError
@@ -54,30 +55,24 @@ async def _node(settings: Settings) -> AsyncIterator[Finding]:
 
 async def _inside(settings: Settings) -> AsyncIterator[Finding]:
     seen = Seen(exists=False, in_use=False, free=0)
-    try:
-        seen = look_at(settings.inbox_path)
-    except InboxError as error:
-        said, _, advice = str(error).partition("; ")
-        yield Finding("inbox", "fix", said, advice)
+    if _waits(settings, settings.data_dir):
+        yield _waiting(settings, "inbox", "data_dir")
     else:
-        there = "can be read and written" if seen.exists else "will be made"
-        used = "; a gateway uses it" if seen.in_use else ""
-        yield Finding("inbox", "ok", f"{settings.inbox_path} {there}{used}")
-        wanted = settings.inbox_max_mb * 1_000_000
-        free = f"{seen.free / 1e9:,.1f} GB are free on the inbox's disk"
-        if seen.free < _LITTLE:
-            yield Finding("disk", "fix", free, "Free some space, or keep less: inbox_max_mb, inbox_max_days.")
-        elif seen.free < wanted and not seen.exists:
-            yield Finding(
-                "disk", "note", f"{free}; the inbox may take {wanted / 1e9:,.1f}", "Lower inbox_max_mb."
-            )
+        try:
+            seen = look_at(settings.inbox_path)
+        except InboxError as error:
+            said, _, advice = str(error).partition("; ")
+            yield Finding("inbox", "fix", said, advice)
         else:
-            yield Finding("disk", "ok", free)
+            for finding in _inbox(settings, seen):
+                yield finding
     for address in settings.addresses:
         yield check_address("listen", address, seen.in_use)
     if settings.metrics_address:
         yield check_address("metrics_listen", settings.metrics_address, seen.in_use)
-    if settings.receive:
+    if settings.receive and _waits(settings, settings.plugin_dir or settings.data_dir):
+        yield _waiting(settings, "plugin script", "plugin_dir")
+    elif settings.receive:
         paths = Paths.within(settings.plugin_path, settings.plugin_dir_for_node)
         for finding in check_plugin(paths, other_view=settings.plugin_dir_for_node is not None):
             yield finding
@@ -85,6 +80,33 @@ async def _inside(settings: Settings) -> AsyncIterator[Finding]:
     if asked and not _installed("opentelemetry.sdk"):
         said = "traces are asked for, and the extra otel is not installed"
         yield Finding("traces", "fix", said, "pip install 'custommsg-server[otel]', or unset otel_endpoint.")
+
+
+def _waits(settings: Settings, folder: Path | None) -> bool:
+    """Return whether a folder, or the default if it is None, is not made because lightningd's is not there."""
+    return folder is None and not settings.socket_path.parent.is_dir()
+
+
+def _waiting(settings: Settings, check: str, setting: str) -> Finding:
+    said = f"the gateway waits for {settings.socket_path.parent}, which does not exist"
+    advice = f"Start lightningd, which makes it; check rpc_file, lightning_dir and network; or set {setting}."
+    return Finding(check, "fix", said, advice)
+
+
+def _inbox(settings: Settings, seen: Seen) -> Iterator[Finding]:
+    there = "can be read and written" if seen.exists else "will be made"
+    used = "; a gateway uses it" if seen.in_use else ""
+    yield Finding("inbox", "ok", f"{settings.inbox_path} {there}{used}")
+    wanted = settings.inbox_max_mb * 1_000_000
+    free = f"{seen.free / 1e9:,.1f} GB are free on the inbox's disk"
+    if seen.free < _LITTLE:
+        yield Finding("disk", "fix", free, "Free some space, or keep less: inbox_max_mb, inbox_max_days.")
+    elif seen.free < wanted and not seen.exists:
+        yield Finding(
+            "disk", "note", f"{free}; the inbox may take {wanted / 1e9:,.1f}", "Lower inbox_max_mb."
+        )
+    else:
+        yield Finding("disk", "ok", free)
 
 
 async def _certificates(settings: Settings) -> AsyncIterator[Finding]:

@@ -5,28 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from custommsg_server.api.listen import explain, try_address
 from custommsg_server.domain.address import Address
 from custommsg_server.node.lightningd.attach import Paths
 from custommsg_server.ops.doctor.finding import Finding
 
 _PATH_MAX: Final = 107
 """Bytes of a unix socket's path (unix(7): 108 with the byte that ends it)."""
-_ADVICE: Final = {
-    errno.EADDRINUSE: ("it is in use", "End the other program (ss -ltnp shows it), or listen elsewhere."),
-    errno.EADDRNOTAVAIL: (
-        "it is not an address of this machine",
-        "Listen on one that is; 0.0.0.0 is all of them.",
-    ),
-    errno.EACCES: ("this user may not listen there", "Take a port above 1023, or a folder of this user's."),
-}
 
 
 def check_address(name: str, address: Address, in_use: bool) -> Finding:
@@ -40,16 +31,11 @@ def check_address(name: str, address: Address, in_use: bool) -> Finding:
     if address.path is not None and (finding := _long_path(name, address.path)):
         return finding
     try:
-        if address.path is None:
-            _bind(address)
-        elif _answers(address.path):
-            raise OSError(errno.EADDRINUSE, "")
-        elif not os.access(address.path.parent, os.W_OK):
-            raise OSError(errno.EACCES, "")
+        try_address(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE and in_use:
             return Finding(name, "ok", f"{address} is served, by the gateway that runs")
-        what, advice = _ADVICE.get(error.errno or 0, (str(error), "Listen on another address."))
+        what, advice = explain(error)
         return Finding(name, "fix", f"cannot listen on {address}: {what}", advice)
     return Finding(name, "ok", f"{address} is free")
 
@@ -62,10 +48,9 @@ def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
         other_view: lightningd sees the folder under another path, so that we cannot see what it sees.
     """
     name = "plugin script"
-    for path in (paths.socket, Path(paths.socket_for_node)):
-        if finding := _long_path(name, path):
-            yield finding
-            return
+    if finding := _long_path(name, paths.socket):
+        yield finding
+        return
     folder = paths.script.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -98,20 +83,6 @@ def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
         with_what = "socat" if shutil.which("socat") else sys.executable
         there = "is there" if paths.script.exists() else "will be made"
         yield Finding(name, "ok", f"{paths.script} {there}, and will run {with_what}")
-
-
-def _bind(address: Address) -> None:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((address.host, address.port))
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.connect(str(path))
-        return True
-    return False
 
 
 def _long_path(name: str, path: Path) -> Finding | None:
