@@ -77,8 +77,8 @@ class Intake:
             Arrival(one.kind, one.time_ns, one.peer_id, one.message, one.lost, one.node_id or ours, one.id)
             for one in arrivals
         ]
-        messages = sum([one.kind is Kind.MESSAGE for one in arrivals])
-        size = sum([len(one.message) for one in arrivals]) + _OVERHEAD * len(arrivals)
+        sizes = [len(one.message) for one in arrivals if one.kind is Kind.MESSAGE]
+        messages, size = len(sizes), sum(sizes) + _OVERHEAD * len(arrivals)
         kept = asyncio.get_running_loop().create_future()
         stored = asyncio.ensure_future(self._inbox.append(stamped))
         stored.add_done_callback(partial(self._ended, kept, messages, size, time.perf_counter()))

@@ -40,9 +40,9 @@ NOT_PRESENT: Final = "not present"
 _MAX_USES: Final = 1000
 """Uses that a subscription keeps ready, one for each peer and type."""
 
-_Key = tuple[bytes, int]
-"""What decides whether an event may be seen: its peer, and its type or -1."""
-_NOBODY: Final[_Key] = (b"", -1)
+_Key = tuple[bytes, bytes]
+"""What decides whether an event may be seen: its peer, and its type as the first bytes of a message."""
+_NOBODY: Final[_Key] = (b"", b"")
 """The key of an interruption that concerns all peers."""
 
 
@@ -223,7 +223,7 @@ class _Judge:
 
         An interruption is always seen, but the peer that it concerns only by those who may see this peer.
         """
-        arrivals = {_key(event.arrival): event.arrival for event in batch.events}
+        arrivals = {(a.peer_id, a.message[:2]): a for _, a in batch.events}
         arrivals.pop(_NOBODY, None)
         if not arrivals:
             return batch
@@ -242,19 +242,13 @@ class _Judge:
         return use
 
 
-def _key(arrival: Arrival) -> _Key:
-    message = arrival.message
-    return arrival.peer_id, message[0] << 8 | message[1] if message else -1
-
-
 def _seen(events: Sequence[Event], verdicts: dict[_Key, bool]) -> Iterator[Event]:
     for event in events:
         arrival = event.arrival
-        if verdicts.get(_key(arrival), True):
+        if verdicts.get((arrival.peer_id, arrival.message[:2]), True):
             yield event
         elif arrival.kind is Kind.INTERRUPTION:
-            nobody = Arrival(Kind.INTERRUPTION, arrival.time_ns, b"", b"", arrival.lost, arrival.node_id)
-            yield Event(event.position, nobody)
+            yield Event(event.position, arrival._replace(peer_id=b""))
 
 
 async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str | None) -> None:

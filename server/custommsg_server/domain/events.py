@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, unique
+from typing import NamedTuple
 
 
 @unique
@@ -20,9 +20,8 @@ class Kind(Enum):
     """Messages from before this event may be missing: the gateway was away, or could not store."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """Something that happened."""
+class Arrival(NamedTuple):
+    """Something that happened. A tuple, since several are made of each message, and tuples are made quickly."""
 
     kind: Kind
     time_ns: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
@@ -29,8 +29,7 @@ class Start(Enum):
     """With the oldest event that is kept now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened, at its place in the inbox."""
 
     position: Position

@@ -27,8 +27,8 @@ _MOST_SEEKS: Final = 1 << 16
 
 # LEFT JOIN: in a damaged file something may be missing, which must not hide an event.
 _ROWS: Final = """
-    SELECT e.sequence, e.kind, e.time_ns, p.peer_id, e.message, e.lost, n.node_id
-    FROM {events} LEFT JOIN peers p ON p.id = e.peer LEFT JOIN nodes n ON n.id = e.node
+    SELECT e.sequence, e.kind, e.time_ns, p.peer_id, e.message, e.lost, e.node
+    FROM {events} LEFT JOIN peers p ON p.id = e.peer
 """
 _SCAN: Final = (
     _ROWS.format(events="events e")
@@ -128,13 +128,15 @@ class _Page:
         self._prefix = positions.prefix
         self._wanted = wanted
         self._room = room
+        self._nodes: dict[int, bytes] = {}
         self.events: list[Event] = []
         self.rows = 0
         self.is_full = False
 
     def take(self, statement: str, bindings: Sequence[int | str | bytes]) -> tuple[int, int]:
         """Run a statement; return how many rows it gave, and the sequence number of the last."""
-        prefix, passes, events, room = self._prefix, self._wanted.passes, self.events, self._room
+        prefix, passes, nodes = self._prefix, self._wanted.passes, self._nodes
+        events, room = self.events, self._room
         count = last = 0
         cursor = self._connection.execute(statement, bindings)
         try:
@@ -147,8 +149,11 @@ class _Page:
                         bytes(peer_id),
                         bytes(message),
                         int(lost),
-                        bytes(node_id),
+                        int(node),
                     ) if sequence > last and kind in _KINDS and (kind != 1 or len(message) > 1):
+                        node_id = nodes.get(node)
+                        if node_id is None:
+                            node_id = self._node(node)
                         arrival = Arrival(_KINDS[kind], time_ns, peer_id, message, lost, node_id)
                     case _:
                         raise apsw.CorruptError("an event is not as it was written")
@@ -164,6 +169,13 @@ class _Page:
         self._room = room
         self.rows += count
         return count, last
+
+    def _node(self, node: int) -> bytes:
+        node_id = self._connection.execute("SELECT node_id FROM nodes WHERE id = ?", (node,)).get
+        if not isinstance(node_id, bytes):
+            raise apsw.CorruptError("an event is not as it was written")
+        self._nodes[node] = node_id
+        return node_id
 
 
 def read_chunk(

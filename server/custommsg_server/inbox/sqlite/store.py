@@ -45,26 +45,23 @@ _EVENT_OVERHEAD: Final = 64
 _PRUNE_BYTES: Final = 4 << 20
 """Bytes that are deleted at once at most: about 10 ms."""
 _EVERYTHING: Final = Filter(peer_events=True)
+_SIZES: Final = (128, 64, 32, 16, 8, 4, 2, 1)
 
 
+# Each statement hands Python's lock to the event loop and has to wait to get it back. So under load a commit takes as
+# long as it has statements: they are few, and have many rows.
 def _inserts(statement: str, *sizes: int) -> tuple[tuple[int, str], ...]:
-    """Return a statement for each number of rows, the most first.
-
-    Each statement hands Python's lock to the event loop and has to wait to get it back: under load, one statement
-    for many rows is several times as fast as one for each.
-    """
+    """Return a statement for each number of rows, the most first."""
     columns = statement.count("?")
     row = f"({', '.join(['?'] * columns)})"
     return tuple((rows, statement.replace(row, ", ".join([row] * rows))) for rows in sizes)
 
 
-_ADD_EVENTS: Final = _inserts("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", 128, 16, 1)
+_ADD_EVENTS: Final = _inserts("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *_SIZES)
 _ADD_TO_PEERS: Final = _inserts(
     "INSERT INTO peers (peer_id, events, bytes) VALUES (?, ?, ?) ON CONFLICT (peer_id) "
     "DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes RETURNING peer_id, id",
-    64,
-    8,
-    1,
+    *_SIZES,
 )
 _TAKE_FROM_PEERS: Final = f"""
     UPDATE peers SET events = events - gone.count, bytes = bytes - gone.size FROM (
@@ -117,12 +114,15 @@ class SqliteStore:
         self._file_lock: FileLock | None = None
         self._writer: apsw.Connection | None = None
         self._readers = Readers(path)
+        self._nodes: dict[bytes, int] = {}
+        self._is_durable: bool | None = None
         self._is_closed = False
         try:
             with inbox_errors(path):
                 self._open()
             self.positions: Final = Positions(self._read(read_inbox_id))
             self._latest = self._read(read_latest)
+            self._is_latest_known = False
         except BaseException:
             self.close()
             raise
@@ -138,12 +138,13 @@ class SqliteStore:
             InboxError: they are not stored, as far as is known.
         """
         with self._writing() as connection:
-            latest = read_latest(connection)
+            latest = self._latest if self._is_latest_known else read_latest(connection)
+            self._is_latest_known = False
             first = latest + 1
             if latest > self._latest and self._are_stored(connection, latest, arrivals):
                 first = self._latest + 1
             self._insert(connection, latest + 1, arrivals[latest + 1 - first :])
-        self._latest = first - 1 + len(arrivals)
+        self._latest, self._is_latest_known = first - 1 + len(arrivals), True
         prefix = self.positions.prefix
         return Stored(
             first,
@@ -228,12 +229,14 @@ class SqliteStore:
             connection, self.positions, _EVERYTHING, self._latest, latest, count, 1 << 62
         ).events
         return count <= len(arrivals) and [one.arrival for one in found] == [
-            Arrival(a.kind, a.time_ns, a.peer_id, a.message, a.lost, a.node_id) for a in arrivals[:count]
+            one._replace(id="") for one in arrivals[:count]
         ]
 
     def _insert(self, connection: apsw.Connection, first: int, arrivals: Sequence[Arrival]) -> None:
         peers = _add_to_peers(connection, arrivals)
-        nodes = {node_id: _node(connection, node_id) for node_id in {one.node_id for one in arrivals}}
+        nodes = self._nodes
+        for node_id in {one.node_id for one in arrivals} - nodes.keys():
+            nodes[node_id] = _node(connection, node_id)
         at = 0
         for rows, statement in _ADD_EVENTS:
             while len(arrivals) - at >= rows:
@@ -279,6 +282,7 @@ class SqliteStore:
             try:
                 migrate(connection, self._path, self._steps)
                 self._inode = self._path.stat().st_ino
+                self._page_size = number(connection.pragma("page_size"))
             except BaseException:
                 connection.close(True)
                 raise
@@ -286,6 +290,7 @@ class SqliteStore:
             self._release()
             raise
         self._writer = connection
+        self._is_durable = None
         self._readers.close()
         self._readers = Readers(self._path)
 
@@ -312,13 +317,16 @@ class SqliteStore:
             connection = self._writer
             assert connection is not None  # else opening has raised
             self._check_in_place()
-            connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
+            if is_durable is not self._is_durable:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+                self._is_durable = is_durable
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-                reserve_space(connection)
+                reserve_space(connection, self._page_size)
                 self._commit(connection)
             except BaseException:
+                self._nodes.clear()  # they may not be in the file
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 empty_log(connection)  # else, on a full disk, it would have no room for deleting something

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -241,30 +241,34 @@ class RecentIds:
     """The positions of arrivals that were stored not long ago, by the arrivals' ids.
 
     Args:
-        most: how many are remembered.
+        most: how many are remembered, at least half of them at any time.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._positions: dict[str, Position] = {}
+        self._older: dict[str, Position] = {}
 
     def without_known(self, arrivals: list[Arrival]) -> list[Arrival]:
         """Leave out arrivals whose ids are remembered, and all but the first of those with one id."""
-        known = self._positions
-        while len(known) > self._most:
-            del known[next(iter(known))]
+        if len(self._positions) > self._most // 2:
+            self._positions, self._older = {}, self._positions
         ids = [arrival.id for arrival in arrivals if arrival.id]
-        if len(set(ids)) == len(ids) and known.keys().isdisjoint(ids):
+        if (
+            len(set(ids)) == len(ids)
+            and self._positions.keys().isdisjoint(ids)
+            and self._older.keys().isdisjoint(ids)
+        ):
             return arrivals
         fresh, seen = [], set()
         for arrival in arrivals:
-            if not arrival.id or (arrival.id not in known and arrival.id not in seen):
+            if not arrival.id or (self._position(arrival.id) is None and arrival.id not in seen):
                 fresh.append(arrival)
                 seen.add(arrival.id)
         return fresh
 
     def positions_of(
-        self, done: Iterable[Pending], events: Sequence[Event]
+        self, done: Sequence[Pending], events: Sequence[Event]
     ) -> list[Sequence[Position] | None]:
         """Return the positions of what was handed over; None where something was lost.
 
@@ -272,15 +276,23 @@ class RecentIds:
             done: what was handed over.
             events: what `without_known` has left of it, if that was stored.
         """
-        known = self._positions
-        known.update([(event.arrival.id, event.position) for event in events if event.arrival.id])
-        nameless = iter([event.position for event in events if not event.arrival.id])
+        self._positions.update([(arrival.id, position) for position, arrival in events if arrival.id])
         result: list[Sequence[Position] | None] = []
+        if sum([len(pending.arrivals) for pending in done]) == len(events):
+            positions, at = [event.position for event in events], 0
+            for pending in done:
+                result.append(positions[at : at + len(pending.arrivals)])
+                at += len(pending.arrivals)
+            return result
+        nameless = iter([event.position for event in events if not event.arrival.id])
         for pending in done:
-            found = [known.get(one.id) if one.id else next(nameless, None) for one in pending.arrivals]
-            positions = [position for position in found if position is not None]
-            result.append(positions if len(positions) == len(found) else None)
+            found = [self._position(one.id) if one.id else next(nameless, None) for one in pending.arrivals]
+            known = [position for position in found if position is not None]
+            result.append(known if len(known) == len(found) else None)
         return result
+
+    def _position(self, arrival_id: str) -> Position | None:
+        return self._positions.get(arrival_id) or self._older.get(arrival_id)
 
 
 def _reason(error: Exception) -> str:

@@ -33,6 +33,9 @@ MAX_CALL_SIZE: Final = 16 << 20
 _MAX_ID_SIZE: Final = 100
 """Characters of the id of a hook call up to which it names an arrival; lightningd's have about 30."""
 _PEER_EVENTS: Final = {"connect": Kind.CONNECTED, "disconnect": Kind.DISCONNECTED}
+# What json.loads and json.dumps do, without their choice of options for each message.
+_read = json.JSONDecoder().decode
+_write = json.JSONEncoder().encode
 
 
 class DeclinedError(Exception):
@@ -132,7 +135,7 @@ class Channel(asyncio.Protocol):
 
     def _take(self, frame: bytes, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
         try:
-            call = json.loads(frame)
+            call = _read(frame.decode())
             method, request_id, params = call["method"], call.get("id"), call.get("params")
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             log.error("invalid JSON-RPC on the plugin channel; skipping it", size=len(frame))
@@ -158,9 +161,9 @@ class Channel(asyncio.Protocol):
 
     def _arrival_id(self, request_id: Any) -> str:
         """Return an id that no other hook call has, of whatever channel; nothing if the call has no usable one."""
-        if isinstance(request_id, str | int) and len(name := repr(request_id)) <= _MAX_ID_SIZE:
-            return f"{self._name}:{name}"
-        return ""
+        if type(request_id) is str and len(request_id) <= _MAX_ID_SIZE:
+            return f"{self._name}:{request_id}"
+        return f"{self._name}#{request_id}" if type(request_id) is int else ""
 
     def _keep(self, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
         """Keep what arrived, then let lightningd go on: by then the message is safe, or lost."""
@@ -187,7 +190,7 @@ class Channel(asyncio.Protocol):
         if hook_ids and self._writer is not None and not self._writer.is_closing():
             self._writer.write(
                 b"".join(
-                    b'{"jsonrpc":"2.0","id":%b,"result":{"result":"continue"}}\n\n' % json.dumps(one).encode()
+                    b'{"jsonrpc":"2.0","id":%b,"result":{"result":"continue"}}\n\n' % _write(one).encode()
                     for one in hook_ids
                 )
             )
@@ -286,4 +289,4 @@ def _bytes(value: object, name: str) -> bytes:
 
 
 def _reply(request_id: Any, key: str, value: object) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, key: value}).encode() + END
+    return _write({"jsonrpc": "2.0", "id": request_id, key: value}).encode() + END
