@@ -10,7 +10,8 @@ from typing import Final
 
 import coincurve
 
-from custommsg_server.inbox.port import Arrival, Kind
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.sqlite.store import SqliteStore
 
 PEER: Final = coincurve.PrivateKey((1).to_bytes(32, "big")).public_key.format()
@@ -57,10 +58,10 @@ def read_all(path: Path) -> float:
     """Read a store from end to end; return messages a second."""
     store = SqliteStore(path)
     try:
-        start, position, count = perf_counter(), 0, 0
-        while events := store.read(position, _BATCH, _MOST_BYTES):
-            position = events[-1].sequence
-            count += len(events)
+        start, place, count, latest = perf_counter(), 0, 0, store.held().latest
+        while place < latest:
+            chunk = store.read(Filter(), place, latest, _BATCH, _MOST_BYTES)
+            place, count = chunk.end, count + len(chunk.events)
         return count / (perf_counter() - start)
     finally:
         store.close()
