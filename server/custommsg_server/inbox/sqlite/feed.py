@@ -183,7 +183,7 @@ class Feed:
         # No copies, but whoever holds them keeps them in memory when they are recent no more.
         events: list[Event] = []
         recent, passes = self._recent, wanted.passes
-        end = min(self._latest, place + limit)
+        end = min(self._latest, place + CHUNK_EVENTS)
         for sequence in range(place + 1, end + 1):
             event = recent[sequence]
             if passes(event.arrival):
@@ -192,6 +192,8 @@ class Feed:
                     return events, sequence - 1
                 max_size -= size
                 events.append(event)
+                if len(events) == limit:
+                    return events, sequence
         return events, end
 
 
