@@ -12,7 +12,7 @@ from typing import Final
 
 import apsw
 
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import MESSAGE, Arrival
 from custommsg_server.inbox.sqlite.reading import number
 
 EVENT_OVERHEAD: Final = 64
@@ -95,7 +95,7 @@ def add_events(
                     sequence,
                     peers.get(one.peer_id),
                     nodes[one.node_id],
-                    message[0] << 8 | message[1] if one.kind is Kind.MESSAGE else None,
+                    message[0] << 8 | message[1] if one.kind is MESSAGE else None,
                     one.kind.value,
                     one.time_ns,
                     message,

@@ -15,14 +15,14 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import structlog
 
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import RelayError
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import MESSAGE, Arrival, Kind
 from custommsg_server.node.lightningd.frames import END, FrameError, Frames
 from custommsg_server.node.lightningd.manifest import HOOK, Init, Manifest
 
@@ -247,12 +247,12 @@ def message_of(params: object, time_ns: int, arrival_id: str = "") -> Arrival:
     Raises:
         MalformedCallError: the peer or the message is missing or invalid.
     """
-    if not isinstance(params, Mapping):
+    if not isinstance(params, dict):
         raise MalformedCallError("a hook call without named parameters")
     message = _bytes(params.get("payload"), "payload")
     if not wire.MIN_MESSAGE_SIZE <= len(message) <= wire.MAX_MESSAGE_SIZE:
         raise MalformedCallError(f"a hook call with a payload of {len(message)} bytes")
-    return Arrival(Kind.MESSAGE, time_ns, _peer_id(params.get("peer_id")), message, id=arrival_id)
+    return Arrival(MESSAGE, time_ns, _peer_id(params.get("peer_id")), message, 0, b"", arrival_id)
 
 
 def peer_event_of(method: str, params: object, time_ns: int) -> Arrival | None:
@@ -266,8 +266,8 @@ def peer_event_of(method: str, params: object, time_ns: int) -> Arrival | None:
     kind = _PEER_EVENTS.get(method)
     if kind is None:
         return None
-    inner: Any = params.get(method, params) if isinstance(params, Mapping) else None
-    if not isinstance(inner, Mapping):
+    inner = params.get(method, params) if isinstance(params, dict) else None
+    if not isinstance(inner, dict):
         raise MalformedCallError(f"a {method} notification without parameters")
     return Arrival(kind, time_ns, _peer_id(inner.get("id")))
 
