@@ -171,6 +171,7 @@ async def test_a_position_that_leads_nowhere_has_a_reason(inbox: MemoryInbox, ma
         (other[2], Reason.POSITION_OF_OTHER_INBOX, {}),
         (beyond, Reason.POSITION_NOT_REACHED, {"latest": positions[4]}),
         (Position("17"), Reason.INVALID_POSITION, {}),
+        (Position(""), Reason.INVALID_POSITION, {}),
     )
     for position, reason, metadata in cases:
         for work, field in (
