@@ -96,7 +96,7 @@ class Mailbox:
             RelayError: NOT_PERMITTED, a reason about the position, or INBOX_UNAVAILABLE.
         """
         await _may_begin(caller, request.filter, SUBSCRIBE, request.consumer)
-        start = request.start or Start.LIVE
+        start = Start.LIVE if request.start is None else request.start
         with _reasons("after" if isinstance(start, str) else ""):
             if request.consumer is not None:
                 kept = await self._inbox.consumers.open(request.consumer, start)
