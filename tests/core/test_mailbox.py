@@ -24,37 +24,31 @@ from support.memory_inbox import Log, MemoryInbox
 class Permit:
     """Permits what a test says, and notes what it was asked."""
 
+    is_unrestricted = False
+
     def __init__(
-        self, allows: Callable[[Use], bool] = lambda use: True, why: str = "no", is_rated: bool = False
+        self, allows: Callable[[Use], bool] = lambda use: True, why: str = "no", asks_node: bool = False
     ) -> None:
         self.allows = allows
         self.why = why
-        self.is_rated = is_rated
+        self.asks_node = asks_node
         self.judged: list[Use] = []
-        self.seen: list[Use] = []
         self.fails: RelayError | None = None
         self.gate: asyncio.Event | None = None
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         assert deadline > asyncio.get_running_loop().time()
         self.judged += uses
+        if self.gate is not None:
+            await self.gate.wait()
         if self.fails is not None:
             return [self.fails] * len(uses)
         return [None if self.allows(use) else RelayError(Reason.NOT_PERMITTED, self.why) for use in uses]
 
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        assert deadline > asyncio.get_running_loop().time()
-        self.seen += uses
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.fails is not None:
-            raise self.fails
-        return [self.allows(use) for use in uses]
-
 
 def caller(permit: Permit | None = None) -> Caller:
     """Make a caller who has a permit; what it sends does not matter here."""
-    return Caller("", permit or Permit(), cast("Any", None), cast("Any", None))
+    return Caller("", "", permit or Permit(), cast("Any", None), cast("Any", None))
 
 
 ANYONE = caller()
@@ -280,6 +274,7 @@ async def test_a_caller_gets_what_it_may_see_and_the_position_goes_on(
     permit = Permit(lambda use: of_alice(use) and use.params.get("type") != 4, why="not present")
     request = SubscribeRequest(EVERYTHING, consumer="shop")
     subscription = await mailbox.subscribe(caller(permit), request)
+    permit.judged.clear()
     arrivals = [
         arrival(1, message_type=3),
         arrival(2, message_type=4),
@@ -298,10 +293,10 @@ async def test_a_caller_gets_what_it_may_see_and_the_position_goes_on(
         Use("subscribecustommsg", {"node_id": BOB.hex(), "msg": "0003", "type": 3} | shop),
         Use("subscribecustommsg", {"node_id": BOB.hex()} | shop),
     ):
-        assert permit.seen.count(use) == 1
-    assert len(permit.seen) == 5
+        assert permit.judged.count(use) == 1
+    assert len(permit.judged) == 5
     assert (await anext(subscription)).events == []
-    assert len(permit.seen) == 5, "a heartbeat needs no permit"
+    assert len(permit.judged) == 5, "a heartbeat needs no permit"
 
 
 async def test_listed_events_are_judged_one_by_one_too(inbox: MemoryInbox, mailbox: Mailbox) -> None:
@@ -311,7 +306,7 @@ async def test_listed_events_are_judged_one_by_one_too(inbox: MemoryInbox, mailb
     batch = await mailbox.list_events(caller(permit), Filter(), None, 10)
     assert numbers(batch.events) == [1, 3]
     assert batch.is_last
-    assert {use.method for use in (*permit.judged, *permit.seen)} == {"listevents"}
+    assert {use.method for use in permit.judged} == {"listevents"}
 
 
 async def test_an_interruption_reaches_everybody_but_its_peer_only_those_who_may_see_it(
@@ -367,7 +362,7 @@ async def test_a_subscription_begins_if_something_of_it_may_be_seen(
 
 async def test_a_rune_with_a_rate_is_refused(mailbox: Mailbox) -> None:
     """Each look would count as a use; it is not asked for one."""
-    permit = Permit(is_rated=True)
+    permit = Permit(asks_node=True)
     for work in (
         mailbox.subscribe(caller(permit), SubscribeRequest(Filter())),
         mailbox.list_events(caller(permit), Filter(), None, 1),
@@ -375,7 +370,7 @@ async def test_a_rune_with_a_rate_is_refused(mailbox: Mailbox) -> None:
         error = await reason_of(work)
         assert error.reason is Reason.NOT_PERMITTED
         assert "rate" in error.message
-    assert (permit.judged, permit.seen) == ([], [])
+    assert permit.judged == []
 
 
 async def test_a_node_that_cannot_judge_now_loses_no_event(inbox: MemoryInbox, mailbox: Mailbox) -> None:
