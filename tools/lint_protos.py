@@ -1,7 +1,10 @@
-"""Lint the protos with buf, offline: `python tools/lint_protos.py [--against OLD_PROTO_FOLDER]`.
+"""Check the protos with buf, offline: `python tools/lint_protos.py [--write-baseline]`.
 
-buf would take google/rpc from a registry; here it comes from the installed googleapis-common-protos, and the two
-stand side by side in a workspace of a moment. With --against it looks for breaking changes as well.
+It lints them, checks their format, and compares our contract with proto/baseline.binpb, that of the last release (a
+descriptor image, without comments): what would break a client of it is refused. --write-baseline writes that file.
+
+buf would take google/rpc from a registry. Here it comes from the installed googleapis-common-protos, and both stand
+side by side in a temporary workspace.
 """
 
 import shutil
@@ -15,6 +18,7 @@ import google.rpc
 ROOT = Path(__file__).resolve().parent.parent
 BUF = Path(sys.executable).with_name("buf")
 GOOGLE_RPC = Path(next(iter(google.rpc.__path__)))
+BASELINE = ROOT / "proto/baseline.binpb"
 DIALECTS = ROOT / "server/custommsg_server/api/dialects/protos"
 CONFIG = """\
 version: v2
@@ -22,8 +26,8 @@ modules:
   - path: proto
   - path: server
     lint:
-      # The dialects: their names are those that Core Lightning, Greenlight and LND have given, and that is the point.
-      # Their files lie where no client has files of those names.
+      # The dialects keep the names that Core Lightning, Greenlight and LND use. Their files lie where no client has
+      # files of the same names.
       use: [STANDARD]
       except: [
         PACKAGE_DIRECTORY_MATCH, PACKAGE_SAME_DIRECTORY, PACKAGE_VERSION_SUFFIX, DIRECTORY_SAME_PACKAGE,
@@ -35,14 +39,13 @@ breaking: {use: [FILE]}
 """
 
 
-def workspace(folder: Path, protos: Path) -> Path:
+def make_workspace(folder: Path) -> None:
     """Make a workspace of our protos, the dialects', and those that they import."""
-    shutil.copytree(protos, folder / "proto")
+    shutil.copytree(ROOT / "proto", folder / "proto")
     shutil.copytree(DIALECTS, folder / DIALECTS.relative_to(ROOT), ignore=shutil.ignore_patterns("*.py*"))
     (folder / "googleapis/google/rpc").mkdir(parents=True)
     shutil.copy(GOOGLE_RPC / "status.proto", folder / "googleapis/google/rpc")
     (folder / "buf.yaml").write_text(CONFIG)
-    return folder
 
 
 def buf(folder: Path, *arguments: str) -> int:
@@ -50,19 +53,33 @@ def buf(folder: Path, *arguments: str) -> int:
     return subprocess.run([BUF, *arguments], cwd=folder, check=False).returncode  # noqa: S603 -- our own words
 
 
-def main(arguments: list[str]) -> int:
-    """Lint, check the format, and compare with an older version if one is given."""
-    with tempfile.TemporaryDirectory() as temporary:
-        now = workspace(Path(temporary) / "now", ROOT / "proto")
-        for module in ("proto", "server"):
-            if status := buf(now, "lint", module):
-                return status
-            if status := buf(now, "format", "--diff", "--exit-code", module):
-                return status
-        if arguments[:1] == ["--against"]:
-            before = workspace(Path(temporary) / "before", Path(arguments[1]))
-            return buf(now, "breaking", "proto", "--against", str(before / "proto"))
+def lint(folder: Path) -> int:
+    """Lint, and check the format; return the first exit status that is not 0."""
+    for module in ("proto", "server"):
+        if status := buf(folder, "lint", module) or buf(folder, "format", "--diff", "--exit-code", module):
+            return status
     return 0
+
+
+def compare(folder: Path) -> int:
+    """Compare the contract with the baseline; return an exit status that is not 0 if it breaks clients."""
+    status = buf(folder, "breaking", "proto", "--exclude-imports", "--against", str(BASELINE))
+    if status:
+        advice = (
+            "A client of the last release would break. Add to the contract; deprecate, and remove nothing."
+        )
+        print(advice)  # noqa: T201 -- said to a person
+    return status
+
+
+def main(arguments: list[str]) -> int:
+    """Check the protos, or write the baseline; return the exit status."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_workspace(folder)
+        if arguments == ["--write-baseline"]:
+            return buf(folder, "build", "proto", "--exclude-source-info", "-o", str(BASELINE))
+        return lint(folder) or compare(folder)
 
 
 if __name__ == "__main__":
