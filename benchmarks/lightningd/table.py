@@ -98,10 +98,11 @@ def _show_goal(console: Console, case: str, against: str, reached: float, goal: 
 
 
 def _show_cost_goal(console: Console, case: str, against: str, reached: float, goal: float) -> None:
+    verdict = "reached" if round(reached, 2) <= goal else "missed "
     console.print(
-        f"{'reached' if round(reached, 2) <= goal else 'missed '}  {case} takes {reached:.2f} of the CPU time of {against},"
+        f"{verdict}  {case} takes {reached:.2f} of the CPU time of {against},"
         f" node and later work included (goal: at most {goal})",
-        style="green" if round(reached, 2) <= goal else "yellow",
+        style="yellow" if verdict == "missed " else "green",
         highlight=False,
     )
 
