@@ -1,4 +1,4 @@
-"""`python -m benchmarks.inbox`: replay from the store, and live from lightningd's hook to a subscriber."""
+"""`python -m benchmarks.inbox`: replay, live, and (`narrow`) narrow subscribers of a large inbox."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.inbox import disk
+from benchmarks.inbox import narrow as narrow_readers
 from benchmarks.inbox.hook import Hook, attached
 from benchmarks.inbox.subscriber import Subscriber
 from benchmarks.job import Usage
@@ -197,6 +198,41 @@ def bench(
         print(json_module.dumps([asdict(line) for line in lines]))
     else:
         show(lines)
+
+
+@cli.command
+def narrow(
+    *,
+    events: Annotated[int, Parameter(help="Events in the inbox.")] = 1_000_000,
+    size: Annotated[int, Parameter(help="Bytes of each message.")] = 100,
+) -> None:
+    """Fill an inbox, and measure what narrow subscribers read of it; 10 million events take 2 GB for 2 minutes."""
+
+    async def run() -> None:
+        show_narrow(*await narrow_readers.measure(events, size))
+
+    loops.run(run())
+
+
+def show_narrow(filling: narrow_readers.Filling, readings: list[narrow_readers.Reading]) -> None:
+    """Print how the inbox was filled, and the table of its readers."""
+    print(
+        f"Filled {filling.size_mb:,.0f} MB: {filling.first_tenth:.1f} µs of CPU an event in the first tenth,"
+        f" {filling.last_tenth:.1f} in the last"
+    )
+    table = Table(title="Reading from the beginning", title_justify="left", title_style="bold")
+    for column in ("subscriber wants", "events", "rows read", "first ms", "seconds", "CPU s"):
+        table.add_column(column, justify="left" if column == "subscriber wants" else "right", no_wrap=True)
+    for one in readings:
+        table.add_row(
+            one.case,
+            f"{one.events:,}",
+            f"{one.rows:,}",
+            f"{1e3 * one.first_s:,.1f}",
+            f"{one.seconds:,.3f}",
+            f"{one.cpu_s:,.3f}",
+        )
+    (Console() if sys.stdout.isatty() else Console(width=100)).print(table)
 
 
 def main() -> None:

@@ -58,11 +58,10 @@ def read_all(path: Path) -> float:
     """Read a store from end to end; return messages a second."""
     store = SqliteStore(path)
     try:
-        start, position, count, latest = perf_counter(), 0, 0, store.held().latest
-        while position < latest:
-            chunk = store.read(Filter(), position, latest, _BATCH, _MOST_BYTES)
-            position = chunk.end
-            count += len(chunk.events)
+        start, place, count, latest = perf_counter(), 0, 0, store.held().latest
+        while place < latest:
+            chunk = store.read(Filter(), place, latest, _BATCH, _MOST_BYTES)
+            place, count = chunk.end, count + len(chunk.events)
         return count / (perf_counter() - start)
     finally:
         store.close()

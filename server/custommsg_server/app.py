@@ -26,6 +26,7 @@ from custommsg_server.api.service import CustomMsgService
 from custommsg_server.core.intake import Intake
 from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
+from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.domain.events import Arrival, Kind
@@ -107,14 +108,18 @@ async def running(
             return started_by_node or (attachment is not None and attachment.is_attached)
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
-        relay, mailbox = Relay(node, peer_limits), Mailbox(inbox, is_attached)
-        access = Access(None if settings.insecure else settings.require, Runes(node), accounts)
+        memory = MemoryBudget(settings.memory_budget_mb * 1_000_000)
+        relay, mailbox = Relay(node, peer_limits, memory), Mailbox(inbox, is_attached)
+        runes = Runes(node, settings.rune_check_interval)
+        access = Access(None if settings.insecure else settings.require, runes, accounts)
         calls = Calls(access, settings.call_timeout, telemetry.observers)
         served, health = _servicers(settings, relay, mailbox)
         server = GrpcServer(served, calls, _server_options(settings))
         node.watch(health.node_changed)
         metrics = await stack.enter_async_context(
-            telemetry.observing(Sources(node, inbox, settings.data_path, intake, is_attached))
+            telemetry.observing(
+                Sources(node, inbox, settings.data_path, intake, is_attached, memory, calls.open_streams)
+            )
         )
         addresses = await server.start(settings.addresses)
         tasks = [_watched("node link", node.run(), part_ended), _watched("inbox", inbox.run(), part_ended)]

@@ -75,8 +75,20 @@ class Settings(BaseSettings):
         None,
         description="The CA of client certificates (PEM); with it, each TLS client needs a certificate.",
     )
+    rune_check_interval: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="Seconds after which the node is asked again whether a rune is valid: so late may a withdrawal be."
+        " 0: at each use.",
+    )
     reflection: bool = Field(True, description="Offer gRPC server reflection.")
-    max_connections: int = Field(10_000, ge=1, description="Connections at once; more are not accepted.")
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        description="Connections at once; more are not accepted. An idle one takes a file and some 15 kB of memory,"
+        " with TLS 48 kB, whoever opens it.",
+    )
     max_connection_age: float = Field(
         3600.0,
         ge=0,
@@ -91,6 +103,13 @@ class Settings(BaseSettings):
     )
     caller_bytes_per_s: float = Field(
         0.0, ge=0, description="Bytes a second that one caller may send, framing included; 0: no limit."
+    )
+    memory_budget_mb: int = Field(
+        256,
+        ge=16,
+        description="Megabytes that messages may take on their way to the node and to subscribers, with all that"
+        " belongs to them. A caller may hold as much as is left for others; beyond that its streams are held back, and"
+        " its calls are refused as OVERLOADED.",
     )
     rpc_file: Path | None = Field(
         None, description="lightningd's JSON-RPC socket. Default: LIGHTNING_DIR/NETWORK/lightning-rpc."

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from custommsg.v1 import custommsg_pb2 as pb
@@ -56,6 +56,8 @@ requests: st.SearchStrategy[dict[str, Any]] = st.builds(
     st.booleans(),
 )
 
+GOOD: dict[str, Any] = {"message": pb.OutboundMsg(peer_id=node_id(), msg=b"\x9c\x41hi")}
+
 
 def check_row_of_the_error_table(error: grpc.aio.AioRpcError) -> None:
     """The code and the reason of a failed call belong together."""
@@ -92,6 +94,7 @@ def test_nothing_that_could_harm_the_node_is_ever_written(tmp_path: Path) -> Non
         recorded, stub, channel, relay, node = runner.run(start())
         outcomes: dict[str, int] = {}
 
+        @example([GOOD] * 20)  # chance alone draws few that pass
         @given(st.lists(requests, min_size=1, max_size=20))
         @settings(max_examples=150)
         def run(some: list[dict[str, Any]]) -> None:
@@ -111,13 +114,15 @@ def test_nothing_that_could_harm_the_node_is_ever_written(tmp_path: Path) -> Non
                 if request["method"] in ("sendcustommsg", "check"):
                     check_safe(request)
 
-        run()
-        assert outcomes["ok"] > 10
-        assert outcomes["INVALID_ARGUMENT"] > 10
-
         async def stop() -> None:
             await channel.close()
             await relay.__aexit__(None, None, None)
             await node.__aexit__(None, None, None)
 
-        runner.run(stop())
+        try:
+            run()
+            assert outcomes["ok"] > 10
+            assert outcomes["INVALID_ARGUMENT"] > 10
+        finally:
+            # Else the runner ends nested generators out of order, on which Python 3.11 crashes and hides the failure.
+            runner.run(stop())

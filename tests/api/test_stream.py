@@ -129,14 +129,15 @@ def test_any_mix_gets_one_result_each_in_order_and_nothing_twice(tmp_path: Path)
                 if cancel_after is None:
                     assert sent == [n for n, m in messages.items() if len(m.msg) == 6 and m.peer_id == peer]
 
-        run()
-
         async def stop() -> None:
             await channel.close()
             await relay.__aexit__(None, None, None)
             await node.__aexit__(None, None, None)
 
-        runner.run(stop())
+        try:
+            run()
+        finally:
+            runner.run(stop())
 
 
 @pytest.fixture

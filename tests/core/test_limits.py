@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.core.limits import FRAMING, MAX_KEYS, PeerLimits, Rate
+from custommsg_server.core.limits import FRAMING, MAX_KEYS, PeerLimits, Rate, TokenBuckets
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.wire import NodeId, join_message
 from custommsg_server.node.port import Outbound
@@ -87,6 +87,36 @@ def test_the_memory_of_peers_is_bounded() -> None:
     for number in range(MAX_KEYS + 10):
         limits.take(Outbound(NodeId(b"\x02" + number.to_bytes(32, "big")), join_message(40001, b"")))
     assert len(limits._buckets._full_at) == MAX_KEYS
+
+
+def test_a_peer_in_debt_is_not_forgotten_before_one_that_is_idle() -> None:
+    """Whoever names 10,000 peers does not get the limit of another one lifted, however often it was charged before."""
+    clock = Clock()
+    limits = PeerLimits(Rate(messages_per_s=100, burst=1), clock)
+    for number in range(MAX_KEYS - 1):
+        limits.take(Outbound(NodeId(b"\x02" + number.to_bytes(32, "big")), join_message(40001, b"")))
+    limits.reserve([outbound(10)] * 1000)
+    for number in range(MAX_KEYS):
+        limits.take(Outbound(NodeId(b"\x03" + number.to_bytes(32, "big")), join_message(40001, b"")))
+    with pytest.raises(RelayError) as caught:
+        limits.take(outbound(10))
+    assert caught.value.retry_after == pytest.approx(9.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30), st.floats(0, 3)), max_size=60))
+def test_the_one_that_is_forgotten_has_the_least_debt(steps: list[tuple[int, int, float]]) -> None:
+    """Whatever was charged before: the others keep theirs."""
+    clock = Clock()
+    buckets: TokenBuckets[int] = TokenBuckets(Rate(messages_per_s=10, burst=0), clock, max_keys=3)
+    debts: dict[int, float] = {}
+    for key, messages, pause in steps:
+        clock.now += pause
+        buckets.charge(key, messages, 0)
+        debts[key] = max(debts.get(key, 0.0), clock.now) + messages / 10
+        if len(debts) > 3:
+            del debts[min(debts, key=lambda one: debts[one])]
+        waits = {one: max(0.0, at - clock.now) for one, at in debts.items()}
+        assert {one: buckets.wait(one) for one in debts} == pytest.approx(waits, abs=1e-5)
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(2, 5000), st.booleans()), max_size=200))

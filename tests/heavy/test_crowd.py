@@ -37,7 +37,9 @@ async def test_an_honest_caller_is_served_beside_a_crowd(node: nodes.Node) -> No
     rune = str((await node.call("createrune", restrictions=[]))["rune"])
     metadata = (("rune", rune),)
     arguments = ("--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file), "--log-calls", "none")
-    async with processes.server("serve", *arguments, "--caller-calls", "2000") as program:
+    async with processes.server(
+        "serve", *arguments, "--caller-calls", "2000", "--max-connections", "3000"
+    ) as program:
         address = json.loads(await program.line("gateway listening"))["addresses"][0]
         host, _, port = address.rpartition(":")
         async with grpc.aio.insecure_channel(address) as channel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,83 @@ async def test_a_stream_to_a_node_that_stops_is_held_back(
             f" +{growth / 1e6:.1f} MB"
         )
     assert growth < LIMIT
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+async def test_a_thousand_streams_and_calls_at_a_node_that_stops_stay_within_the_budget(
+    short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each stream has 1 MB to send, and 8,192 calls have 64 kB each; the node takes nothing, then everything.
+
+    What is counted is within the budget. What the process takes is more: Python and gRPC hold what they have read.
+    """
+    budget, bound, streams, calls = 64 << 20, 256 << 20, 1000, 8192
+    resumed = asyncio.Event()
+
+    async def stopped(connection: standin.Connection, request: standin.Request) -> None:
+        await resumed.wait()
+        await standin.answer(connection, request)
+
+    async with standin.running(short_path / "lightning-rpc") as node:
+        node.on_send = stopped
+        address = f"unix:{short_path}/gateway.sock"
+        arguments = ("serve", "--insecure", "--listen", address, "--rpc-file", str(node.rpc_file))
+        arguments += ("--peer-bytes-per-s", "0", "--peer-messages-per-s", "0", "--no-receive")
+        arguments += ("--node-reply-timeout", "250", "--call-timeout", "250", "--log-calls", "none")
+        arguments += ("--memory-budget-mb", "67")
+        async with processes.server(*arguments) as program, AsyncExitStack() as stack:
+            await program.line("node link up")
+            options = (("grpc.use_local_subchannel_pool", 1),)
+            stubs = [
+                custommsg_pb2_grpc.CustomMsgServiceStub(
+                    await stack.enter_async_context(grpc.aio.insecure_channel(address, options))
+                )
+                for _ in range(20)
+            ]
+            message = pb.OutboundMsg(peer_id=node_id(), msg=b"\x9c\x41" + bytes(65_000))
+            memory = Memory(program.process.pid)
+
+            async def stream(stub: Any) -> None:
+                call = stub.SendCustomMsgStream()
+                for _ in range(8):
+                    await call.write(pb.SendCustomMsgStreamRequest(messages=[message] * 2))
+                await call.done_writing()
+                results = 0
+                while (response := await call.read()) is not grpc.aio.EOF:
+                    for result in response.results:
+                        assert not result.HasField("error") or "as it may" in result.error.message
+                    results += len(response.results)
+                assert results == 16
+
+            refused = 0
+
+            async def send(stub: Any) -> None:
+                nonlocal refused
+                try:
+                    await stub.SendCustomMsg(pb.SendCustomMsgRequest(message=message))
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error
+                    refused += 1
+
+            tasks: list[asyncio.Task[None]] = []
+            for start in range(0, calls, 64):  # gRPC cancels calls that come faster than they are taken
+                some = range(start, start + 64)
+                tasks += [asyncio.create_task(send(stubs[10 + number % 10])) for number in some]
+                tasks += [
+                    asyncio.create_task(stream(stubs[number % 10])) for number in some if number < streams
+                ]
+                await asyncio.wait(tasks[-64:], timeout=0.05)
+            before = -1
+            while before != memory.growth() or not refused:
+                before = memory.growth()
+                await asyncio.sleep(1.0)
+            growth = memory.growth()
+            resumed.set()
+            await asyncio.gather(*tasks)
+    with capsys.disabled():
+        print(
+            f"\n{streams:,} streams of 1 MB and {calls:,} calls of 64 kB, budget {budget >> 20} MB:"
+            f" +{growth / 1e6:.0f} MB, {refused:,} calls refused"
+        )
+    assert growth < bound

@@ -19,6 +19,7 @@ from custommsg_server.inbox.port import (
     PositionInvalid,
     PositionOfOtherInbox,
 )
+from custommsg_server.inbox.sqlite import reading
 from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.reading import search_for
 from custommsg_server.inbox.sqlite.store import SqliteStore
@@ -121,6 +122,22 @@ def test_a_narrow_reader_reads_what_it_wants_and_little_else(store: SqliteStore)
             place, rows, found = chunk.end, rows + chunk.rows, found + len(chunk.events)
         connects = 0 if wanted.peer_events else rows // 10 + 2
         assert found <= rows <= found + connects < 500
+
+
+def test_a_read_ends_after_enough_look_ups(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Having found nothing, too: it says how far it has come, and the next one goes on there."""
+    monkeypatch.setattr(reading, "_MOST_SEEKS", 4)
+    latest = store.held().latest
+    nobody = Filter(peer_ids=frozenset({b"\x03" + bytes(32)}))
+    chunk = store.read(nobody, 500, latest, 500, 1 << 20)
+    assert [one.arrival.kind for one in chunk.events] == [Kind.INTERRUPTION] * len(chunk.events)
+    assert 1000 < chunk.end < latest
+    place, found = 500, 0
+    while place < latest:
+        chunk = store.read(nobody, place, latest, 500, 1 << 20)
+        assert place < chunk.end
+        place, found = chunk.end, found + len(chunk.events)
+    assert found == sum(nobody.passes(event.arrival) for event in read(store, 500)) > 0
 
 
 @pytest.mark.parametrize(

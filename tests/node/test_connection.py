@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.wire import join_message
 from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.node import Lightningd
+from custommsg_server.node.lightningd.turns import QUANTUM, Batch, Turns
+from custommsg_server.node.lightningd.turns import Request as Waiting
 from custommsg_server.node.port import Outbound, PeerAddress
 from support import standin
 from support.keys import node_id
@@ -44,10 +49,12 @@ async def until_up(node: Lightningd, state: bool = True) -> None:
     await reached.wait()
 
 
-async def send(node: Lightningd, number: int = 1, seconds: float = 10) -> str | RelayError:
+async def send(
+    node: Lightningd, number: int = 1, seconds: float = 10, caller: str = "somebody"
+) -> str | RelayError:
     """Send one message that carries a number."""
     outbound = Outbound(node_id(), join_message(40001, number.to_bytes(4, "big")))
-    [outcome] = await node.send([outbound], asyncio.get_running_loop().time() + seconds)
+    [outcome] = await node.send([outbound], asyncio.get_running_loop().time() + seconds, caller)
     return outcome
 
 
@@ -357,3 +364,87 @@ async def test_a_peer_is_connected_to_where_it_was_said_to_be(node: StandIn) -> 
         await link.connect(PeerAddress(node_id(), "::1", 9735), asyncio.get_running_loop().time() + 5)
     [request] = [request for request in node.requests if request["method"] == "connect"]
     assert request["params"] == {"id": node_id().hex(), "host": "::1", "port": 9735}
+
+
+async def test_turns_go_round_callers(node: StandIn) -> None:
+    """One call beside three full streams is written after a turn of each, not after all that they have."""
+    batch = [Outbound(node_id(), join_message(40001, bytes(200)))] * 2048
+    async with lightningd(node.rpc_file, replace(QUICK, window=16)) as link:
+        await until_up(link)
+        deadline = asyncio.get_running_loop().time() + 60
+        streams = [
+            asyncio.create_task(link.send(batch, deadline, f"stream {number}", held_back=True))
+            for number in range(3)
+        ]
+        await node.wait_sent(1)
+        seen = len(node.sent())
+        assert await send(link, 7) == STATUS
+        [place] = [place for place, one in enumerate(node.sent()) if one["params"]["msg"] == "9c4100000007"]
+        per_turn = QUANTUM // 500 + 1
+        assert place - seen <= 16 + 3 * per_turn
+        assert len(node.sent()) < 1000
+        for outcomes in await asyncio.gather(*streams):
+            assert outcomes == [STATUS] * 2048
+
+
+async def test_the_order_of_what_one_caller_sends_is_kept(node: StandIn) -> None:
+    """However many batches it has, and whoever has turns between them."""
+    async with lightningd(node.rpc_file, replace(QUICK, window=3)) as link:
+        await until_up(link)
+        tasks = [
+            asyncio.create_task(send(link, number, caller=f"caller {number % 3}")) for number in range(300)
+        ]
+        assert await asyncio.gather(*tasks) == [STATUS] * 300
+    numbers = [int(request["params"]["msg"][4:], 16) for request in node.sent()]
+    for caller in range(3):
+        assert [number for number in numbers if number % 3 == caller] == list(range(caller, 300, 3))
+
+
+async def test_a_caller_with_much_that_waits_leaves_room_for_others(node: StandIn) -> None:
+    """It is held back when as much waits of it as is left, and another is not refused."""
+
+    async def never(connection: Connection, request: Request) -> None:
+        pass
+
+    node.on_send = never
+    batch = [Outbound(node_id(), join_message(40001, b""))] * 60
+    async with lightningd(node.rpc_file, LinkOptions(window=1, max_waiting=100, probe_interval=30)) as link:
+        await until_up(link)
+        deadline = asyncio.get_running_loop().time() + 60
+        first = asyncio.create_task(link.send(batch, deadline, "greedy", held_back=True))
+        await node.wait_sent(1)
+        assert not link.has_room("greedy")
+        assert link.has_room("modest")
+        waiting = asyncio.create_task(link.room("greedy"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await waiting
+        assert link.has_room("greedy")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.lists(st.integers(1, 140_000), min_size=1, max_size=20)), max_size=12
+    )
+)
+def test_no_caller_that_waits_falls_behind_by_more_than_a_turn(work: list[tuple[int, list[int]]]) -> None:
+    """While two callers wait, what they wrote differs by a turn and the largest request of each."""
+    turns, loop = Turns(), asyncio.new_event_loop()
+    for caller, sizes in work:
+        turns.add(Batch([Waiting("x", "." * size) for size in sizes], str(caller), loop.create_future()))
+    written: Counter[str] = Counter()
+    waiting = {str(caller) for caller, _ in work}
+    while (turn := turns.next()) is not None:
+        batch, credit = turn
+        first, size = batch.written, 0
+        while batch.written < len(batch.requests) and size < credit:
+            size += len(batch.requests[batch.written].params)
+            batch.written += 1
+        turns.wrote(batch, batch.written - first, size)
+        written[batch.caller] += size
+        waiting = {caller for caller in waiting if turns.count_of(caller)}
+        amounts = [written[caller] for caller in waiting]
+        assert not amounts or max(amounts) - min(amounts) <= 2 * (QUANTUM + 140_000)
+    assert sum(written.values()) == sum(sum(sizes) for _, sizes in work)
+    assert turns.count == 0
+    loop.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server import app
+from custommsg_server.api.open_streams import MAX_STREAMS_OF_ONE
 from custommsg_server.domain.address import ListenError
 from support import standin
 from support.gateways import settings
@@ -89,6 +93,57 @@ async def test_a_limit_that_is_hit_says_which_it_was(node: StandIn) -> None:
             await stub.SendCustomMsg(REQUEST)
         metrics = await scrape(str(gateway.metrics))
     assert value(metrics, "custommsg_limits_hit_total", limit="peer_rate") == 1
+
+
+async def test_what_callers_hold_is_there_by_what_holds_it(node: StandIn) -> None:
+    """While the node takes its time; and it is gone when the call has ended."""
+    resumed = asyncio.Event()
+
+    async def wait(connection: standin.Connection, request: standin.Request) -> None:
+        await resumed.wait()
+        await standin.answer(connection, request)
+
+    node.on_send = wait
+    options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False, memory_budget_mb=16)
+    async with app.running(options) as gateway, Stub(gateway) as stub:
+        stream = stub.SendCustomMsgStream()
+        message = pb.OutboundMsg(peer_id=node_id(), msg=b"\x9c\x41" + bytes(60_000))
+        await stream.write(pb.SendCustomMsgStreamRequest(messages=[message]))
+        call = stub.SendCustomMsg(pb.SendCustomMsgRequest(message=message))
+        metrics = await scrape(str(gateway.metrics))
+        while not all(
+            value(metrics, "custommsg_memory_bytes", held_by=held_by) for held_by in ("streams", "requests")
+        ):
+            metrics = await scrape(str(gateway.metrics))
+        for held_by in ("streams", "requests"):
+            assert 180_000 < value(metrics, "custommsg_memory_bytes", held_by=held_by) < 200_000
+        assert 15_600_000 < value(metrics, "custommsg_memory_free_bytes") < 15_640_000
+        resumed.set()
+        await stream.read()
+        await call
+        metrics = await scrape(str(gateway.metrics))
+        assert value(metrics, "custommsg_memory_free_bytes") == 16_000_000
+        stream.cancel()
+
+
+async def test_streams_without_a_credential_are_counted(node: StandIn) -> None:
+    """Those that are open, and those beyond the bound of one connection."""
+    options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False, insecure=False)
+    async with (
+        app.running(options) as gateway,
+        grpc.aio.insecure_channel(str(gateway.addresses[0])) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(MAX_STREAMS_OF_ONE)]
+        for watch in watches:
+            await watch.read()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health.Watch(health_pb2.HealthCheckRequest()).read()
+        metrics = await scrape(str(gateway.metrics))
+        for watch in watches:
+            watch.cancel()
+    assert value(metrics, "custommsg_open_streams") == MAX_STREAMS_OF_ONE
+    assert value(metrics, "custommsg_open_streams_refused_total") == 1
 
 
 async def test_two_gateways_in_one_process_count_apart(node: StandIn) -> None:

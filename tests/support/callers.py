@@ -23,7 +23,7 @@ class Permits:
     """Permits what a test says, and counts what is asked."""
 
     is_unrestricted = False
-    is_rated = False
+    asks_node = False
 
     def __init__(self, answer: RelayError | None = None) -> None:
         self.answer = answer
@@ -33,11 +33,7 @@ class Permits:
         self.asked += uses
         return [self.answer] * len(uses)
 
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        self.asked += uses
-        return [self.answer is None] * len(uses)
 
-
-def caller(permit: Permit | None = None, account: Account | None = None) -> Caller:
+def caller(permit: Permit | None = None, account: Account | None = None, key: str = "") -> Caller:
     """Make a caller; by default one that may do everything."""
-    return Caller("", permit or Unrestricted(), account or NoAccount(), NoRecord())
+    return Caller("", key, permit or Unrestricted(), account or NoAccount(), NoRecord())

@@ -47,7 +47,7 @@ class Access:
             RelayError: NO_CREDENTIAL, or OVERLOADED for a caller with too many calls; then `leave` must not follow.
         """
         if self._required is None:
-            return Caller("", _UNRESTRICTED, _NO_ACCOUNT, record)
+            return Caller("", context.peer(), _UNRESTRICTED, _NO_ACCOUNT, record)
         caller, account = self._identify(context, record)
         self._accounts.begin(account.counted_as)
         return caller
@@ -70,7 +70,9 @@ class Access:
             account = CallerAccount(
                 self._accounts, name, name if self._runes.is_known(rune) else rune.digest.hex()
             )
-            return Caller(name, RunePermit(rune, self._runes, account, record), account, record), account
+            return Caller(
+                name, name, RunePermit(rune, self._runes, account, record), account, record
+            ), account
         if self._required == "rune":
             raise no_credential("a rune is required")
         if certificate is None:
@@ -81,4 +83,4 @@ class Access:
             )
         name = f"cert:{certificate}"
         account = CallerAccount(self._accounts, name, name)
-        return Caller(name, _UNRESTRICTED, account, record), account
+        return Caller(name, name, _UNRESTRICTED, account, record), account

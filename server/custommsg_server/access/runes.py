@@ -1,44 +1,62 @@
-"""What the holder of a rune may do, as the node judges it.
+"""What the holder of a rune may do.
 
-Only verdicts on what a subscriber may see are cached, for some seconds: the next event of the same peer and type asks
-the same again. Each send is judged anew, so that a rate counts and a deleted rune stops working.
+The node is asked whether a rune is authentic and not blacklisted, and again after a short time; its restrictions are
+judged here, as lightningd judges them. What only the node can judge, a rate above all, it is asked about at each use.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import hashlib
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Final, Protocol
 
 from custommsg_server.access.accounts import CallerAccount
 from custommsg_server.domain.caller import Record, Use
-from custommsg_server.domain.errors import Reason, RelayError, no_credential, overloaded
+from custommsg_server.domain.errors import (
+    Reason,
+    RelayError,
+    no_credential,
+    not_permitted,
+    not_sent,
+    overloaded,
+)
+from custommsg_server.domain.rune import Alternative, fields_of
+from custommsg_server.domain.rune import Rune as ParsedRune
 
 MAX_SIZE: Final = 4096
 """Characters of a rune: beyond any real one, and all of it may be in one header."""
-VERDICT_TTL: Final = 10.0
-"""Seconds that a subscriber may go on to see what a rune permitted when it was last asked."""
-MAX_VERDICTS: Final = 100_000
+MAX_CONDITIONS: Final = 64
+"""Conditions that are judged here: beyond any real rune. One with more costs the event loop too much at each use."""
 MAX_KNOWN: Final = 10_000
-"""Runes that are remembered to have been valid once."""
+"""Runes that are remembered to have been valid when the node was last asked."""
 MAX_STRANGERS: Final = 64
 """Checks at once of runes that were never valid. More are refused, so that made-up runes cannot fill the node's queue,
 where everybody's messages wait."""
+STRANGERS: Final = "(strangers)"
+"""The caller in whose turn the node is asked about runes that were never valid."""
+CHECK_TIME: Final = 10.0
+"""Seconds that the node may take to say whether a rune is authentic."""
+AUTHENTIC: Final = Use("checkrune", {})
+"""The use that the node is asked about to learn whether a rune is valid; whether it permits this use does not matter.
+A rune that names other methods does not, so that the node writes nothing to its database."""
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
-_ID: Final = re.compile(r"=([0-9]{1,18})(?:[&-]|$)", re.ASCII)
-_RATE: Final = re.compile(r"(?:^|[&|])(?:rate|per)[!=/^$~<>{}#]", re.ASCII)
+_ID: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_FIELDS: Final = frozenset(("time", "id", "method", "pnum"))
 
 
 class Checker(Protocol):
     """Judges runes: a node."""
 
-    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+    async def check_rune(
+        self, rune: str, uses: Sequence[Use], deadline: float, caller: str
+    ) -> list[RelayError | None]:
         """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
 
 
@@ -49,87 +67,145 @@ class Rune:
         RelayError: NO_CREDENTIAL: it is not well-formed. lightningd would log what it cannot read, so it never gets it.
     """
 
-    __slots__ = ("digest", "id", "is_rated", "text")
+    __slots__ = ("_parsed", "asks_node", "digest", "id", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        restrictions = _restrictions(text)
-        found = _ID.match(restrictions)
-        if found is None:
-            raise no_credential("the rune was not made by a Core Lightning node")
-        self.id = found[1]
+        # Only the text that this rune has when it is handed out: what a rune says must be beyond doubt.
+        if len(text) > MAX_SIZE or not _BASE64.fullmatch(text):
+            raise no_credential("the text is not a rune")
+        try:
+            self._parsed = ParsedRune.parse(text)
+            is_exact = base64.urlsafe_b64encode(base64.urlsafe_b64decode(text)).decode() == text
+        except ValueError:
+            is_exact = False
+        if not is_exact:
+            raise no_credential("the text is not a rune")
+        self.id = self._parsed.unique_id or ""
         """The number that the node gave it; every rune derived from it has the same."""
-        self.is_rated = _RATE.search(restrictions) is not None
+        if not _ID.fullmatch(self.id):
+            raise no_credential("the rune was not made by a Core Lightning node")
+        conditions = self._parsed.conditions
+        self.asks_node = (
+            self._parsed.version is not None
+            or len(conditions) > MAX_CONDITIONS
+            or not all(map(_is_ours_to_judge, conditions))
+        )
+        """Whether it has something that only the node can judge, so that it is asked at each use."""
         self.digest = hashlib.sha256(text.encode()).digest()
+
+    def refusal(self, use: Use, now: float) -> RelayError | None:
+        """Return why its restrictions do not permit a use; None if they do.
+
+        Args:
+            use: what the caller wants to do.
+            now: seconds since 1970.
+        """
+        fields = fields_of(use.method, use.params, now)
+        why = self._parsed.complaint(lambda one: one.complaint(fields.get(one.field)))
+        return None if why is None else not_permitted(why)
 
     def __repr__(self) -> str:
         return f"Rune(id={self.id})"
 
 
 class Runes:
-    """Asks a node what runes permit.
+    """Judges runes, and asks a node what it cannot know.
 
     Args:
         node: who knows.
+        interval: seconds after which it is asked again whether a rune is valid; 0: every time.
         clock: seconds, monotonic.
+        wall_clock: seconds since 1970.
     """
 
-    def __init__(self, node: Checker, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        node: Checker,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._node = node
+        self._interval = interval
         self._clock = clock
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._wall_clock = wall_clock
+        self._valid: OrderedDict[bytes, float] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[RelayError | None]] = {}
         self._strangers = 0
-        self._verdicts: OrderedDict[tuple[bytes, str], tuple[float, bool]] = OrderedDict()
 
     def is_known(self, rune: Rune) -> bool:
-        """Whether the node has said that the rune is valid, now or earlier."""
-        return rune.digest in self._known
+        """Whether the rune was valid when the node was last asked."""
+        return rune.digest in self._valid
+
+    def has_to_ask(self, rune: Rune) -> bool:
+        """Whether the node has to be asked before the rune is judged."""
+        asked = self._valid.get(rune.digest)
+        return rune.asks_node or asked is None or self._clock() - asked >= self._interval
 
     async def judge(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Ask the node about each use, now."""
+        """Say for each use why the rune does not permit it, or None. Deadlines are those of the loop's clock."""
         if not uses:
             return []
+        if rune.asks_node:
+            return await self._judge_at_node(rune, uses, deadline)
+        if self.has_to_ask(rune) and (refusal := await self._authenticate(rune, deadline)) is not None:
+            return [refusal] * len(uses)
+        now = self._wall_clock()
+        return [rune.refusal(use, now) for use in uses]
+
+    async def _judge_at_node(
+        self, rune: Rune, uses: Sequence[Use], deadline: float
+    ) -> list[RelayError | None]:
         if self.is_known(rune):
             return await self._ask(rune, uses, deadline)
-        if self._strangers >= MAX_STRANGERS:
-            return [_crowded()] * len(uses)
-        self._strangers += 1
-        try:
-            # One question, however many uses: a made-up rune must not fill the queue to the node.
-            [first] = await self._ask(rune, uses[:1], deadline)
-        finally:
-            self._strangers -= 1
-        if first is not None and first.reason is not Reason.NOT_PERMITTED:
+        # One question, however many uses: a made-up rune must not fill the queue to the node.
+        [first] = await self._ask(rune, uses[:1], deadline)
+        if not self.is_known(rune):
             return [first] * len(uses)
-        self._known[rune.digest] = None
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
         return [first, *(await self._ask(rune, uses[1:], deadline) if uses[1:] else ())]
 
+    async def _authenticate(self, rune: Rune, deadline: float) -> RelayError | None:
+        """Ask the node whether a rune is valid, once for all who wait for it; return why it is not, or None."""
+        asking = self._asking.get(rune.digest)
+        if asking is None or self._interval == 0:
+            asking = asyncio.create_task(self._ask_whether_authentic(rune))
+            self._asking[rune.digest] = asking
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(asking)
+        except TimeoutError:
+            return not_sent()
+
+    async def _ask_whether_authentic(self, rune: Rune) -> RelayError | None:
+        try:
+            deadline = asyncio.get_running_loop().time() + CHECK_TIME
+            [refusal] = await self._ask(rune, [AUTHENTIC], deadline)
+        finally:
+            self._asking.pop(rune.digest, None)
+        return None if _is_about_use(refusal) else refusal
+
     async def _ask(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        return await self._node.check_rune(rune.text, uses, deadline)
-
-    async def sees(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """Say what a subscriber may see; ask the node only for what was not asked lately.
-
-        Raises:
-            RelayError: the node cannot say now, or the rune is not valid any more.
-        """
-        now = self._clock()
-        keys = [(rune.digest, repr(sorted(use.params.items()))) for use in uses]
-        fresh = {key: use for key, use in zip(keys, uses, strict=True) if self._expires(key) <= now}
-        for key, refusal in zip(fresh, await self.judge(rune, list(fresh.values()), deadline), strict=True):
-            if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
-                raise refusal
-            self._verdicts[key] = (now + VERDICT_TTL, refusal is None)
-            self._verdicts.move_to_end(key)
-        seen = [self._verdicts[key][1] for key in keys]
-        while len(self._verdicts) > MAX_VERDICTS:
-            self._verdicts.popitem(last=False)
-        return seen
-
-    def _expires(self, key: tuple[bytes, str]) -> float:
-        return self._verdicts.get(key, (0.0, False))[0]
+        """Ask the node, and remember whether the rune is valid."""
+        is_stranger, asked = not self.is_known(rune), self._clock()
+        if is_stranger and self._strangers >= MAX_STRANGERS:
+            return [_crowded()] * len(uses)
+        self._strangers += is_stranger
+        try:
+            # All strangers together are one caller: an id that was not checked may be anybody's.
+            refusals = await self._node.check_rune(
+                rune.text, uses, deadline, STRANGERS if is_stranger else f"rune:{rune.id}"
+            )
+        finally:
+            self._strangers -= is_stranger
+        if _is_about_use(refusals[-1]):
+            self._valid[rune.digest] = asked
+            self._valid.move_to_end(rune.digest)
+            if len(self._valid) > MAX_KNOWN:
+                self._valid.popitem(last=False)
+        elif refusals[-1] is not None and refusals[-1].reason is Reason.NO_CREDENTIAL:
+            self._valid.pop(rune.digest, None)
+        return refusals
 
 
 class RunePermit:
@@ -153,13 +229,13 @@ class RunePermit:
         self._record = record
 
     @property
-    def is_rated(self) -> bool:
+    def asks_node(self) -> bool:
         """See `domain.caller.Permit`."""
-        return self._rune.is_rated
+        return self._rune.asks_node
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """See `domain.caller.Permit`."""
-        with self._record.stage("rune"):
+        with self._record.stage("rune") if self._runes.has_to_ask(self._rune) else nullcontext():
             refusals = await self._runes.judge(self._rune, uses, deadline)
         if self._runes.is_known(self._rune):
             try:
@@ -167,10 +243,6 @@ class RunePermit:
             except RelayError as error:
                 return [error] * len(uses)
         return refusals
-
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """See `domain.caller.Permit`."""
-        return await self._runes.sees(self._rune, uses, deadline)
 
 
 class Unrestricted:
@@ -182,25 +254,27 @@ class Unrestricted:
     __slots__ = ()
 
     is_unrestricted = True
-    is_rated = False
+    asks_node = False
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """See `domain.caller.Permit`."""
         return [None] * len(uses)
 
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """See `domain.caller.Permit`."""
-        return [True] * len(uses)
+
+def _is_ours_to_judge(one: Alternative) -> bool:
+    if one.field in _FIELDS or one.field.startswith(("pname", "parr")):
+        return True
+    # A comment, whatever its field is called. A field that is not known here may mean something to a later lightningd.
+    return one.condition == "#" and one.field not in ("rate", "per") and not one.field.startswith("pinv")
 
 
-def _restrictions(text: str) -> str:
-    """Decode what a rune says: 32 bytes of hash, then text."""
-    if len(text) > MAX_SIZE or not _BASE64.fullmatch(text):
-        raise no_credential("the text is not a rune")
-    try:
-        return base64.urlsafe_b64decode(text)[32:].decode(errors="replace")
-    except binascii.Error:
-        raise no_credential("the text is not a rune") from None
+def _is_about_use(refusal: RelayError | None) -> bool:
+    """Whether the node has accepted the rune as such, and spoke of what it permits."""
+    return (
+        refusal is None
+        or refusal.reason is Reason.NOT_PERMITTED
+        or refusal.metadata.get("limit") == "rune_rate"
+    )
 
 
 def _crowded() -> RelayError:

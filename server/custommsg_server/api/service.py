@@ -13,6 +13,7 @@ from custommsg_server.api.call import DELIVERED, Call
 from custommsg_server.api.pages import page_of, page_size
 from custommsg_server.api.stream import SendStream
 from custommsg_server.core.mailbox import Mailbox
+from custommsg_server.core.memory import weight
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.wire import message_type
 from custommsg_server.inbox.port import Batch, Position
@@ -60,19 +61,31 @@ class CustomMsgService:
     async def SubscribeCustomMsgs(self, request: pb.SubscribeCustomMsgsRequest, call: Call) -> None:
         """Subscribe to what peers send to the node."""
         self._relay.serves(request.node_id)
+        await self._mailbox.prove(call.caller)
         subscription = await self._mailbox.subscribe(call.caller, convert.subscribe_from_proto(request))
         try:
             await call.write(convert.batch_to_proto(Batch((), subscription.position)))
             async for batch in subscription:
-                await call.write(convert.batch_to_proto(batch))
-                if batch.events:
-                    call.count(DELIVERED, len(batch.events))
+                await self._write_batch(batch, call)
         finally:
             await subscription.aclose()
+
+    async def _write_batch(self, batch: Batch, call: Call) -> None:
+        memory, key = self._relay.memory, call.caller.key
+        size = weight(len(batch.events), sum(len(event.arrival.message) for event in batch.events))
+        await memory.room(key)
+        memory.hold(key, "subscriptions", size)
+        try:
+            await call.write(convert.batch_to_proto(batch))
+        finally:
+            memory.release(key, "subscriptions", size)
+        if batch.events:
+            call.count(DELIVERED, len(batch.events))
 
     async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
         """List stored events, one page at a time."""
         self._relay.serves(request.node_id)
+        await self._mailbox.prove(call.caller)
         wanted = convert.filter_from_proto(request.filter)
         size = page_size(request.page_size, default=100, most=1000)
         after = request.page_token or request.after

@@ -13,16 +13,17 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg_server.api import convert
 from custommsg_server.api.call import Call
 from custommsg_server.api.calls import is_drain, stopping
+from custommsg_server.core.memory import is_full, weight
 from custommsg_server.core.relay import Relay
-from custommsg_server.domain.errors import RelayError, overloaded
+from custommsg_server.domain.errors import Reason, RelayError, overloaded
 from custommsg_server.node.port import Outbound
 
 MAX_MESSAGES: Final = 2048
 """Messages of one stream that may be in flight; then nothing more is read, and the caller is held back."""
-MAX_BYTES: Final = 4 << 20
-"""Bytes of them."""
+MAX_MEMORY: Final = 12 << 20
+"""Bytes of memory that they may take, which are 4 MB of large messages."""
 MAX_RESULTS: Final = 1000
-"""Results in one response."""
+"""Results in one response; failures, which are larger, count as ten."""
 
 
 @dataclass(slots=True)
@@ -34,8 +35,12 @@ class _Request:
     """By place in the request: messages that are invalid."""
     batch: list[Outbound]
     """The others, in order."""
-    size: int
-    """Bytes of the request."""
+    memory: int
+    """Bytes of memory that it takes."""
+
+
+_Result = tuple[int, str | RelayError, int]
+"""The number of a message, its outcome, and the bytes of memory that are released when both are written."""
 
 
 class SendStream:
@@ -51,11 +56,11 @@ class SendStream:
         self._call = call
         self._caller = call.caller
         self._deadline = call.deadline
+        self._memory = relay.memory
         self._messages = 0
-        self._bytes = 0
+        self._held = 0
         self._changed = asyncio.Event()
-        self._out: list[pb.SendResult] = []
-        self._out_bytes = 0
+        self._out: list[_Result] = []
         self._is_writing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,22 +82,37 @@ class SendStream:
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._memory.release(self._caller.key, "streams", self._held)
 
     async def _read(self) -> None:
-        while (message := await self._call.read()) is not grpc.aio.EOF:
+        while (message := await self._read_one()) is not grpc.aio.EOF:
             if len(message.messages) > MAX_MESSAGES:
                 await self._finish()
                 raise _too_many(len(message.messages))
-            request = self._parse(message)
-            self._messages += len(request.numbers)
-            self._bytes += request.size
-            await self._start(request)
-            while self._messages >= MAX_MESSAGES or self._bytes >= MAX_BYTES:
+            if not message.messages:
+                continue
+            memory = weight(len(message.messages), message.ByteSize())
+            self._messages += len(message.messages)
+            if self._memory.fits(self._caller.key, memory):
+                self._held += memory
+                self._memory.hold(self._caller.key, "streams", memory)
+                await self._start(self._parse(message, memory))
+            else:
+                # Other streams of this caller have filled its part meanwhile. A result is due, and takes little.
+                self._call.count(Reason.OVERLOADED.name, len(message.messages), "memory")
+                error = is_full()
+                self._out += [(one.number, error, 0) for one in message.messages]
+                self._spawn(self._write())
+            while self._messages >= MAX_MESSAGES or self._held >= MAX_MEMORY:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def _parse(self, message: pb.SendCustomMsgStreamRequest) -> _Request:
-        request = _Request([one.number for one in message.messages], {}, [], message.ByteSize())
+    async def _read_one(self) -> Any:
+        await self._memory.room(self._caller.key)
+        return await self._call.read()
+
+    def _parse(self, message: pb.SendCustomMsgStreamRequest, memory: int) -> _Request:
+        request = _Request([one.number for one in message.messages], {}, [], memory)
         for place, one in enumerate(message.messages):
             try:
                 if one.node_id:
@@ -101,7 +121,7 @@ class SendStream:
             except RelayError as error:
                 request.failed[place] = error
                 self._call.count(error.reason.name)
-        self._call.size += request.size
+        self._call.size += message.ByteSize()
         return request
 
     async def _start(self, request: _Request) -> None:
@@ -124,7 +144,9 @@ class SendStream:
 
     async def _send(self, request: _Request, refusals: Sequence[RelayError | None] | None) -> None:
         if refusals is None:
-            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(request.batch, self._deadline)
+            outcomes: Sequence[str | RelayError] = await self._relay.send_batch(
+                self._caller, request.batch, self._deadline
+            )
         else:
             outcomes = await self._send_rest(request.batch, refusals)
         self._call.count_outcomes(outcomes)
@@ -134,32 +156,49 @@ class SendStream:
                 request.failed[place] if place in request.failed else next(left)
                 for place in range(len(request.numbers))
             ]
-        self._out += map(convert.result_to_proto, request.numbers, outcomes)
-        self._out_bytes += request.size
-        if not self._is_writing:
-            await self._write()
+        self._out += [(number, outcome, 0) for number, outcome in zip(request.numbers, outcomes, strict=True)]
+        number, outcome, _ = self._out[-1]
+        self._out[-1] = number, outcome, request.memory
+        await self._write()
 
     async def _write(self) -> None:
         """Write the results that there are; those that come meanwhile go together into the next response."""
+        if self._is_writing:
+            return
         self._is_writing = True
         try:
             while self._out:
-                # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
-                results, self._out = self._out[:MAX_RESULTS], self._out[MAX_RESULTS:]
-                size, self._out_bytes = (0, self._out_bytes) if self._out else (self._out_bytes, 0)
-                await self._call.write(pb.SendCustomMsgStreamResponse(results=results))
+                results = self._take_results()
+                await self._call.write(
+                    pb.SendCustomMsgStreamResponse(
+                        results=[convert.result_to_proto(number, outcome) for number, outcome, _ in results]
+                    )
+                )
                 self._messages -= len(results)
-                self._bytes -= size
+                memory = sum(memory for _, _, memory in results)
+                self._held -= memory
+                self._memory.release(self._caller.key, "streams", memory)
                 self._changed.set()
         finally:
             self._is_writing = False
+
+    def _take_results(self) -> list[_Result]:
+        # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
+        count = size = 0
+        for _, outcome, _ in self._out:
+            size += 10 if isinstance(outcome, RelayError) else 1
+            if size > MAX_RESULTS:
+                break
+            count += 1
+        results, self._out = self._out[:count], self._out[count:]
+        return results
 
     async def _send_rest(
         self, batch: list[Outbound], refusals: Sequence[RelayError | None]
     ) -> list[str | RelayError]:
         """Send what was not refused, in order."""
         allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        sent = iter(await self._relay.send_batch(allowed, self._deadline) if allowed else ())
+        sent = iter(await self._relay.send_batch(self._caller, allowed, self._deadline) if allowed else ())
         return [next(sent) if refusal is None else refusal for refusal in refusals]
 
     async def _finish(self) -> None:

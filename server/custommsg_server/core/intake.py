@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import MESSAGE, Arrival
 from custommsg_server.inbox.port import Inbox, InboxError
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ class Intake:
             Arrival(one.kind, one.time_ns, one.peer_id, one.message, one.lost, one.node_id or ours, one.id)
             for one in arrivals
         ]
-        sizes = [len(one.message) for one in arrivals if one.kind is Kind.MESSAGE]
+        sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
         messages, size = len(sizes), sum(sizes) + _OVERHEAD * len(arrivals)
         kept = asyncio.get_running_loop().create_future()
         stored = asyncio.ensure_future(self._inbox.append(stamped))

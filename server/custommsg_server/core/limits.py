@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -15,7 +16,7 @@ from custommsg_server.node.port import Outbound
 FRAMING: Final = 34
 """Bytes that the transport adds to each message: 18 for the length, 16 for the tag (BOLT 8)."""
 MAX_KEYS: Final = 10_000
-"""Peers or callers that are remembered; the one that was idle for the longest time is forgotten first."""
+"""Peers or callers that are remembered; the one with the least debt is forgotten first, so one that is idle."""
 
 K = TypeVar("K")
 
@@ -39,11 +40,18 @@ class TokenBuckets(Generic[K]):
     Args:
         rate: what each key may send.
         clock: seconds, monotonic.
+        max_keys: keys that are remembered.
     """
 
-    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, rate: Rate, clock: Callable[[], float] = time.monotonic, max_keys: int = MAX_KEYS
+    ) -> None:
         self._clock = clock
-        self._full_at: OrderedDict[K, tuple[float, float]] = OrderedDict()
+        self._max_keys = max_keys
+        self._full_at: dict[K, tuple[float, float]] = {}
+        self._by_debt: list[tuple[float, int, K]] = []
+        """A heap with each key once, and when its bucket was to be full when it was last looked at."""
+        self._number = itertools.count()
         self.set(rate)
 
     def set(self, rate: Rate) -> None:
@@ -68,19 +76,32 @@ class TokenBuckets(Generic[K]):
         """Account for messages (bytes in all), whether they are allowed now or not."""
         now = self._clock()
         by_messages, by_bytes = self._full_at.get(key, (now, now))
-        self._full_at[key] = (
+        full_at = (
             max(by_messages, now) + messages * self._per_message,
             max(by_bytes, now) + size * self._per_byte,
         )
-        self._full_at.move_to_end(key)
-        if len(self._full_at) > MAX_KEYS:
-            self._full_at.popitem(last=False)
+        if key not in self._full_at:
+            heapq.heappush(self._by_debt, (max(full_at), next(self._number), key))
+        self._full_at[key] = full_at
+        if len(self._full_at) > self._max_keys:
+            self._forget_one()
 
     def give_back(self, key: K, messages: int, size: int) -> None:
         """Undo a charge: the messages are not sent."""
         if key in self._full_at:
             by_messages, by_bytes = self._full_at[key]
             self._full_at[key] = by_messages - messages * self._per_message, by_bytes - size * self._per_byte
+
+    def _forget_one(self) -> None:
+        # Each turn of this loop makes up for a charge since the key was looked at: together they cost little.
+        while True:
+            seen, number, key = self._by_debt[0]
+            full_at = max(self._full_at[key])
+            if full_at <= seen:
+                heapq.heappop(self._by_debt)
+                del self._full_at[key]
+                return
+            heapq.heapreplace(self._by_debt, (full_at, number, key))
 
 
 class PeerLimits:

@@ -81,6 +81,14 @@ class Mailbox:
         self._inbox = inbox
         self._attached = attached
 
+    async def prove(self, caller: Caller) -> None:
+        """Return if a caller's credential is valid: before its filter is read, which is work.
+
+        Raises:
+            RelayError: NO_CREDENTIAL, or the node cannot answer now.
+        """
+        await caller.prove(SUBSCRIBE, _soon())
+
     async def subscribe(self, caller: Caller, request: SubscribeRequest) -> MailboxSubscription:
         """Register a subscriber: whatever passes its filter and is stored from now on will be given to it.
 
@@ -88,7 +96,7 @@ class Mailbox:
             RelayError: NOT_PERMITTED, a reason about the position, or INBOX_UNAVAILABLE.
         """
         await _may_begin(caller, request.filter, SUBSCRIBE, request.consumer)
-        start = request.start or Start.LIVE
+        start = Start.LIVE if request.start is None else request.start
         with _reasons("after" if isinstance(start, str) else ""):
             if request.consumer is not None:
                 kept = await self._inbox.consumers.open(request.consumer, start)
@@ -225,10 +233,14 @@ class _Judge:
         """
         arrivals = {(a.peer_id, a.message[:2]): a for _, a in batch.events}
         arrivals.pop(_NOBODY, None)
-        if not arrivals:
+        if not arrivals or self._caller.permit.is_unrestricted:
             return batch
         uses = [self._use(key, arrival) for key, arrival in arrivals.items()]
-        verdicts = dict(zip(arrivals, await self._caller.permit.sees(uses, _soon()), strict=True))
+        refusals = await self._caller.permit.judge(uses, _soon())
+        for refusal in refusals:
+            if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
+                raise refusal  # nobody can say, or the rune is not valid any more: neither shown nor skipped
+        verdicts = {key: refusal is None for key, refusal in zip(arrivals, refusals, strict=True)}
         if all(verdicts.values()):
             return batch
         return Batch(list(_seen(batch.events, verdicts)), batch.position, batch.is_last)
@@ -257,11 +269,11 @@ async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str 
     Raises:
         RelayError: there is nothing, or the node cannot answer now.
     """
-    if caller.permit.is_rated:
+    if caller.permit.asks_node:
         raise RelayError(
             Reason.NOT_PERMITTED,
-            "A rune with a rate cannot subscribe or list events: each look at another peer or type would count as a"
-            " use. Make one without `rate` and `per`.",
+            "A rune that the node has to judge at each use cannot subscribe or list events: each peer and type would"
+            " be a use. Make one with `time`, `method` and parameters alone, without `rate` and `per`.",
         )
     uses = [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)]
     refusals = await caller.permit.judge(uses, _soon())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from custommsg_server.core.limits import FRAMING, PeerLimits
+from custommsg_server.core.memory import MemoryBudget, weight
 from custommsg_server.core.uses import send_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
@@ -27,11 +28,13 @@ class Relay:
     Args:
         node: the node.
         limits: what each peer may be sent.
+        memory: bounds what waits for the node.
     """
 
-    def __init__(self, node: Node, limits: PeerLimits) -> None:
+    def __init__(self, node: Node, limits: PeerLimits, memory: MemoryBudget) -> None:
         self._node = node
         self._limits = limits
+        self.memory = memory
 
     async def send(self, caller: Caller, outbound: Outbound, deadline: float) -> str:
         """Queue a message with the node.
@@ -42,12 +45,14 @@ class Relay:
         Raises:
             RelayError: any reason of the error table that sending has.
         """
-        await self._may_send(caller, outbound, deadline)
-        caller.account.take(1, len(outbound.message) + FRAMING)
-        self._limits.take(outbound)
-        with caller.record.stage("node"):
-            [outcome] = await self._node.send([outbound], deadline)
+        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+            await self._may_send(caller, outbound, deadline)
+            caller.account.take(1, len(outbound.message) + FRAMING)
+            self._limits.take(outbound)
+            with caller.record.stage("node"):
+                [outcome] = await self._node.send([outbound], deadline, caller.key)
         if isinstance(outcome, RelayError):
+            self._give_back_unknown([outbound], [outcome])
             raise outcome
         return outcome
 
@@ -57,9 +62,10 @@ class Relay:
         Raises:
             RelayError: as `send` would.
         """
-        await self._may_send(caller, outbound, deadline)
-        with caller.record.stage("node"):
-            await self._node.check(outbound, deadline)
+        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+            await self._may_send(caller, outbound, deadline)
+            with caller.record.stage("node"):
+                await self._node.check(outbound, deadline, caller.key)
         return CHECKED
 
     async def begin_stream(self, caller: Caller, deadline: float) -> None:
@@ -68,11 +74,7 @@ class Relay:
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.
         """
-        if caller.permit.is_unrestricted or caller.permit.is_rated:
-            return  # for a rated one the question itself would count as a use
-        [refusal] = await caller.permit.judge([Use("sendcustommsg", {})], min(deadline, _soon()))
-        if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
-            raise refusal
+        await caller.prove("sendcustommsg", min(deadline, _soon()))
 
     async def admit(
         self, caller: Caller, batch: Sequence[Outbound], deadline: float
@@ -91,19 +93,23 @@ class Relay:
             allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
         size = sum(len(one.message) + FRAMING for one in allowed)
         wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
-        if wait or not self._node.has_room:
+        if wait or not self._node.has_room(caller.key):
             try:
                 await _wait(wait, deadline)
-                await self._room(deadline)
+                await self._room(caller, deadline)
             except BaseException:  # cancelled, too: what is not sent must not delay those who come after
                 caller.account.give_back(len(allowed), size)
                 self._limits.give_back(allowed)
                 raise
         return refusals
 
-    async def send_batch(self, batch: Sequence[Outbound], deadline: float) -> list[str | RelayError]:
+    async def send_batch(
+        self, caller: Caller, batch: Sequence[Outbound], deadline: float
+    ) -> list[str | RelayError]:
         """Queue messages that were admitted with the node, in order; return each outcome, never raise."""
-        return await self._node.send(batch, deadline, held_back=True)
+        outcomes = await self._node.send(batch, deadline, caller.key, held_back=True)
+        self._give_back_unknown(batch, outcomes)
+        return outcomes
 
     async def list_peers(self, caller: Caller, deadline: float) -> list[Peer]:
         """List the peers that the node knows now.
@@ -112,7 +118,7 @@ class Relay:
             RelayError: the caller may not, or the node cannot answer now.
         """
         await caller.require(Use("listpeers", {}), deadline)
-        return await self._node.list_peers(deadline)
+        return await self._node.list_peers(deadline, caller.key)
 
     async def describe_node(self, caller: Caller, deadline: float) -> NodeInfo:
         """Ask the node to describe itself now.
@@ -121,7 +127,7 @@ class Relay:
             RelayError: the caller may not, or the node cannot answer now.
         """
         await caller.require(Use("getinfo", {}), deadline)
-        return await self._node.describe(deadline)
+        return await self._node.describe(deadline, caller.key)
 
     async def last_seen(self, caller: Caller, deadline: float) -> tuple[bool, NodeInfo | None]:
         """Return whether the node answers now, and how it last described itself, if it ever did.
@@ -169,10 +175,20 @@ class Relay:
         if not caller.permit.is_unrestricted:  # the use holds the message as hex: not made for nothing
             await caller.require(send_use(outbound), deadline)
 
-    async def _room(self, deadline: float) -> None:
+    def _give_back_unknown(self, batch: Sequence[Outbound], outcomes: Sequence[str | RelayError]) -> None:
+        # Anybody can make up the id of a peer that the node does not know: nothing is held against it.
+        unknown = [
+            one
+            for one, outcome in zip(batch, outcomes, strict=True)
+            if isinstance(outcome, RelayError) and outcome.reason is Reason.PEER_UNKNOWN
+        ]
+        if unknown:
+            self._limits.give_back(unknown)
+
+    async def _room(self, caller: Caller, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                await self._node.room()
+                await self._node.room(caller.key)
         except TimeoutError:
             raise not_sent() from None
 

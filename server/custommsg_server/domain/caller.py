@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.errors import Reason, RelayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Use:
 
     method: str
     params: Mapping[str, str | int]
+    """Texts hold nothing that JSON escapes: a rune is held against them as they stand in JSON."""
 
 
 class Permit(Protocol):
@@ -26,18 +27,11 @@ class Permit(Protocol):
         """Whether it permits everything, so that nobody need ask."""
 
     @property
-    def is_rated(self) -> bool:
-        """Whether the credential allows a limited number of uses a minute."""
+    def asks_node(self) -> bool:
+        """Whether the node is asked about each use, for instance because of a rate: each question counts as a use."""
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """Return for each use why it is not permitted, or None. Each permitted use counts as done."""
-
-    async def sees(self, uses: Sequence[Use], deadline: float) -> list[bool]:
-        """Return for each use whether it is permitted; an answer may be some seconds old.
-
-        Raises:
-            RelayError: the node cannot answer now, or the credential is not valid (any more).
-        """
 
 
 class Account(Protocol):
@@ -70,6 +64,8 @@ class Caller:
 
     name: str
     """For logs and accounts: "rune:7", "cert:alice", or empty where nobody is asked."""
+    key: str
+    """Whom it shares turns and memory with: all calls of its name; where nobody is asked, those of its connection."""
     permit: Permit
     account: Account
     record: Record
@@ -84,4 +80,18 @@ class Caller:
             return
         [refusal] = await self.permit.judge([use], deadline)
         if refusal is not None:
+            raise refusal
+
+    async def prove(self, method: str, deadline: float) -> None:
+        """Return if the credential is valid, whatever it permits: before work is done for its holder.
+
+        A credential that the node judges at each use is not asked about: the question would count as a use.
+
+        Raises:
+            RelayError: NO_CREDENTIAL, or the node cannot answer now.
+        """
+        if self.permit.is_unrestricted or self.permit.asks_node:
+            return
+        [refusal] = await self.permit.judge([Use(method, {})], deadline)
+        if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
             raise refusal

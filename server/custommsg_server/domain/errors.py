@@ -124,3 +124,13 @@ def no_credential(why: str) -> RelayError:
         f"No valid credential: {why}. Send a rune in the metadata key `rune` (lightning-cli createrune makes one),"
         " or a client certificate where the gateway accepts them.",
     )
+
+
+def not_permitted(why: str) -> RelayError:
+    """Make the error for what a rune does not permit.
+
+    Args:
+        why: in lightningd's words. It quotes the rune, so it may be any text.
+    """
+    text = why[:200].encode(errors="surrogateescape").decode(errors="replace")
+    return RelayError(Reason.NOT_PERMITTED, f"The rune does not permit this: {text}")

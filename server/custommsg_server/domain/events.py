@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, unique
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 @unique
@@ -18,6 +18,10 @@ class Kind(Enum):
     """A peer disconnected."""
     INTERRUPTION = 4
     """Messages from before this event may be missing: the gateway was away, or could not store."""
+
+
+MESSAGE: Final = Kind.MESSAGE
+"""For what runs for each message: looking up a member of an enum takes ten times as long as a name."""
 
 
 class Arrival(NamedTuple):

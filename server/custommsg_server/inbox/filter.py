@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import MESSAGE, Arrival, Kind
 from custommsg_server.domain.types import TypeSet
 
 
@@ -28,7 +28,7 @@ class Filter:
         kind = arrival.kind
         if self.peer_ids is not None and arrival.peer_id and arrival.peer_id not in self.peer_ids:
             return False
-        if kind is Kind.MESSAGE:
+        if kind is MESSAGE:
             message = arrival.message
             return self.types is None or (message[0] << 8 | message[1]) in self.types
         return kind is Kind.INTERRUPTION or self.peer_events

@@ -60,7 +60,11 @@ class NodeInfo:
 
 
 class Node(Protocol):
-    """A Lightning node. Deadlines are in seconds of the running event loop's clock."""
+    """A Lightning node. Deadlines are in seconds of the running event loop's clock.
+
+    A `caller` is an opaque name: what many callers ask at once is asked in turns, one caller after the other, and what
+    one caller asks in the order in which it asks.
+    """
 
     def watch(self, watcher: Callable[[bool], None]) -> None:
         """Call `watcher` with `is_up`, now and whenever it changes."""
@@ -73,28 +77,29 @@ class Node(Protocol):
     def info(self) -> NodeInfo | None:
         """The node as it last described itself, or None if it never did."""
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the node can take more now."""
+    def has_room(self, caller: str) -> bool:
+        """Whether the node can take more of a caller now."""
 
-    async def room(self) -> None:
-        """Wait until the node can take more: for a sender that can be held back."""
+    async def room(self, caller: str) -> None:
+        """Wait until the node can take more of a caller: for one that can be held back."""
 
     async def send(
-        self, batch: Sequence[Outbound], deadline: float, held_back: bool = False
+        self, batch: Sequence[Outbound], deadline: float, caller: str, held_back: bool = False
     ) -> list[str | RelayError]:
         """Queue messages with the node, in order; answer each with its status or its error, never raise."""
 
-    async def check(self, outbound: Outbound, deadline: float) -> None:
+    async def check(self, outbound: Outbound, deadline: float, caller: str) -> None:
         """Run the node's checks on a message and send nothing. Raises RelayError."""
 
-    async def list_peers(self, deadline: float) -> list[Peer]:
+    async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
         """List the peers that the node knows now. Raises RelayError."""
 
-    async def describe(self, deadline: float) -> NodeInfo:
+    async def describe(self, deadline: float, caller: str) -> NodeInfo:
         """Ask the node to describe itself now. Raises RelayError."""
 
-    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+    async def check_rune(
+        self, rune: str, uses: Sequence[Use], deadline: float, caller: str
+    ) -> list[RelayError | None]:
         """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
 
     async def connect(self, address: PeerAddress, deadline: float) -> None:

@@ -17,7 +17,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from custommsg_server.api.open_streams import OpenStreams
 from custommsg_server.core.intake import Intake
+from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.inbox.port import Bounds, Consumer, Inbox, InboxError
 from custommsg_server.node.port import Node
 from custommsg_server.ops.metrics import CallMetrics
@@ -43,6 +45,8 @@ class Sources:
     intake: Intake
     attached: Callable[[], bool]
     """Says whether lightningd hands messages over now."""
+    memory: MemoryBudget
+    open_streams: OpenStreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class GatewayCollector(Collector):
         """
         now = self._on_loop(self._ask(time.perf_counter()))
         yield from self._node()
+        yield from self._callers()
         yield from self._received()
         yield from self._inbox(now)
         yield from self._consumers(now.consumers)
@@ -129,6 +134,26 @@ class GatewayCollector(Collector):
         for method, count in self._calls.in_flight:
             calls.add_metric([method], count)
         yield calls
+
+    def _callers(self) -> Iterator[Metric]:
+        memory = GaugeMetricFamily(
+            "custommsg_memory_bytes",
+            "What callers make the gateway hold, by what holds it; memory_budget_mb limits it.",
+            labels=("held_by",),
+        )
+        for kind, size in self._sources.memory.used.items():
+            memory.add_metric([kind], size)
+        yield memory
+        yield _gauge("memory_free_bytes", "What is left of memory_budget_mb.", self._sources.memory.free)
+        streams = self._sources.open_streams
+        yield _gauge(
+            "open_streams", "Health watches and reflection streams, which need no credential.", streams.count
+        )
+        yield _counter(
+            "open_streams_refused",
+            "Health watches and reflection streams that were refused.",
+            streams.refused,
+        )
 
     def _received(self) -> Iterator[Metric]:
         intake = self._sources.intake

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from custommsg_server.domain.rune import Alternative, Restriction, Rune, Value, fields_of
 from custommsg_testing.devnode import params as p
 from custommsg_testing.devnode.params import INVALID_PARAMS, Param, RpcError, optional
-from custommsg_testing.devnode.rune import Alternative, Complaint, Restriction, Rune, Value
+from custommsg_testing.devnode.rune import derive, encode, is_derived_from, parse_condition
 from custommsg_testing.devnode.table import Call, Json, command
 
 NOT_AUTHORIZED: Final = 1501
@@ -52,7 +52,7 @@ def _bad(name: str, what: str) -> RpcError:
 
 def _restrictions(name: str, value: object) -> tuple[Restriction, ...]:
     if value == "readonly":
-        return tuple(tuple(map(Alternative.parse, each)) for each in _READONLY)
+        return tuple(tuple(map(parse_condition, each)) for each in _READONLY)
     try:
         return tuple(_restriction(each) for each in (value if isinstance(value, list) else [value]))
     except ValueError:
@@ -62,19 +62,16 @@ def _restrictions(name: str, value: object) -> tuple[Restriction, ...]:
 def _restriction(value: object) -> Restriction:
     if not isinstance(value, list):
         raise ValueError("not an array")
-    alternatives = tuple(Alternative.parse(p.text(one)) for one in value)
+    alternatives = tuple(parse_condition(p.text(one)) for one in value)
     if not all(one.field for one in alternatives):
         raise ValueError("a field name is empty")
     return alternatives
 
 
-def _params(name: str, value: object) -> Mapping[str, Any]:
-    if isinstance(value, dict):
-        plain = {"pname" + re.sub(r"[!-/:-@\[-`{-~]", "", key): one for key, one in value.items()}
-        return {"pnum": len(value)} | {f"pname{key}": one for key, one in value.items()} | plain
-    if isinstance(value, list):
-        return {"pnum": len(value)} | {f"parr{index}": one for index, one in enumerate(value)}
-    raise _bad(name, "must be object or array")
+def _params(name: str, value: object) -> Mapping[str, Any] | list[Any]:
+    if not isinstance(value, dict | list):
+        raise _bad(name, "must be object or array")
+    return value
 
 
 @command(optional("rune", _rune), optional("restrictions", _restrictions))
@@ -86,9 +83,9 @@ def createrune(call: Call, rune: Rune | None = None, restrictions: tuple[Restric
         start: tuple[Restriction, ...] = ((Alternative("", "=", runes.next_id()),),)
     else:
         start = rune.restrictions
-    made = Rune.derive(runes.secret, (*start, *restrictions))
+    made = derive(runes.secret, (*start, *restrictions))
     warning = {} if len(made.restrictions) > 1 else {"warning_unrestricted_rune": _UNRESTRICTED}
-    return {"rune": made.encode(), "unique_id": made.unique_id, **warning}
+    return {"rune": encode(made), "unique_id": made.unique_id, **warning}
 
 
 @command(
@@ -102,37 +99,28 @@ def checkrune(
     rune: Rune,
     nodeid: bytes | None = None,
     method: str | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | list[Any] | None = None,
 ) -> Json:
     """Say whether a rune permits a call; if it does, that was one use of it."""
     call.checked()
     runes = call.node.runes
     if int(rune.unique_id or 0) in runes.blacklist:
         raise RpcError(BLACKLISTED, "Not authorized: Blacklisted rune")
-    if rune.version:
+    if rune.version is not None:
         raise RpcError(NOT_AUTHORIZED, "Not authorized: Version mismatch")
-    if not rune.is_derived_from(runes.secret):
+    if not is_derived_from(rune, runes.secret):
         raise RpcError(NOT_AUTHORIZED, "Not authorized: Not derived from master")
     now = runes.clock()
-    given = params or {}
+    fields: dict[str, Value] = dict(_fields(method, params or {}, now))
+    fields["id"] = nodeid.hex() if nodeid else None
 
-    def value_of(alternative: Alternative) -> Value | Complaint:
-        match alternative.field:
-            case "time":
-                return int(now)
-            case "id":
-                return nodeid.hex() if nodeid else None
-            case "method":
-                return method
-            case "pnum":
-                return int(given.get("pnum", 0))
-            case "rate" | "per":
-                return Complaint(_too_soon(alternative, now - runes.used.get(str(rune.unique_id), 0.0)))
-            case field:
-                return _value(given[field]) if field in given else None
+    def complaint(one: Alternative) -> str | None:
+        if one.field in ("rate", "per"):
+            return _too_soon(one, now - runes.used.get(str(rune.unique_id), 0.0))
+        return one.complaint(fields.get(one.field))
 
-    if complaint := rune.complaint(value_of):
-        raise RpcError(NOT_PERMITTED, f"Not permitted: {_in_english(_escaped(complaint))}")
+    if why := rune.complaint(complaint):
+        raise RpcError(NOT_PERMITTED, f"Not permitted: {why}")
     runes.used[str(rune.unique_id)] = now
     return {"valid": True}
 
@@ -151,6 +139,13 @@ def blacklistrune(call: Call, start: int | None = None, end: int | None = None, 
 
 
 COMMANDS: Final = (createrune, checkrune, blacklistrune)
+
+
+def _fields(method: str | None, params: Mapping[str, Any] | list[Any], now: float) -> Mapping[str, Value]:
+    if isinstance(params, list):
+        by_place = {f"parr{place}": _value(one) for place, one in enumerate(params)}
+        return {**fields_of(method, {}, now), **by_place, "pnum": len(params)}
+    return fields_of(method, {name: _value(one) for name, one in params.items()}, now)
 
 
 def _value(given: object) -> str | int:
@@ -180,15 +175,3 @@ def _too_soon(limit: Alternative, since_last: float) -> str | None:
         return "malformed suffix"
     least = 60.0 / number if is_rate else number * _UNITS[found[2]]
     return "too soon" if since_last < least else None
-
-
-def _escaped(complaint: str) -> str:
-    # lightningd escapes what comes out of a rune before it puts it into its JSON, which escapes it again.
-    return json.dumps(complaint, ensure_ascii=False)[1:-1]
-
-
-def _in_english(complaint: str) -> str:
-    for short, long in (("pname", "parameter "), ("parr", "parameter #"), ("pnum", "number of parameters")):
-        if complaint.startswith(short):
-            return long + complaint.removeprefix(short)
-    return complaint

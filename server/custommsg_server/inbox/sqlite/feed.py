@@ -97,14 +97,15 @@ class Feed:
         if stored.first != self._latest + 1:  # a commit that failed, it seemed, took effect after all
             self._recent.clear()
             self._room, self._first_recent = self._recent_size, stored.first
+        recent, room = self._recent, self._room
         for sequence, event in enumerate(stored.events, stored.first):
-            self._recent[sequence] = event
-            self._room -= len(event.arrival.message) + EVENT_OVERHEAD
+            recent[sequence] = event
+            room -= len(event.arrival.message) + EVENT_OVERHEAD
         self._latest = stored.first + len(stored.events) - 1
-        while self._room < 0:
-            event = self._recent.pop(self._first_recent)
-            self._room += len(event.arrival.message) + EVENT_OVERHEAD
+        while room < 0:
+            room += len(recent.pop(self._first_recent).arrival.message) + EVENT_OVERHEAD
             self._first_recent += 1
+        self._room = room
         self.wake()
 
     def forget(self, floor: int) -> None:
@@ -183,7 +184,7 @@ class Feed:
         # No copies, but whoever holds them keeps them in memory when they are recent no more.
         events: list[Event] = []
         recent, passes = self._recent, wanted.passes
-        end = min(self._latest, place + limit)
+        end = min(self._latest, place + CHUNK_EVENTS)
         for sequence in range(place + 1, end + 1):
             event = recent[sequence]
             if passes(event.arrival):
@@ -192,6 +193,8 @@ class Feed:
                     return events, sequence - 1
                 max_size -= size
                 events.append(event)
+                if len(events) == limit:
+                    return events, sequence
         return events, end
 
 

@@ -79,7 +79,7 @@ def open_writer(path: Path) -> apsw.Connection:
     return connection
 
 
-def reserve_space(connection: apsw.Connection) -> None:
+def reserve_space(connection: apsw.Connection, page_size: int) -> None:
     """Allocate the space that the file will need for what the running transaction has changed.
 
     Without it, on a full disk, a commit could still fit into the log while the log does not fit into the file;
@@ -88,7 +88,7 @@ def reserve_space(connection: apsw.Connection) -> None:
     Raises:
         apsw.FullError: there is no such space.
     """
-    size = int(str(connection.pragma("page_count"))) * int(str(connection.pragma("page_size")))
+    size = int(str(connection.pragma("page_count"))) * page_size
     try:
         _control(connection, apsw.SQLITE_FCNTL_SIZE_HINT, ctypes.c_int64(size))
     except apsw.IOError as error:

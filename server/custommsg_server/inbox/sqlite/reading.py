@@ -140,23 +140,24 @@ class _Page:
         count = last = 0
         cursor = self._connection.execute(statement, bindings)
         try:
-            for row in cursor:
-                match row:
-                    case (
-                        int(sequence),
-                        int(kind),
-                        int(time_ns),
-                        bytes(peer_id),
-                        bytes(message),
-                        int(lost),
-                        int(node),
-                    ) if sequence > last and kind in _KINDS and (kind != 1 or len(message) > 1):
-                        node_id = nodes.get(node)
-                        if node_id is None:
-                            node_id = self._node(node)
-                        arrival = Arrival(_KINDS[kind], time_ns, peer_id, message, lost, node_id)
-                    case _:
-                        raise apsw.CorruptError("an event is not as it was written")
+            # Written out: each event that is replayed passes here, and a `match` takes three times as long.
+            for sequence, kind, time_ns, peer_id, message, lost, node in cursor:
+                if not (
+                    type(sequence) is int
+                    and sequence > last
+                    and kind in _KINDS
+                    and type(time_ns) is int
+                    and type(peer_id) is bytes
+                    and type(message) is bytes
+                    and (kind != 1 or len(message) > 1)
+                    and type(lost) is int
+                    and type(node) is int
+                ):
+                    raise apsw.CorruptError("an event is not as it was written")
+                node_id = nodes.get(node)
+                if node_id is None:
+                    node_id = self._node(node)
+                arrival = Arrival(_KINDS[kind], time_ns, peer_id, message, lost, node_id)
                 if passes(arrival):
                     if room < len(message) and events:
                         self.is_full = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Final, TypeVar
 
 import apsw
 
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError
 from custommsg_server.inbox.sqlite.errors import inbox_errors
@@ -37,44 +36,11 @@ from custommsg_server.inbox.sqlite.reading import (
     read_size,
 )
 from custommsg_server.inbox.sqlite.schema import STEPS, check_version, migrate, version_of
+from custommsg_server.inbox.sqlite.writing import Numbers, add_events, delete_oldest
 
 T = TypeVar("T")
 
-_EVENT_OVERHEAD: Final = 64
-"""Bytes that an event takes beside its message, about."""
-_PRUNE_BYTES: Final = 4 << 20
-"""Bytes that are deleted at once at most: about 10 ms."""
 _EVERYTHING: Final = Filter(peer_events=True)
-
-
-def _inserts(statement: str, *sizes: int) -> tuple[tuple[int, str], ...]:
-    """Return a statement for each number of rows, the most first.
-
-    Each statement hands Python's lock to the event loop and has to wait to get it back: under load, one statement
-    for many rows is several times as fast as one for each.
-    """
-    columns = statement.count("?")
-    row = f"({', '.join(['?'] * columns)})"
-    return tuple((rows, statement.replace(row, ", ".join([row] * rows))) for rows in sizes)
-
-
-_ADD_EVENTS: Final = _inserts("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", 128, 16, 1)
-_ADD_TO_PEERS: Final = _inserts(
-    "INSERT INTO peers (peer_id, events, bytes) VALUES (?, ?, ?) ON CONFLICT (peer_id) "
-    "DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes RETURNING peer_id, id",
-    64,
-    8,
-    1,
-)
-_TAKE_FROM_PEERS: Final = f"""
-    UPDATE peers SET events = events - gone.count, bytes = bytes - gone.size FROM (
-        SELECT peer, count(*) AS count, sum(length(message) + {_EVENT_OVERHEAD}) AS size
-        FROM events WHERE sequence <= ?1 GROUP BY peer
-    ) AS gone WHERE peers.id = gone.peer
-"""  # noqa: S608 -- nothing but constants
-_FORGET_PEERS: Final = (
-    "DELETE FROM peers WHERE events <= 0 AND id IN (SELECT peer FROM events WHERE sequence <= ?1)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +80,19 @@ class SqliteStore:
         self._path = path
         self._steps = steps
         self._lock = threading.Lock()
+        self._appending = threading.Lock()
         self._file_lock: FileLock | None = None
         self._writer: apsw.Connection | None = None
         self._readers = Readers(path)
+        self._numbers = Numbers()
+        self._is_durable: bool | None = None
         self._is_closed = False
         try:
             with inbox_errors(path):
                 self._open()
             self.positions: Final = Positions(self._read(read_inbox_id))
             self._latest = self._read(read_latest)
+            self._is_latest_known = False
         except BaseException:
             self.close()
             raise
@@ -137,13 +107,15 @@ class SqliteStore:
         Raises:
             InboxError: they are not stored, as far as is known.
         """
-        with self._writing() as connection:
-            latest = read_latest(connection)
-            first = latest + 1
-            if latest > self._latest and self._are_stored(connection, latest, arrivals):
-                first = self._latest + 1
-            self._insert(connection, latest + 1, arrivals[latest + 1 - first :])
-        self._latest = first - 1 + len(arrivals)
+        with self._appending:
+            with self._writing() as connection:
+                latest = self._latest if self._is_latest_known else read_latest(connection)
+                self._is_latest_known = False
+                first = latest + 1
+                if latest > self._latest and self._are_stored(connection, latest, arrivals):
+                    first = self._latest + 1
+                add_events(connection, self._numbers, latest + 1, arrivals[latest + 1 - first :])
+            self._latest, self._is_latest_known = first - 1 + len(arrivals), True
         prefix = self.positions.prefix
         return Stored(
             first,
@@ -175,13 +147,7 @@ class SqliteStore:
         # If the power fails, what was deleted may come back: harmless, and worth not waiting for the disk.
         with self._writing(is_durable=False) as connection:
             excess = read_size(connection) - retention.max_size
-            last, count = _oldest_to_delete(connection, now_ns - retention.max_age * 1e9, excess, limit)
-            if count:
-                connection.execute(_TAKE_FROM_PEERS, (last,))
-                connection.execute(_FORGET_PEERS, (last,))
-                connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
-                connection.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (last,))
-        return count
+            return delete_oldest(connection, now_ns - retention.max_age * 1e9, excess, limit)
 
     def consumers(self) -> list[tuple[str, int, int]]:
         """Return the name, position and time of the last acknowledgement of each consumer. Raises InboxError."""
@@ -231,29 +197,6 @@ class SqliteStore:
             one._replace(id="") for one in arrivals[:count]
         ]
 
-    def _insert(self, connection: apsw.Connection, first: int, arrivals: Sequence[Arrival]) -> None:
-        peers = _add_to_peers(connection, arrivals)
-        nodes = {node_id: _node(connection, node_id) for node_id in {one.node_id for one in arrivals}}
-        at = 0
-        for rows, statement in _ADD_EVENTS:
-            while len(arrivals) - at >= rows:
-                values: list[int | bytes | None] = []
-                for place, one in enumerate(arrivals[at : at + rows], first + at):
-                    message = one.message
-                    number = message[0] << 8 | message[1] if one.kind is Kind.MESSAGE else None
-                    values += (
-                        place,
-                        peers.get(one.peer_id),
-                        nodes[one.node_id],
-                        number,
-                        one.kind.value,
-                        one.time_ns,
-                        message,
-                        one.lost,
-                    )
-                connection.execute(statement, values)
-                at += rows
-
     def _open(self) -> None:
         try:
             self._open_writer()
@@ -279,6 +222,7 @@ class SqliteStore:
             try:
                 migrate(connection, self._path, self._steps)
                 self._inode = self._path.stat().st_ino
+                self._page_size = number(connection.pragma("page_size"))
             except BaseException:
                 connection.close(True)
                 raise
@@ -286,6 +230,7 @@ class SqliteStore:
             self._release()
             raise
         self._writer = connection
+        self._is_durable = None
         self._readers.close()
         self._readers = Readers(self._path)
 
@@ -312,13 +257,16 @@ class SqliteStore:
             connection = self._writer
             assert connection is not None  # else opening has raised
             self._check_in_place()
-            connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
+            if is_durable is not self._is_durable:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+                self._is_durable = is_durable
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-                reserve_space(connection)
+                reserve_space(connection, self._page_size)
                 self._commit(connection)
             except BaseException:
+                self._numbers.forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 empty_log(connection)  # else, on a full disk, it would have no room for deleting something
@@ -335,46 +283,3 @@ class SqliteStore:
             in_place = False
         if not in_place:
             raise InboxError(f"inbox {self._path}: it was removed while in use; start the gateway again")
-
-
-def _oldest_to_delete(
-    connection: apsw.Connection, too_old: float, excess: int, limit: int
-) -> tuple[int, int]:
-    """Return the last of the oldest events that go, and how many go: for age, for size, and as many as in a moment."""
-    last, count, freed = 0, 0, 0
-    cursor = connection.execute(
-        "SELECT sequence, time_ns, length(message) FROM events ORDER BY sequence LIMIT ?", (limit,)
-    )
-    try:
-        for sequence, time_ns, size in cursor:
-            if (number(time_ns) >= too_old and freed >= excess) or freed >= _PRUNE_BYTES:
-                break
-            last, count, freed = number(sequence), count + 1, freed + number(size) + _EVENT_OVERHEAD
-    finally:
-        cursor.close()
-    return last, count
-
-
-def _add_to_peers(connection: apsw.Connection, arrivals: Sequence[Arrival]) -> dict[bytes, int]:
-    """Add arrivals to the accounts of their peers; return the number of each peer."""
-    sizes: defaultdict[bytes, list[int]] = defaultdict(list)
-    for one in arrivals:
-        sizes[one.peer_id].append(len(one.message) + _EVENT_OVERHEAD)
-    accounts = [(peer_id, len(some), sum(some)) for peer_id, some in sizes.items()]
-    numbers: dict[bytes, int] = {}
-    at = 0
-    for rows, statement in _ADD_TO_PEERS:
-        while len(accounts) - at >= rows:
-            values = [value for account in accounts[at : at + rows] for value in account]
-            for peer_id, peer in connection.execute(statement, values).fetchall():
-                if isinstance(peer_id, bytes):
-                    numbers[peer_id] = number(peer)
-            at += rows
-    return numbers
-
-
-def _node(connection: apsw.Connection, node_id: bytes) -> int:
-    known = connection.execute("SELECT id FROM nodes WHERE node_id = ?", (node_id,)).get
-    if known is None:
-        known = connection.execute("INSERT INTO nodes (node_id) VALUES (?) RETURNING id", (node_id,)).get
-    return number(known)

@@ -16,14 +16,14 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import structlog
 
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import RelayError
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import MESSAGE, Arrival, Kind
 from custommsg_server.node.lightningd.frames import END, FrameError, Frames
 from custommsg_server.node.lightningd.manifest import HOOK, Init, Manifest
 
@@ -34,6 +34,9 @@ MAX_CALL_SIZE: Final = 16 << 20
 _MAX_ID_SIZE: Final = 100
 """Characters of the id of a hook call up to which it names an arrival; lightningd's have about 30."""
 _PEER_EVENTS: Final = {"connect": Kind.CONNECTED, "disconnect": Kind.DISCONNECTED}
+# What json.loads and json.dumps do, without their choice of options for each message.
+_read = json.JSONDecoder().decode
+_write = json.JSONEncoder().encode
 
 
 class DeclinedError(Exception):
@@ -142,7 +145,7 @@ class Channel(asyncio.Protocol):
 
     def _take(self, frame: bytes, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
         try:
-            call = json.loads(frame)
+            call = _read(frame.decode())
             method, request_id, params = call["method"], call.get("id"), call.get("params")
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             log.error("invalid JSON-RPC on the plugin channel; skipping it", size=len(frame))
@@ -197,7 +200,7 @@ class Channel(asyncio.Protocol):
         if hook_ids and self._writer is not None and not self._writer.is_closing():
             self._writer.write(
                 b"".join(
-                    b'{"jsonrpc":"2.0","id":%b,"result":{"result":"continue"}}\n\n' % json.dumps(one).encode()
+                    b'{"jsonrpc":"2.0","id":%b,"result":{"result":"continue"}}\n\n' % _write(one).encode()
                     for one in hook_ids
                 )
             )
@@ -253,12 +256,12 @@ def message_of(params: object, time_ns: int, arrival_id: str = "") -> Arrival:
     Raises:
         MalformedCallError: the peer or the message is missing or invalid.
     """
-    if not isinstance(params, Mapping):
+    if not isinstance(params, dict):
         raise MalformedCallError("a hook call without named parameters")
     message = _bytes(params.get("payload"), "payload")
     if not wire.MIN_MESSAGE_SIZE <= len(message) <= wire.MAX_MESSAGE_SIZE:
         raise MalformedCallError(f"a hook call with a payload of {len(message)} bytes")
-    return Arrival(Kind.MESSAGE, time_ns, _peer_id(params.get("peer_id")), message, id=arrival_id)
+    return Arrival(MESSAGE, time_ns, _peer_id(params.get("peer_id")), message, 0, b"", arrival_id)
 
 
 def peer_event_of(method: str, params: object, time_ns: int) -> Arrival | None:
@@ -272,8 +275,8 @@ def peer_event_of(method: str, params: object, time_ns: int) -> Arrival | None:
     kind = _PEER_EVENTS.get(method)
     if kind is None:
         return None
-    inner: Any = params.get(method, params) if isinstance(params, Mapping) else None
-    if not isinstance(inner, Mapping):
+    inner = params.get(method, params) if isinstance(params, dict) else None
+    if not isinstance(inner, dict):
         raise MalformedCallError(f"a {method} notification without parameters")
     return Arrival(kind, time_ns, _peer_id(inner.get("id")))
 
@@ -295,4 +298,4 @@ def _bytes(value: object, name: str) -> bytes:
 
 
 def _reply(request_id: Any, key: str, value: object) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, key: value}).encode() + END
+    return _write({"jsonrpc": "2.0", "id": request_id, key: value}).encode() + END

@@ -8,70 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import structlog
 
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
 from custommsg_server.node.lightningd.frames import END, FrameError, Frames
+from custommsg_server.node.lightningd.turns import Batch, Reply, Request, Turns
 
 log = structlog.get_logger()
-
-Reply = dict[str, Any]
-"""A JSON-RPC reply: an object with `result` or `error`."""
 
 MAX_REPLY_SIZE: Final = 64 << 20
 """Bytes: beyond any real reply (listpeers takes some 300 bytes a peer), and a bound for invalid ones."""
 MAX_WRITE_SIZE: Final = 256 << 10
 """Bytes given to the transport at once; the rest waits here, where it still counts as not sent."""
-
-
-class Request:
-    """One JSON-RPC request.
-
-    Args:
-        method: the command's name.
-        params: the parameters, as JSON.
-    """
-
-    __slots__ = ("method", "params")
-
-    def __init__(self, method: str, params: str) -> None:
-        self.method = method
-        self.params = params
-
-
-class Batch:
-    """Requests that were made together, each of which gets exactly one answer.
-
-    Requests of a batch are written in order, so a count tells which of them were written.
-    """
-
-    __slots__ = ("answers", "done", "missing", "requests", "written")
-
-    def __init__(self, requests: Sequence[Request], done: asyncio.Future[None]) -> None:
-        self.requests = requests
-        self.answers: list[Reply | RelayError | None] = [None] * len(requests)
-        self.missing = len(requests)
-        self.written = 0
-        self.done = done
-
-    def answer(self, index: int, answer: Reply | RelayError) -> None:
-        """Take the answer to one request."""
-        if self.answers[index] is None:
-            self.answers[index] = answer
-            self.missing -= 1
-            if not self.missing and not self.done.done():
-                self.done.set_result(None)
-
-    def give_up(self, written: RelayError, unwritten: RelayError) -> None:
-        """Answer each request that has no answer yet: with one error if it was written, else with the other."""
-        for index, answer in enumerate(self.answers):
-            if answer is None:
-                self.answer(index, written if index < self.written else unwritten)
 
 
 class Connection(asyncio.Protocol):
@@ -92,10 +44,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._flushing = False
-        self._waiting: OrderedDict[Batch, None] = OrderedDict()
-        self._waiting_count = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._waiting = Turns()
+        self._fewer = asyncio.Event()
         self._sent: dict[str, tuple[Batch, int, float]] = {}
         self._frames = Frames(MAX_REPLY_SIZE)
         self.last_reply = 0.0
@@ -111,17 +61,18 @@ class Connection(asyncio.Protocol):
         """When the longest unanswered request was written, in seconds of the loop's clock, or infinity."""
         return next(iter(self._sent.values()))[2] if self._sent else float("inf")
 
-    @property
-    def has_room(self) -> bool:
-        """Whether there is room for more now."""
-        return self._room.is_set()
+    def has_room(self, caller: str) -> bool:
+        """Whether there is room for more of a caller: as much as its part is left for others."""
+        return self._waiting.count_of(caller) <= self._max_waiting - self._waiting.count
 
-    async def room(self) -> None:
-        """Wait until there is room for more: for a sender that can be held back."""
-        await self._room.wait()
+    async def room(self, caller: str) -> None:
+        """Wait until there is room for more of a caller: for one that can be held back."""
+        while not self.has_room(caller):
+            self._fewer.clear()
+            await self._fewer.wait()
 
     async def call(
-        self, requests: Sequence[Request], deadline: float, held_back: bool = False
+        self, requests: Sequence[Request], deadline: float, caller: str = "", held_back: bool = False
     ) -> list[Reply | RelayError]:
         """Make requests, in order; return for each the node's reply, or why it has no reply.
 
@@ -130,20 +81,21 @@ class Connection(asyncio.Protocol):
         Args:
             requests: what to ask.
             deadline: in seconds of the loop's clock; may be infinite.
+            caller: whose turn they take; empty: the gateway's own.
             held_back: the caller has waited for `room`, so it is not refused for want of room.
         """
         if not self.is_open:
             return [unavailable("the connection to it was lost")] * len(requests)
-        if not held_back and self._waiting_count + len(requests) > self._max_waiting + self._window:
+        if not held_back and self._waiting.count + len(requests) > self._max_waiting + self._window:
             return [overloaded()] * len(requests)
-        batch = Batch(requests, self._loop.create_future())
+        if not requests:
+            return []
+        batch = Batch(requests, caller, self._loop.create_future())
         timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
-        self._waiting[batch] = None
-        self._count(len(requests))
+        self._waiting.add(batch)
         self._schedule_flush()
         try:
-            if requests:
-                await batch.done
+            await batch.done
         finally:
             if timer is not None:
                 timer.cancel()
@@ -166,9 +118,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Answer each request: it was written and its outcome is unknown, or it was not written."""
         self._transport = None
-        batches = [*self._waiting, *(batch for batch, _, _ in self._sent.values())]
-        self._waiting.clear()
-        self._count(-self._waiting_count)
+        batches = [*self._waiting.clear(), *(batch for batch, _, _ in self._sent.values())]
+        self._fewer.set()
         self._sent.clear()
         for batch in batches:
             batch.give_up(written=_lost(), unwritten=unavailable("the connection to it was lost"))
@@ -198,7 +149,7 @@ class Connection(asyncio.Protocol):
         except (ValueError, RecursionError):
             self._reject("an invalid JSON-RPC reply")
             return
-        if self._waiting:
+        if self._waiting.count:
             self._schedule_flush()
 
     # Inside.
@@ -230,19 +181,18 @@ class Connection(asyncio.Protocol):
             return
         out: list[str] = []
         room, size = self._window - len(self._sent), 0
-        while room > 0 and self._waiting and size < MAX_WRITE_SIZE:
-            batch = next(iter(self._waiting))
+        while room > 0 and size < MAX_WRITE_SIZE and (turn := self._waiting.next()) is not None:
+            batch, credit = turn
             first = batch.written
-            size += self._write_some(
-                batch, min(len(batch.requests), first + room), MAX_WRITE_SIZE - size, out
-            )
+            end, most = min(len(batch.requests), first + room), min(MAX_WRITE_SIZE - size, credit)
+            written = self._write_some(batch, end, most, out)
+            self._waiting.wrote(batch, batch.written - first, written)
             room -= batch.written - first
-            self._count(first - batch.written)
-            if batch.written == len(batch.requests):
-                del self._waiting[batch]
+            size += written
         if out:
             self._transport.write("".join(out).encode())
-            if self._waiting:
+            self._fewer.set()
+            if self._waiting.count:
                 self._schedule_flush()
 
     def _write_some(self, batch: Batch, end: int, max_size: int, out: list[str]) -> int:
@@ -265,14 +215,6 @@ class Connection(asyncio.Protocol):
         batch.written, self._next_id = index, number
         return size
 
-    def _count(self, more: int) -> None:
-        """Change the number of requests that wait."""
-        self._waiting_count += more
-        if self._waiting_count > self._max_waiting:
-            self._room.clear()
-        else:
-            self._room.set()
-
     def _expire(self, batch: Batch) -> None:
         self._forget(batch)
         batch.give_up(
@@ -287,9 +229,8 @@ class Connection(asyncio.Protocol):
 
     def _forget(self, batch: Batch) -> None:
         # The caller has gone: what was not written never will be.
-        if batch in self._waiting:
-            del self._waiting[batch]
-            self._count(batch.written - len(batch.requests))
+        self._waiting.forget(batch)
+        self._fewer.set()
 
 
 def unavailable(why: str) -> RelayError:

@@ -73,10 +73,9 @@ class Link:
         self._watchers.append(watcher)
         watcher(self._is_up)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a request would not have to wait for room."""
-        return self._connection is None or self._connection.has_room
+    def has_room(self, caller: str) -> bool:
+        """Whether a request of a caller would not have to wait for room."""
+        return self._connection is None or self._connection.has_room(caller)
 
     def connection(self) -> Connection:
         """Return the connection to make requests on.

@@ -11,8 +11,9 @@ from pathlib import Path
 from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.node.lightningd import replies
-from custommsg_server.node.lightningd.connection import Connection, Reply, Request
+from custommsg_server.node.lightningd.connection import Connection
 from custommsg_server.node.lightningd.link import Link, LinkOptions
+from custommsg_server.node.lightningd.turns import Reply, Request
 from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
@@ -49,49 +50,50 @@ class Lightningd:
         """The node as it last described itself, or None if it never did."""
         return self._info
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the node can take more now; one that cannot be reached refuses at once, so it has room."""
-        return self._link.has_room
+    def has_room(self, caller: str) -> bool:
+        """See `node.port.Node`; one that cannot be reached refuses at once, so it has room."""
+        return self._link.has_room(caller)
 
-    async def room(self) -> None:
-        """Wait until the node can take more."""
+    async def room(self, caller: str) -> None:
+        """See `node.port.Node`."""
         with suppress(RelayError):
-            await self._link.connection().room()
+            await self._link.connection().room(caller)
 
     async def send(
-        self, batch: Sequence[Outbound], deadline: float, held_back: bool = False
+        self, batch: Sequence[Outbound], deadline: float, caller: str, held_back: bool = False
     ) -> list[str | RelayError]:
         """Make one `sendcustommsg` for each message, in order."""
         try:
             requests = [_send_request(one) for one in batch]
-            answers = await self._link.connection().call(requests, deadline, held_back)
+            answers = await self._link.connection().call(requests, deadline, caller, held_back)
         except RelayError as error:
             return [error] * len(batch)
         return [_status(answer) for answer in answers]
 
-    async def check(self, outbound: Outbound, deadline: float) -> None:
+    async def check(self, outbound: Outbound, deadline: float, caller: str) -> None:
         """Run lightningd's checks on a message: `check sendcustommsg`."""
-        await self._call(_check_request(outbound), deadline)
+        await self._call(_check_request(outbound), deadline, caller)
 
-    async def check_rune(self, rune: str, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
+    async def check_rune(
+        self, rune: str, uses: Sequence[Use], deadline: float, caller: str
+    ) -> list[RelayError | None]:
         """Ask `checkrune` for each use, all in one write. A rune is base64, which needs no escaping in JSON."""
         requests = [_rune_request(rune, use) for use in uses]
         try:
             # Never refused for want of room: each is asked for a message that will wait its turn, too. How many
             # strangers may ask is bounded in access.
-            answers = await self._link.connection().call(requests, deadline, held_back=True)
+            answers = await self._link.connection().call(requests, deadline, caller, held_back=True)
         except RelayError as error:
             return [error] * len(uses)
         return list(map(replies.verdict_of, answers))
 
-    async def list_peers(self, deadline: float) -> list[Peer]:
+    async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
         """Ask `listpeers`."""
-        return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline))
+        return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline, caller))
 
-    async def describe(self, deadline: float) -> NodeInfo:
+    async def describe(self, deadline: float, caller: str) -> NodeInfo:
         """Ask `getinfo`."""
-        return replies.info_of(await self._call(Request("getinfo", "{}"), deadline))
+        return replies.info_of(await self._call(Request("getinfo", "{}"), deadline, caller))
 
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Make a `connect`, on a connection of its own.
@@ -113,10 +115,11 @@ class Lightningd:
             RelayError: lightningd did not start it.
         """
         params = json.dumps({"subcommand": "start", "plugin": path})
-        await self._call(Request("plugin", params), asyncio.get_running_loop().time() + self._reply_timeout)
+        deadline = asyncio.get_running_loop().time() + self._reply_timeout
+        await self._call(Request("plugin", params), deadline)
 
-    async def _call(self, request: Request, deadline: float) -> Reply:
-        [answer] = await self._link.connection().call([request], deadline)
+    async def _call(self, request: Request, deadline: float, caller: str = "") -> Reply:
+        [answer] = await self._link.connection().call([request], deadline, caller)
         if isinstance(answer, RelayError):
             raise answer
         replies.result_of(answer)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from custommsg_server.domain import wire
-from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_sent
+from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, not_sent
 from custommsg_server.node.port import NodeInfo, Peer
 
 T = TypeVar("T")
@@ -154,9 +154,7 @@ def rune_error_of(error: object) -> RelayError | None:
                 retry_after=1.0,
             )
         case 1502:
-            return RelayError(
-                Reason.NOT_PERMITTED, f"The rune does not permit this. The node says: {text[:200]}"
-            )
+            return not_permitted(text.removeprefix("Not permitted: "))
         case _:
             return None
 

@@ -1,0 +1,151 @@
+"""Writes to an SQLite inbox within a transaction: adds events, deletes the oldest, and keeps the accounts of peers.
+
+Each statement hands Python's lock to the event loop and has to wait to get it back. So under load a commit takes as
+long as it has statements: they are few, and have many rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import apsw
+
+from custommsg_server.domain.events import MESSAGE, Arrival
+from custommsg_server.inbox.sqlite.reading import number
+
+EVENT_OVERHEAD: Final = 64
+"""Bytes that an event takes beside its message, about."""
+_DELETED_AT_ONCE: Final = 4 << 20
+"""Bytes that are deleted at once at most: about 10 ms."""
+
+
+def _of_many_rows(statement: str) -> tuple[tuple[int, str], ...]:
+    """Return an INSERT for each of some numbers of rows, the most first."""
+    row = f"({', '.join('?' * statement.count('?'))})"
+    return tuple(
+        (rows, statement.replace(row, ", ".join([row] * rows))) for rows in (128, 64, 32, 16, 8, 4, 2, 1)
+    )
+
+
+_ADD_EVENTS: Final = _of_many_rows("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+_ADD_TO_PEERS: Final = _of_many_rows(
+    "INSERT INTO peers (peer_id, events, bytes) VALUES (?, ?, ?) ON CONFLICT (peer_id) "
+    "DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes RETURNING peer_id, id"
+)
+_DELETE_OLDEST: Final = (
+    f"""
+    UPDATE peers SET events = events - gone.count, bytes = bytes - gone.size FROM (
+        SELECT peer, count(*) AS count, sum(length(message) + {EVENT_OVERHEAD}) AS size
+        FROM events WHERE sequence <= ?1 GROUP BY peer
+    ) AS gone WHERE peers.id = gone.peer
+    """,  # noqa: S608 -- nothing but constants
+    "DELETE FROM peers WHERE events <= 0 AND id IN (SELECT peer FROM events WHERE sequence <= ?1)",
+    "DELETE FROM events WHERE sequence <= ?1",
+    "UPDATE meta SET value = ?1 WHERE name = 'floor'",
+)
+
+
+class Numbers:
+    """The numbers that stand for our nodes in the table of events."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[bytes, int] = {}
+
+    def of_nodes(self, connection: apsw.Connection, node_ids: set[bytes]) -> dict[bytes, int]:
+        """Return the numbers of at least these nodes; a new one gets a number."""
+        for node_id in node_ids - self._nodes.keys():
+            known = connection.execute("SELECT id FROM nodes WHERE node_id = ?", (node_id,)).get
+            if known is None:
+                known = connection.execute(
+                    "INSERT INTO nodes (node_id) VALUES (?) RETURNING id", (node_id,)
+                ).get
+            self._nodes[node_id] = number(known)
+        return self._nodes
+
+    def forget(self) -> None:
+        """Forget them, because the transaction failed: they may not be in the file."""
+        self._nodes.clear()
+
+
+def add_events(
+    connection: apsw.Connection, numbers: Numbers, first: int, arrivals: Sequence[Arrival]
+) -> None:
+    """Add events.
+
+    Args:
+        connection: to the file, in a transaction.
+        numbers: the numbers of our nodes.
+        first: the sequence number of the first event.
+        arrivals: what happened.
+
+    Raises:
+        apsw.Error: the transaction cannot go on.
+    """
+    peers = _add_to_peers(connection, arrivals)
+    nodes = numbers.of_nodes(connection, {one.node_id for one in arrivals})
+    at = 0
+    for rows, statement in _ADD_EVENTS:
+        while len(arrivals) - at >= rows:
+            values: list[int | bytes | None] = []
+            for sequence, one in enumerate(arrivals[at : at + rows], first + at):
+                message = one.message
+                values += (
+                    sequence,
+                    peers.get(one.peer_id),
+                    nodes[one.node_id],
+                    message[0] << 8 | message[1] if one.kind is MESSAGE else None,
+                    one.kind.value,
+                    one.time_ns,
+                    message,
+                    one.lost,
+                )
+            connection.execute(statement, values)
+            at += rows
+
+
+def _add_to_peers(connection: apsw.Connection, arrivals: Sequence[Arrival]) -> dict[bytes, int]:
+    """Add arrivals to the accounts of their peers; return the number of each peer."""
+    sizes: defaultdict[bytes, list[int]] = defaultdict(list)
+    for one in arrivals:
+        sizes[one.peer_id].append(len(one.message) + EVENT_OVERHEAD)
+    accounts = [(peer_id, len(some), sum(some)) for peer_id, some in sizes.items()]
+    peers: dict[bytes, int] = {}
+    at = 0
+    for rows, statement in _ADD_TO_PEERS:
+        while len(accounts) - at >= rows:
+            values = [value for account in accounts[at : at + rows] for value in account]
+            for peer_id, peer in connection.execute(statement, values).fetchall():
+                if isinstance(peer_id, bytes):
+                    peers[peer_id] = number(peer)
+            at += rows
+    return peers
+
+
+def delete_oldest(connection: apsw.Connection, too_old: float, excess: int, limit: int) -> int:
+    """Delete some of the oldest events; return how many.
+
+    Args:
+        connection: to the file, in a transaction.
+        too_old: an event that arrived before goes, in nanoseconds since 1970, UTC.
+        excess: bytes that are to be freed, whatever the age.
+        limit: how many events at most; only so many go as takes a moment.
+
+    Raises:
+        apsw.Error: the transaction cannot go on.
+    """
+    last, count, freed = 0, 0, 0
+    cursor = connection.execute(
+        "SELECT sequence, time_ns, length(message) FROM events ORDER BY sequence LIMIT ?", (limit,)
+    )
+    try:
+        for sequence, time_ns, size in cursor:
+            if (number(time_ns) >= too_old and freed >= excess) or freed >= _DELETED_AT_ONCE:
+                break
+            last, count, freed = number(sequence), count + 1, freed + number(size) + EVENT_OVERHEAD
+    finally:
+        cursor.close()
+    for statement in _DELETE_OLDEST if count else ():
+        connection.execute(statement, (last,))
+    return count

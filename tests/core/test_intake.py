@@ -1,0 +1,132 @@
+"""What lightningd hands over, on its way into the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from custommsg_server.core.intake import Intake
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.port import Inbox, InboxError, Position
+from support.inboxes import BOB, OURS, arrival
+
+
+class Pending:
+    """An inbox whose appends end when the test says so."""
+
+    def __init__(self) -> None:
+        self.appended: list[list[Arrival]] = []
+        self.futures: list[asyncio.Future[Sequence[Position]]] = []
+
+    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
+        self.appended.append(list(arrivals))
+        self.futures.append(asyncio.get_running_loop().create_future())
+        return self.futures[-1]
+
+
+class Watcher:
+    """Notes how often lightningd was answered."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def handed_over(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+def intake(inbox: Pending, **options: Any) -> Intake:
+    return Intake(cast("Inbox", inbox), frozenset({37913}), lambda: OURS, **options)
+
+
+async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
+    """What the gateway does not receive is answered and dropped."""
+    taker = intake(Pending())
+    assert taker.takes(37913)
+    assert not taker.takes(37914)
+    assert not taker.takes(7)
+    assert taker.ignored == 2
+
+
+async def test_arrivals_get_the_id_of_our_node() -> None:
+    """As it is known when they arrive; one that has an id already keeps it, and nothing else changes."""
+    inbox, ids = Pending(), [b"", OURS]
+    taker = Intake(cast("Inbox", inbox), range(65_536), lambda: ids[0])
+    one = Arrival(Kind.MESSAGE, 5, BOB, b"\x94\x19x", 0, b"", "name")
+    interruption = Arrival(Kind.INTERRUPTION, 6, lost=7)
+    taker.append([one, interruption])
+    ids.pop(0)
+    taker.append([one, interruption, one._replace(node_id=BOB)])
+    assert inbox.appended == [
+        [one, interruption],
+        [one._replace(node_id=OURS), interruption._replace(node_id=OURS), one._replace(node_id=BOB)],
+    ]
+
+
+async def test_what_becomes_of_messages_is_counted() -> None:
+    """Stored or lost, once they are; connects and interruptions are no messages."""
+    inbox, watcher = Pending(), Watcher()
+    taker = intake(inbox, watcher=watcher)
+    stored = taker.append([arrival(1), arrival(2), arrival(kind=Kind.CONNECTED)])
+    lost = taker.append([arrival(3)])
+    silent = taker.append([arrival(kind=Kind.CONNECTED)])
+    assert (taker.stored, taker.lost) == (0, 0)
+    inbox.futures[0].set_result([])
+    inbox.futures[1].set_exception(InboxError("no room"))
+    inbox.futures[2].set_result([])
+    assert await asyncio.gather(stored, lost, silent) == [True, False, True]
+    assert (taker.stored, taker.lost, taker.waiting) == (2, 1, 0)
+    assert len(watcher.seconds) == 2
+    assert all(seconds >= 0 for seconds in watcher.seconds)
+
+
+async def test_it_is_full_until_enough_was_stored() -> None:
+    """Whoever brings more is told to wait, and woken when there is room; what comes all the same is taken."""
+    inbox = Pending()
+    taker = intake(inbox, max_waiting=5000)
+    assert not taker.is_full
+    await taker.has_room()
+    for _ in range(4):
+        taker.append([arrival(size=1000)])
+    assert taker.is_full
+    assert 4000 < taker.waiting < 8000
+    room = asyncio.create_task(taker.has_room())
+    taker.append([arrival()])
+    inbox.futures[4].set_result([])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not room.done()
+    inbox.futures[0].set_exception(InboxError("no room"))
+    await room
+    assert not taker.is_full
+    assert len(inbox.appended) == 5
+
+
+async def test_who_stops_waiting_changes_nothing() -> None:
+    """The message is counted all the same."""
+    inbox = Pending()
+    taker = intake(inbox)
+    taker.append([arrival(1)]).cancel()
+    inbox.futures[0].set_result([])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (taker.stored, taker.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool) -> None:
+    """Whoever handed it over is answered."""
+    inbox = Pending()
+    taker = intake(inbox)
+    kept = taker.append([arrival(1)])
+    with structlog.testing.capture_logs() as logs:
+        if cancelled:
+            inbox.futures[0].cancel()
+        else:
+            inbox.futures[0].set_exception(ZeroDivisionError())
+        assert await kept is False
+    assert taker.lost == 1
+    assert [line["event"] for line in logs] == ["unexpected error while storing"]

@@ -1,0 +1,121 @@
+"""One budget of memory, shared by callers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack, suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from custommsg_server.core.memory import MemoryBudget
+from custommsg_server.domain.errors import Reason, RelayError
+
+LIMIT = 1000
+
+
+def fill(memory: MemoryBudget, caller: str, size: int = 10) -> int:
+    """Hold as much as a caller may; return how much that was."""
+    held = 0
+    while memory.fits(caller, size):
+        memory.hold(caller, "streams", size)
+        held += size
+    return held
+
+
+def test_a_greedy_caller_leaves_as_much_as_it_takes() -> None:
+    """One alone gets half; each newcomer gets something, and the budget is never exceeded."""
+    memory = MemoryBudget(LIMIT)
+    held = [fill(memory, f"caller {number}") for number in range(5)]
+    assert held == [500, 250, 130, 60, 30]
+    assert memory.free == LIMIT - sum(held)
+
+
+def test_callers_that_take_turns_get_equal_parts() -> None:
+    """Of n that want more, each ends with a part of n + 1."""
+    memory = MemoryBudget(LIMIT)
+    for _ in range(LIMIT):
+        for number in range(4):
+            if memory.fits(str(number), 1):
+                memory.hold(str(number), "streams", 1)
+    assert memory.free == pytest.approx(LIMIT / 5, abs=4)
+
+
+def test_beyond_its_part_a_call_is_refused_and_says_which_limit() -> None:
+    """OVERLOADED, with a time to come back; what ended is released."""
+    memory = MemoryBudget(LIMIT)
+    with memory.holding("a", "requests", 400):
+        with pytest.raises(RelayError) as caught, memory.holding("a", "requests", 400):
+            pass
+        assert caught.value.reason is Reason.OVERLOADED
+        assert caught.value.metadata == {"limit": "memory"}
+        assert caught.value.retry_after
+        with memory.holding("b", "requests", 400):
+            assert memory.used == {"requests": 800, "streams": 0, "subscriptions": 0}
+    assert memory.free == LIMIT
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 700)), max_size=100))
+def test_calls_never_exceed_the_budget(wanted: list[tuple[int, int]]) -> None:
+    """Whoever wants whatever, in any order."""
+    memory = MemoryBudget(LIMIT)
+    with ExitStack() as stack:
+        for caller, size in wanted:
+            with suppress(RelayError):
+                stack.enter_context(memory.holding(str(caller), "requests", size))
+            assert memory.free >= 0
+    assert memory.free == LIMIT
+
+
+async def test_who_is_held_back_goes_on_when_there_is_room() -> None:
+    """All who wait, one after the other; one that leaves does not keep the others waiting."""
+    memory = MemoryBudget(LIMIT)
+    held = fill(memory, "a")
+    waiting = [asyncio.create_task(memory.room("a")) for _ in range(100)]
+    for task in waiting[:50]:
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.wait(waiting[:50])
+    assert not any(task.done() for task in waiting[50:])
+    memory.release("a", "streams", held)
+    await asyncio.gather(*waiting[50:])
+
+
+async def test_a_caller_that_holds_little_does_not_wait_behind_one_that_holds_much() -> None:
+    """Whoever has room goes on, in whatever order they came."""
+    memory = MemoryBudget(LIMIT)
+    fill(memory, "greedy", 1)
+    memory.hold("modest", "streams", 260)
+    greedy = [asyncio.create_task(memory.room("greedy")) for _ in range(100)]
+    modest = asyncio.create_task(memory.room("modest"))
+    await asyncio.sleep(0)
+    assert not modest.done()
+    memory.release("modest", "streams", 200)
+    for _ in range(20):
+        memory.release("greedy", "streams", 1)
+    await modest
+    assert not any(task.done() for task in greedy)
+    for task in greedy:
+        task.cancel()
+    await asyncio.wait(greedy)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, max_size=40))
+def test_nobody_waits_for_ever(wanted: list[tuple[int, int]]) -> None:
+    """As long as what is held is released some time, all who wait go on."""
+
+    async def run() -> None:
+        memory = MemoryBudget(LIMIT)
+
+        async def work(caller: str, size: int) -> None:
+            for _ in range(3):
+                await memory.room(caller)
+                memory.hold(caller, "streams", size)
+                await asyncio.sleep(0)
+                memory.release(caller, "streams", size)
+
+        await asyncio.wait_for(asyncio.gather(*(work(str(caller), size) for caller, size in wanted)), 5)
+        assert memory.free == LIMIT
+
+    asyncio.run(run())
