@@ -100,10 +100,11 @@ class TokenBuckets(Generic[K]):
                 latest = by_messages
             if latest < by_bytes:
                 latest = by_bytes
+            if key not in full_at:
+                heapq.heappush(self._by_debt, (now, next(self._number), key))
             full_at[key] = by_messages + per_message, by_bytes + size * per_byte
-            full_at.move_to_end(key)
-        while len(full_at) > MAX_KEYS:
-            full_at.popitem(last=False)
+        while len(full_at) > self._max_keys:
+            self._forget_one()
         return max(0.0, round(latest - now - self._burst, 6))
 
     def give_back(self, key: K, messages: int, size: int) -> None:
