@@ -1,5 +1,4 @@
-# `make run`, `make demo`, `make test`: nothing but Python 3.11+, git and make is needed.
-# `make check`: what a contributor runs before a commit.
+# `make run`, `make demo` and `make check` need Python 3.11 or newer, git and make, and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,11 +10,11 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 	test-heavy test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save bench-inbox \
 	bench-against bench-client test-bench-client
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 DISTRIBUTIONS := client cli server testing
-# One stamp: what is installed is brought up to date when the lock or a distribution's description has changed.
+# The environment is updated when the lock or a distribution's pyproject.toml has changed.
 $(VENV)/.ready: requirements/dev.txt $(DISTRIBUTIONS:=/pyproject.toml)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
 		f"custommsg needs Python 3.11 or newer; this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
@@ -28,36 +27,36 @@ $(VENV)/.ready: requirements/dev.txt $(DISTRIBUTIONS:=/pyproject.toml)
 
 setup: $(VENV)/.ready ## make the environment in .venv
 
-run: setup ## the gateway on an embedded node with a peer, to try it out
+run: setup ## run the gateway on an embedded node with a peer, to try it out
 	@$(BIN)/custommsg-server try
 
-demo: setup ## the whole story by itself, in under 30 s
+demo: setup ## send, receive, resume and refuse by itself, in under 30 s
 	@$(BIN)/python examples/demo.py
 
-test: setup ## the whole test suite
+test: setup ## run the test suite
 	@$(BIN)/python -m pytest -n auto
 
-check: setup lint types proto-check sync-check imports test ## everything that must hold before a commit
+check: setup lint types proto-check sync-check imports test ## everything that must pass before a commit
 
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-lint: setup ## format and lint, changing nothing
+lint: setup ## check format, lint and protos, and that the contract breaks no clients
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/python tools/lint_protos.py
 
-types: setup ## mypy --strict
+types: setup ## check types (mypy --strict)
 	@$(BIN)/mypy
 
-imports: setup ## the import rules
+imports: setup ## check the import rules
 	@$(BIN)/lint-imports --no-cache | tail -n 3
 
-test-heavy: setup ## 20 x kill -9, bounded memory; some minutes
+test-heavy: setup ## test 20 x kill -9 and bounded memory; some minutes
 	@$(BIN)/python -m pytest -m heavy tests
 
-test-lightningd: setup ## the contract over a real lightningd: LIGHTNINGD=/path, or on PATH; no bitcoind
+test-lightningd: setup ## test the contract over a real lightningd: LIGHTNINGD=/path, or on PATH; no bitcoind
 	@$(BIN)/python -m pytest -m lightningd -rs tests
 
 LDK := tests/ldk/node_modules/.package-lock.json
@@ -66,7 +65,7 @@ $(LDK): tests/ldk/package-lock.json
 	@npm ci --prefix tests/ldk --silent --no-audit --no-fund
 	@touch $@
 
-test-ldk: setup $(LDK) ## the embedded node and LDK talk to each other; needs Node.js
+test-ldk: setup $(LDK) ## test the embedded node against LDK; needs Node.js
 	@$(BIN)/python -m pytest tests/ldk
 
 # With LIGHTNINGD=/path: on a real node, CLN_GRPC=/path beside it. ARGS="--only 'receive-*' --json" goes on to the program.
@@ -74,21 +73,21 @@ ifdef LIGHTNINGD
 bench: setup bench-client
 	@LIGHTNINGD="$(LIGHTNINGD)" CLN_GRPC="$(CLN_GRPC)" $(BIN)/python -m benchmarks.lightningd $(ARGS)
 else
-bench: setup ## the gateway side by side with the node itself, as ratios; LIGHTNINGD=/path CLN_GRPC=/path: with cln-grpc
+bench: setup ## compare the gateway with the node itself; LIGHTNINGD=/path CLN_GRPC=/path: with cln-grpc
 	@$(BIN)/python -m benchmarks $(ARGS)
 endif
 
-bench-against: setup ## this tree beside another one, as ratios: CHECKOUT=/path/to/another/tree
-	@test -n "$(CHECKOUT)" || { echo "Say which: make bench-against CHECKOUT=/path/to/another/tree"; exit 1; }
+bench-against: setup ## compare this tree with another: CHECKOUT=/path/to/another/tree
+	@test -n "$(CHECKOUT)" || { echo "Name the other tree: make bench-against CHECKOUT=/path/to/another/tree"; exit 1; }
 	@$(BIN)/python -m benchmarks.against "$(CHECKOUT)" $(ARGS)
 
-bench-save: setup ## keep the last results, with a description of the machine
+bench-save: setup ## save the last results, with a description of the machine
 	@$(BIN)/python -m benchmarks --save
 
-bench-inbox: setup ## replay from the store, and live from the hook to a subscriber
+bench-inbox: setup ## measure replay from the store, and delivery from the hook to a subscriber
 	@$(BIN)/python -m benchmarks.inbox
 
-# Clients of other contracts, each in an environment of its own. Only test-clients needs them.
+# Clients of the dialects, each in its own environment. Only test-clients needs them.
 CLIENTS := tests/clients
 CLIENTS_READY := $(addprefix $(CLIENTS)/,pyln_grpc_proto/.venv/.ready gl_client/.venv/.ready \
 	lightning/node_modules/.ready)
@@ -102,23 +101,23 @@ $(CLIENTS)/lightning/node_modules/.ready: $(CLIENTS)/lightning/package-lock.json
 	@cd $(CLIENTS)/lightning && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-test-clients: setup $(CLIENTS_READY) ## real clients of the dialects; needs Node.js
+test-clients: setup $(CLIENTS_READY) ## test with real clients of the dialects; needs Node.js
 	@$(BIN)/python -m pytest $(CLIENTS)
 
-conformance: setup $(CLIENTS_READY) ## write the table in docs/dialects.md anew
+conformance: setup $(CLIENTS_READY) ## rewrite the table in docs/dialects.md
 	@CONFORMANCE=write $(BIN)/python -m pytest $(CLIENTS)
 
-# Containers, Kubernetes, systemd, compose: as root, with Debian's packages.
+# Containers, Kubernetes, systemd, compose: need root, and packages of Debian.
 DEPLOY := .venv-deploy
 $(DEPLOY)/.ready: requirements/deploy.txt
 	@$(PYTHON) -m venv --clear $(DEPLOY)
 	@$(DEPLOY)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-test-deploy: setup $(DEPLOY)/.ready ## Dockerfile, manifests, systemd, compose; the pod as real processes; needs root
+test-deploy: setup $(DEPLOY)/.ready ## test Dockerfile, manifests, systemd, compose, and the pod as real processes; needs root
 	@PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" CUSTOMMSG_TESTS_NEED_ALL=1 $(BIN)/python -m pytest tests/deploy -rs
 
-test-image: setup $(DEPLOY)/.ready ## the same with the image, built without a registry; needs buildah, debootstrap, socat too
+test-image: setup $(DEPLOY)/.ready ## test-deploy with the image, built without a registry; also needs buildah, debootstrap, socat
 	@PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" CUSTOMMSG_TESTS_NEED_ALL=1 PYTHON=$(BIN)/python \
 		tools/build_image.sh $(BIN)/python -m pytest tests/deploy -rs
 
@@ -129,28 +128,28 @@ $(CODEGEN)/.ready: requirements/codegen.txt
 	@touch $@
 
 DIALECTS := custommsg_server/api/dialects/protos
-proto: $(CODEGEN)/.ready ## generate the stubs: our contract's from proto/, the dialects' beside their protos
+proto: $(CODEGEN)/.ready ## generate the stubs of the contract and of the dialects
 	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py client server
 
-proto-check: setup $(CODEGEN)/.ready ## is the generated code up to date?
+proto-check: setup $(CODEGEN)/.ready ## check that the generated stubs are up to date
 	@rm -rf $(CODEGEN)/out && mkdir $(CODEGEN)/out
 	@PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python tools/generate.py $(CODEGEN)/out $(CODEGEN)/out
 	@diff -r -x __pycache__ -x py.typed $(CODEGEN)/out/custommsg/v1 client/custommsg/v1 \
 		&& diff -r -x __pycache__ -x '*.proto' $(CODEGEN)/out/$(DIALECTS) server/$(DIALECTS) \
-		|| { echo "The stubs are not what the protos say. Run: make proto"; exit 1; }
+		|| { echo "The generated stubs are out of date. Run: make proto"; exit 1; }
 
 sync: setup $(CODEGEN)/.ready ## generate the blocking client from the asyncio client
 	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff client/custommsg
 
-sync-check: setup $(CODEGEN)/.ready ## is the blocking client up to date?
+sync-check: setup $(CODEGEN)/.ready ## check that the blocking client is up to date
 	@rm -rf $(CODEGEN)/sync && mkdir $(CODEGEN)/sync
 	@$(CODEGEN)/bin/python tools/generate_sync.py $(BIN)/ruff $(CODEGEN)/sync
 	@for made in $(CODEGEN)/sync/*.py; do diff -u client/custommsg/$${made##*/} $$made || stale=1; done; test -z "$$stale" \
-		|| { echo "The blocking client is not what the asyncio client says. Run: make sync"; exit 1; }
+		|| { echo "The blocking client is out of date. Run: make sync"; exit 1; }
 
-# The load for a real node: Python's client takes as much CPU time as what it measures. Nothing else needs Go.
+# The load for a real node is compiled: a Python client takes as much CPU time as the server. Nothing else needs Go.
 COMPILED := benchmarks/compiled
-bench-client: $(COMPILED)/bin/bench-client ## the compiled load of the benchmarks; needs Go 1.25 or newer
+bench-client: $(COMPILED)/bin/bench-client ## build the compiled load of the benchmarks; needs Go 1.25 or newer
 
 $(COMPILED)/bin/bench-client: $(COMPILED)/gen/.ready $(wildcard $(COMPILED)/*.go) $(COMPILED)/go.mod $(COMPILED)/go.sum
 	@cd $(COMPILED) && go build -o bin/bench-client .
@@ -161,18 +160,18 @@ $(COMPILED)/gen/.ready: proto/custommsg/v1/custommsg.proto server/$(DIALECTS)/cl
 	@$(CODEGEN)/bin/python $(COMPILED)/generate.py "$$(cd $(COMPILED) && go tool -n protoc-gen-go)"
 	@touch $@
 
-test-bench-client: bench-client ## the compiled load's own tests
+test-bench-client: bench-client ## test the compiled load; needs Go
 	@cd $(COMPILED) && go vet ./... && go test ./...
 
-docs: setup ## write the tables of docs/operations.md anew
+docs: setup ## rewrite the tables of docs/operations.md
 	@$(BIN)/python tools/document.py
 
-proto-baseline: setup ## at a release: keep the contract, for `make lint` to compare later ones with
+proto-baseline: setup ## at a release: save the contract as the baseline of `make lint`
 	@$(BIN)/python tools/lint_protos.py --write-baseline
 
 # Our own distributions stay out of the locks: they are installed from their folders.
 WITHOUT_OURS := $(addprefix --no-emit-package ,custommsg custommsg-cli custommsg-server custommsg-testing)
-lock: setup ## resolve the dependencies anew
+lock: setup ## resolve the dependencies again
 	@$(UV_COMPILE) $(WITHOUT_OURS) $(DISTRIBUTIONS:=/pyproject.toml) --all-extras --group dev -o requirements/dev.txt
 	@$(UV_COMPILE) $(WITHOUT_OURS) server/pyproject.toml --extra uvloop -c requirements/dev.txt -o requirements/server.txt
 	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
@@ -181,5 +180,5 @@ lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) $(CLIENTS)/pyln_grpc_proto/requirements.in -o $(CLIENTS)/pyln_grpc_proto/requirements.txt
 	@$(UV_COMPILE) $(CLIENTS)/gl_client/requirements.in -o $(CLIENTS)/gl_client/requirements.txt
 
-clean: ## remove everything that make has made
+clean: ## remove everything that make created
 	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) $(COMPILED)/bin $(COMPILED)/gen build

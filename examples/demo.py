@@ -1,4 +1,4 @@
-"""What the gateway does, in half a minute: a round trip, a killed subscriber, messages that could harm the node.
+"""What the gateway does, in under 30 seconds: a round trip, a killed subscriber, messages that could harm the node.
 
 `make demo` runs it. It starts a gateway on an embedded node. The node has one peer, which sends back what it receives.
 It talks to the gateway only through the public client, its stubs and the command `custommsg`.
@@ -96,9 +96,9 @@ async def harmful_messages(address: str, peer: str) -> None:
     """Send messages that make a lightningd exit, without the client's own checks."""
     say("3. The gateway refuses messages that would make lightningd exit")
     harmful = {
-        "empty": "",
-        "of an odd number of hex digits": "9c410",
-        "of 65,536 bytes": "9c41" + "00" * 65_534,
+        "no bytes": "",
+        "an odd number of hex digits": "9c410",
+        "65,536 bytes": "9c41" + "00" * 65_534,
     }
     async with grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
@@ -107,7 +107,7 @@ async def harmful_messages(address: str, peer: str) -> None:
             try:
                 await stub.SendCustomMsg(pb.SendCustomMsgRequest(message=message))
             except grpc.aio.AioRpcError as error:
-                say(f"   a message that is {what}: {error.code().name}")
+                say(f"   a message with {what}: {error.code().name}")
                 check(error.code() is grpc.StatusCode.INVALID_ARGUMENT, "it is refused")
             else:
                 check(False, "it is refused")
@@ -140,9 +140,9 @@ def number(line: bytes) -> int:
 
 
 def check(holds: bool, what: str) -> None:
-    """Exit with status 1 if something does not hold."""
+    """Exit with status 1 if something is not as expected."""
     if not holds:
-        sys.exit(f"   This should hold and does not: {what}")
+        sys.exit(f"   The demo failed. Expected: {what}.")
 
 
 def say(text: str) -> None:

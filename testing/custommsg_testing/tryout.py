@@ -16,7 +16,7 @@ EXAMPLE_TYPE: Final = 40001
 
 
 async def try_out(listen: str, as_json: bool, stop: asyncio.Event) -> None:
-    """Run a gateway until `stop`. Print what to type in another shell, then each message that reaches the peer.
+    """Run a gateway until `stop`. Print commands for another shell, then each message that reaches the peer.
 
     Args:
         listen: where the gateway listens.
@@ -59,24 +59,27 @@ def _welcome(running: GatewayWithPeer) -> str:
       {address} custommsg.v1.CustomMsgService/SendCustomMsg
 
 """
-    if not (Path(sys.executable).parent / "grpcurl").exists():  # it comes with the repository's environment
+    if not (Path(sys.executable).parent / "grpcurl").exists():  # installed by `make setup` only
         grpcurl = ""
     return f"""
-A gateway listens on {address}, without any access control.
-Its node is an embedded one: a real Lightning node with no channels and no money.
-One peer is connected to it, which sends back every message. In another shell, from this folder:
+A gateway listens on {address}. It has no access control.
+Its node is an embedded Lightning node, without channels and money. The node has one peer, which sends back every message.
+
+To receive, in a second shell in this folder, until Ctrl-C:
 
   {programs}/custommsg listen{option}
+
+To send, in a third shell:
 
   {programs}/custommsg send {peer_id}{option} --type {EXAMPLE_TYPE} --text hello
 
 {grpcurl}  {programs}/python -c 'from custommsg import sync; c = sync.connect("{address}"); \\
       print(c.send("{peer_id}", type={EXAMPLE_TYPE}, payload=b"hello"))'
 
-The messages that reach the peer are shown below. A message of an even type, which `send` takes with --even, makes it
-disconnect (BOLT 1: it does not know the type), and connect again at once. Ctrl-C ends everything.
+Messages that reach the peer are printed below. The peer knows no even types: a message of one (`send --even`) makes it
+disconnect, as BOLT 1 demands, and it connects again at once. Ctrl-C ends everything.
 """
 
 
 def _print(what: object) -> None:
-    print(what if isinstance(what, str) else json.dumps(what), flush=True)  # noqa: T201 -- said to a person
+    print(what if isinstance(what, str) else json.dumps(what), flush=True)  # noqa: T201 -- output for a person
