@@ -1,12 +1,12 @@
-"""`custommsg-server`: parse the command line, call the app."""
+"""`custommsg-server`: parses the command line, and calls the app."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-# gRPC's C core writes plain text between our structured lines, unless told not to before it is loaded. `serve` reads
-# it (native_log): nothing else tells why a handshake failed.
+# gRPC's C core writes plain text between our log lines, unless this is set before it is loaded. `serve` reads the text
+# (native_log), since nothing else says why a handshake failed.
 os.environ.setdefault("GRPC_VERBOSITY", "INFO" if sys.argv[1:2] == ["serve"] else "NONE")
 
 import inspect
@@ -61,7 +61,7 @@ def serve(*, config: Path | None = None, **flags: Any) -> int:
 
 
 def _allow_many_connections() -> None:
-    # Each takes a file descriptor, and the usual limit of 1,024 can be raised by ourselves (setrlimit(2)).
+    # Each takes a file descriptor. A process can raise the usual limit of 1,024 itself (setrlimit(2)).
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -71,7 +71,7 @@ def make_certs(
     folder: Path,
     /,
     *,
-    host: Annotated[tuple[str, ...], Parameter(help="Names and addresses of the server.")] = (
+    host: Annotated[tuple[str, ...], Parameter(help="Host names and IP addresses of the server.")] = (
         "localhost",
         "127.0.0.1",
         "::1",
@@ -80,14 +80,14 @@ def make_certs(
 ) -> int:
     """Make a CA, and certificates for a server and a client, in a folder; nothing is overwritten."""
     for path in certs.make(folder, host, client):
-        print(path)  # noqa: T201 -- asked for
+        print(path)  # noqa: T201 -- the output of the command
     return 0
 
 
 def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> int:
-    """Check settings, lightningd, inbox, certificates and addresses, and say what to do about each.
+    """Check settings, lightningd, inbox, certificates and addresses, and say what to do about each problem.
 
-    It takes the settings of `serve`, changes nothing, and exits with 1 if something keeps a gateway from working.
+    It takes the settings of `serve` and changes nothing. It exits with 1 if a problem keeps the gateway from working.
     """
     logs.configure("critical", "console")
     try:
@@ -95,17 +95,17 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
         findings = run(examine(settings))
     except SettingsError as error:
         findings = [
-            Finding("settings", "fix", str(error), "custommsg-server serve --help says what there is.")
+            Finding("settings", "fix", str(error), "custommsg-server serve --help lists all settings.")
         ]
-    print(report.as_json(findings) if json else report.as_text(findings))  # noqa: T201 -- asked for
+    print(report.as_json(findings) if json else report.as_text(findings))  # noqa: T201 -- the output of the command
     return 0 if is_well(findings) else 1
 
 
 @cli.command(name="plugin")
 def run_as_plugin() -> int:
-    """Run the gateway as a plugin that lightningd has started: its settings are lightningd's options."""
+    """Run the gateway as a plugin that lightningd has started: its settings are options of lightningd."""
     if not is_started_by_node():
-        print(  # noqa: T201 -- said to a person, or to an installer that tries whether this runs
+        print(  # noqa: T201 -- for a person, or an installer that tests whether this runs
             "This is a plugin of lightningd: write plugin=... in its configuration, or use lightning-cli plugin start."
         )
         return 0
@@ -119,16 +119,18 @@ def run_as_plugin() -> int:
 def health(
     *,
     address: Annotated[str, Parameter(help="host:port or unix:/path, without TLS.")] = probe.ADDRESS,
-    service: Annotated[str, Parameter(help="Empty: the process. With a service's name: also its node.")] = "",
+    service: Annotated[
+        str, Parameter(help="Empty: only the process. The name of a service: also its node.")
+    ] = "",
 ) -> int:
     """Ask a running gateway for its health; exit with 0 if it serves."""
     said = probe.check(address, service)
-    print(said)  # noqa: T201 -- said to the person at the terminal
+    print(said)  # noqa: T201 -- for the person at the terminal
     return int(said != probe.SERVING)
 
 
 def _with_settings_as_flags(command: Any, *more: inspect.Parameter) -> Any:
-    """Give a command one flag for each setting, so that each is described in one place."""
+    """Give a command one flag for each setting, so that settings are described only once."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         *more,
@@ -138,7 +140,7 @@ def _with_settings_as_flags(command: Any, *more: inspect.Parameter) -> Any:
     ]
     for name, field in Settings.model_fields.items():
         text = f"{field.description} [default: {_default(field.default)}]"
-        # Several may stand in one value, with commas: the settings cut it up, and check each.
+        # A value may contain several, separated by commas; the settings split and check them.
         kind: Any = tuple[str, ...] if isinstance(field.default, tuple) else field.annotation
         annotation = Annotated[Optional[kind], Parameter(help=text, show_default=False)]  # noqa: UP045 -- computed
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
@@ -164,7 +166,7 @@ for _extension in entry_points(group="custommsg_server.commands"):
 
 
 def _explain(error: CycloptsError) -> str:
-    """Say in one line what the parser found wrong."""
+    """Return the parser's error in one line."""
     error.verbose = False
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name
@@ -185,10 +187,10 @@ def main() -> None:
         command = " ".join([*cli.name, *(error.command_chain or cli.parse_commands(sys.argv[1:])[0])])
         print(f"custommsg-server: {_explain(error)} Try: {command} --help", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except gateway.PartEndedError:  # the log has told
+    except gateway.PartEndedError:  # it is in the log
         sys.exit(PART_ENDED)
     except UserError as error:
-        print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- said to the person at the terminal
+        print(f"custommsg-server: {error}", file=sys.stderr)  # noqa: T201 -- for the person at the terminal
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows all parts. Start, drain, stop."""
+"""The composition root: makes all parts and connects them. Start, drain, stop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ VERSION: Final = version("custommsg-server")
 
 
 class PartEndedError(Exception):
-    """A part that has to run for as long as the gateway has ended; the log says why."""
+    """A part of the gateway has ended although it should run until the gateway stops; the log has the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +58,19 @@ class Gateway:
     """A running gateway."""
 
     addresses: list[Address]
-    """Where it listens."""
+    """Its addresses."""
     metrics: Address | None
-    """Where it serves its metrics, if it does."""
+    """The address of its metrics; None: it serves none."""
     node: Lightningd
     intake: Intake
-    """Takes what peers send."""
+    """Stores what peers send."""
     attachment: Attachment | None
-    """Has lightningd hand it over; None if lightningd has started the gateway itself."""
+    """Attaches lightningd; None if lightningd has started the gateway, or nothing is received."""
     reload: Callable[[Settings], None]
-    """Takes the settings that may change while it runs."""
+    """Applies the settings that may change while it runs."""
 
     async def ready(self) -> None:
-        """Wait until the node answers and, if we see to that, is attached."""
+        """Wait until the node answers and, if there is an attachment, is attached."""
         up = asyncio.Event()
         self.node.watch(lambda is_up: up.set() if is_up else None)
         await up.wait()
@@ -85,12 +85,12 @@ async def running(
     """Run a gateway for as long as the context lasts, then drain it.
 
     Args:
-        settings: how.
-        started_by_node: lightningd has started us as its plugin, so we need not ask it to.
-        part_ended: gets the name of a part that has ended before its time, which is a bug.
+        settings: its settings.
+        started_by_node: lightningd has started the gateway as its plugin, so it is attached already.
+        part_ended: gets the name of a part that has ended early, which is a bug.
 
     Raises:
-        ListenError: an address cannot be had.
+        ListenError: an address cannot be used.
     """
     async with AsyncExitStack() as stack:
         node = _node(settings)
@@ -148,7 +148,7 @@ async def running(
 
 
 async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Settings]) -> None:
-    """Run a gateway until `stop`; at SIGHUP, take the settings that `reread` returns.
+    """Run a gateway until `stop`; at SIGHUP, apply the settings that `reread` returns.
 
     Raises:
         PartEndedError: a part has ended; the gateway has drained and stopped.
@@ -160,11 +160,11 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
 
 
 async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
-    """Run a gateway that lightningd has started, until `stop` or until lightningd lets go of it.
+    """Run a gateway that lightningd has started, until `stop` or until lightningd closes the channel.
 
     Args:
-        base: the settings from the environment and the file; lightningd's options come on top.
-        stop: when to end.
+        base: the settings from the environment and the file; lightningd's options override them.
+        stop: set it to end.
 
     Raises:
         PartEndedError: a part has ended; the gateway has drained and stopped.
@@ -184,7 +184,7 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
             gateway.intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())])
             return gateway.intake
 
-        # lightningd says its version to the plugins that it starts itself.
+        # lightningd sets this variable for the plugins that it starts.
         manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
         await open_stdio(Channel(Manifest(manifest), start, lambda channel: stop.set()))
         await _until(stop, part_ended)
@@ -201,13 +201,13 @@ async def _until(stop: asyncio.Event, part_ended: asyncio.Future[str]) -> None:
 def _watched(
     part: str, work: Coroutine[Any, Any, None], part_ended: asyncio.Future[str] | None
 ) -> asyncio.Task[None]:
-    """Run a part for as long as the gateway lasts, and tell if it ends before."""
+    """Run a part until it is cancelled; report if it ends before that."""
 
     def ended(task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return
         log.critical(
-            "a part of the gateway has ended because of a bug; the gateway ends, to be started again",
+            "a part of the gateway has ended because of a bug; the gateway stops, and has to be started again",
             part=part,
             exc_info=task.exception(),
         )
@@ -251,7 +251,7 @@ def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachm
 
 
 def _servicers(settings: Settings, relay: Relay, mailbox: Mailbox) -> tuple[list[Servicer], Health]:
-    """Return all that is served, and the part that says whether the rest is ready."""
+    """Return all servicers, and the health servicer."""
     contracts: list[Servicer] = [
         CustomMsgService(relay, mailbox, VERSION),
         *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set),

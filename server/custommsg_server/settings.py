@@ -1,4 +1,4 @@
-"""Every setting, once: flags > environment (CUSTOMMSG_...) > TOML file > default."""
+"""Every setting is described here once. Precedence: flag, environment (CUSTOMMSG_...), TOML file, default."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ RELOADABLE: Final = {
     *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
     *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
 }
-"""What SIGHUP may change; every other setting needs a restart."""
+"""Settings that SIGHUP applies; all others need a restart."""
 CLIENT_VARIABLES: Final = {f"{PREFIX}{name}" for name in ("ADDRESS", "CA", "CERT", "KEY", "RUNE")}
-"""Variables of the client, which may well be set in the same shell."""
+"""Variables of the client, which may be set in the same shell."""
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
-"""What Kubernetes sets for each pod when a Service is called custommsg."""
+"""Variables that Kubernetes sets in each pod when there is a Service named custommsg."""
 
 
 Types = Annotated[tuple[str, ...], NoDecode]
 
 
 class SettingsError(UserError):
-    """The settings are wrong; the message says which, where from, and why."""
+    """A setting is invalid; the message says which one, and why."""
 
 
 class Settings(BaseSettings):
@@ -58,45 +58,46 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         False,
-        description="Let in everybody who reaches an address above: no credential is needed, and no TLS, even where"
-        " other machines reach it.",
+        description="Accept calls without a credential, and allow addresses that other machines reach without TLS.",
     )
     require: Require = Field(
         "rune",
-        description="What a caller has to show: rune, client-cert, or rune-or-client-cert. A rune that is shown is"
+        description="The credential that callers need: rune, client-cert, or rune-or-client-cert. A rune in a call is"
         " always checked. Health checks and reflection need no credential.",
     )
     tls_cert: Path | None = Field(
         None,
-        description="The server's certificate (PEM); with it, all TCP connections use TLS. Read again when it changes.",
+        description="The server's certificate (PEM file); if set, TCP addresses use TLS. Read again when it changes.",
     )
-    tls_key: Path | None = Field(None, description="Its key (PEM), without a password.")
+    tls_key: Path | None = Field(
+        None, description="The key of the certificate (PEM file), without a password."
+    )
     tls_client_ca: Path | None = Field(
         None,
-        description="The CA of client certificates (PEM); with it, each TLS client needs a certificate.",
+        description="The CA of client certificates (PEM file); if set, each TLS client needs a certificate.",
     )
     rune_check_interval: float = Field(
         10.0,
         ge=0,
         le=3600,
-        description="Seconds after which the node is asked again whether a rune is valid: so late may a withdrawal be."
-        " 0: at each use.",
+        description="Seconds after which the node is asked again whether a rune is valid. A blacklisted rune may be"
+        " accepted for so long. 0: ask at each use.",
     )
     reflection: bool = Field(True, description="Offer gRPC server reflection.")
     max_connections: int = Field(
         1000,
         ge=1,
-        description="Connections at once; more are not accepted. An idle one takes a file and some 15 kB of memory,"
-        " with TLS 48 kB, whoever opens it.",
+        description="The maximum number of connections. An idle connection takes a file descriptor and about 15 kB of"
+        " memory, with TLS 48 kB.",
     )
     max_connection_age: float = Field(
         3600.0,
         ge=0,
-        description="Seconds after which a client has to open a new TLS connection, with certificates that are valid"
-        " then; its streams may go on for 60 s more. 0: never.",
+        description="Seconds after which a client has to open a new TLS connection, so that its certificate is checked"
+        " again. Its streams may continue for 60 s more. 0: never.",
     )
     caller_calls: int = Field(
-        1000, ge=0, description="Calls and streams that one caller may have at once; 0: no limit."
+        1000, ge=0, description="Calls and streams in progress of one caller; 0: no limit."
     )
     caller_messages_per_s: float = Field(
         0.0, ge=0, description="Messages a second that one caller may send; 0: no limit."
@@ -107,9 +108,8 @@ class Settings(BaseSettings):
     memory_budget_mb: int = Field(
         256,
         ge=16,
-        description="Megabytes that messages may take on their way to the node and to subscribers, with all that"
-        " belongs to them. A caller may hold as much as is left for others; beyond that its streams are held back, and"
-        " its calls are refused as OVERLOADED.",
+        description="Megabytes of memory for messages to the node and events to subscribers. A caller may use as much"
+        " as is left for all others; above that, its streams are slowed down and its calls fail with OVERLOADED.",
     )
     rpc_file: Path | None = Field(
         None, description="lightningd's JSON-RPC socket. Default: LIGHTNING_DIR/NETWORK/lightning-rpc."
@@ -122,109 +122,112 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3600,
-        description="Seconds that a call may take at most, even if its deadline is later.",
+        description="The maximum duration of a unary call in seconds, even if its deadline is later.",
     )
-    node_window: int = Field(512, ge=1, le=65_536, description="Requests in progress at lightningd at once.")
+    node_window: int = Field(
+        512, ge=1, le=65_536, description="The maximum number of requests in flight to lightningd."
+    )
     node_max_waiting: int = Field(
         8192,
         ge=0,
         le=1_000_000,
-        description="Requests that may wait for one of those; more are refused as OVERLOADED.",
+        description="The maximum number of requests that wait for lightningd; more calls fail with OVERLOADED.",
     )
     node_probe_interval: float = Field(
-        5.0, gt=0, le=300, description="Seconds between two checks whether lightningd answers."
+        5.0, gt=0, le=300, description="Seconds between two checks that lightningd answers."
     )
     node_reply_timeout: float = Field(
         30.0,
         gt=0,
         le=3600,
-        description="Seconds that lightningd may leave a request unanswered before the"
-        " gateway closes the connection to it and opens a new one.",
+        description="Seconds to wait for lightningd's reply to a request. Then the gateway closes the connection to"
+        " lightningd and opens a new one.",
     )
     peer_messages_per_s: float = Field(
-        10_000.0, ge=0, description="Messages a second that one peer may be sent; 0: no limit."
+        10_000.0, ge=0, description="Messages a second to one peer; 0: no limit."
     )
     peer_bytes_per_s: float = Field(
         1_000_000.0,
         ge=0,
-        description="Bytes a second that one peer may be sent, framing included; 0: no limit. A Core Lightning"
-        " peer reads no faster than the default; the rest would fill the node's memory.",
+        description="Bytes a second to one peer, framing included; 0: no limit. A Core Lightning peer reads no faster"
+        " than the default, and the rest would fill the node's memory.",
     )
     peer_burst: float = Field(
         1.0,
         ge=0,
         le=3600,
-        description="Seconds' worth of these rates that may be sent at once after a pause.",
+        description="The burst after a pause, in seconds of the rates of peers and callers.",
     )
     receive: bool = Field(
-        True, description="Receive what peers send: have lightningd run the gateway's plugin script."
+        True, description="Receive messages: have lightningd run the gateway's plugin script."
     )
     receive_types: Types = Field(
-        ("0-65535",), description="The types of messages to keep: 37913, 0x9419 or 32768-65535, with commas."
+        ("0-65535",),
+        description="The types of messages to store: 37913, 0x9419 or 32768-65535, separated by commas.",
     )
     ignore_types: Types = Field(
         NODES_OWN,
-        description="The types not to keep. The default is the node's own traffic: peer storage, and commando,"
-        " whose payloads are credentials.",
+        description="The types not to store. The default is traffic of the node itself: peer storage, and commando,"
+        " whose payloads contain credentials.",
     )
     accept_even_types: Types = Field(
         (),
-        description="Even types that lightningd accepts; it disconnects a peer that sends another one. Written like"
-        " receive_types.",
+        description="Even types that lightningd shall accept; it disconnects a peer that sends any other even type."
+        " Written like receive_types.",
     )
     data_dir: Path | None = Field(
         None, description="The folder of the inbox. Default: custommsg, beside lightningd's JSON-RPC socket."
     )
     plugin_dir: Path | None = Field(
         None,
-        description="The folder of the plugin script that lightningd runs, and of its socket. Default: DATA_DIR.",
+        description="The folder of the plugin script for lightningd and of its socket. Default: DATA_DIR.",
     )
     plugin_dir_for_node: str | None = Field(
         None,
-        description="The same folder as lightningd sees it, if that is another path, as in two containers.",
+        description="The path of the same folder for lightningd, if it differs, e.g. in another container.",
     )
     inbox_max_days: float = Field(30.0, gt=0, description="Days for which the inbox keeps events.")
     inbox_max_mb: int = Field(
         1024,
         ge=1,
-        description="Megabytes that the inbox may hold; beyond that the oldest events are deleted.",
+        description="The maximum size of the inbox in megabytes; above that the oldest events are deleted.",
     )
     heartbeat: float = Field(
         10.0,
         gt=0,
         le=3600,
-        description="Seconds after which a subscription without events sends its position.",
+        description="Seconds without events after which a subscription sends its position.",
     )
     dialects: Annotated[tuple[Dialect, ...], NoDecode] = Field(
         DIALECTS,
-        description="Contracts of others to serve beside custommsg.v1, for clients that were written for them: cln"
-        " (cln.Node), greenlight (greenlight.Node), lnd (lnrpc.Lightning). An empty value switches all off.",
+        description="Other contracts to serve, for clients that were written for them: cln (cln.Node), greenlight"
+        " (greenlight.Node), lnd (lnrpc.Lightning). An empty value switches all off.",
     )
     lnd_types: Types = Field(
         ("32768-65535",),
         description="The types of messages that lnrpc.Lightning sends and streams. Written like receive_types.",
     )
     drain_time: float = Field(
-        20.0, ge=0, le=3600, description="Seconds that calls in progress may take after SIGTERM."
+        20.0, ge=0, le=3600, description="Seconds that calls in progress have to finish after SIGTERM."
     )
     metrics_listen: str = Field(
         "",
-        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Default:"
-        " nowhere.",
+        description="Where to serve metrics for Prometheus: host:port; the URL is http://host:port/metrics. Empty: no"
+        " metrics.",
     )
     otel_endpoint: str = Field(
         "",
         description="Where to send traces, as OTLP over gRPC: http://127.0.0.1:4317. Needs the extra otel."
-        " Default: OTEL_EXPORTER_OTLP_ENDPOINT; without it there are no traces.",
+        " Default: OTEL_EXPORTER_OTLP_ENDPOINT. If neither is set, there are no traces.",
     )
     log_calls: Literal["all", "failures", "none"] = Field(
         "all", description="Which calls are logged, at level info."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged: this level and above."
+        "info", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="The log's format; auto: console on a terminal, json elsewhere."
+        "auto", description="The format of the log. auto: console on a terminal, otherwise json."
     )
 
     @field_validator(
@@ -232,7 +235,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _split(cls, value: object) -> object:
-        """Cut at commas: the whole value, or each of several that were given."""
+        """Split at commas: the value, or each of several values."""
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
             return value
@@ -262,7 +265,7 @@ class Settings(BaseSettings):
     @classmethod
     def _even(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if odd := [number for number in parse_set(value) if number % 2]:
-            raise ValueError(f"{min(odd)} is odd; lightningd accepts odd types anyway")
+            raise ValueError(f"{min(odd)} is odd; remove it, since lightningd accepts all odd types")
         return value
 
     @field_validator(
@@ -270,7 +273,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        # lightningd runs in another folder: a relative path would mean another place there.
+        # lightningd has another working directory, so a relative path would be wrong there.
         try:
             return value.expanduser().absolute() if value else None
         except RuntimeError:
@@ -292,7 +295,7 @@ class Settings(BaseSettings):
 
     @property
     def metrics_address(self) -> Address | None:
-        """Where metrics are served, if they are."""
+        """Where metrics are served; None: nowhere."""
         return Address.parse(self.metrics_listen) if self.metrics_listen else None
 
     @property
@@ -322,7 +325,7 @@ class Settings(BaseSettings):
 
     @property
     def plugin_path(self) -> Path:
-        """Where lightningd finds the script that attaches it, and its socket."""
+        """The folder of the plugin script for lightningd, and of its socket."""
         return self.plugin_dir or self.data_path
 
     @property
@@ -334,15 +337,15 @@ class Settings(BaseSettings):
 def load(
     flags: Mapping[str, Any], config: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Settings:
-    """Put the settings together.
+    """Read the settings.
 
     Args:
-        flags: what was said on the command line, by setting.
+        flags: the values from the command line, by setting.
         config: a TOML file with settings by name; `CUSTOMMSG_CONFIG` if None.
-        environ: the environment, to look for variables that nobody knows.
+        environ: the environment, to find unknown variables.
 
     Raises:
-        SettingsError: a setting is unknown or wrong.
+        SettingsError: a setting is unknown or invalid.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES | {f"{PREFIX}CONFIG"}
     for name in environ:

@@ -69,9 +69,9 @@ SENDS: list[tuple[str, bytes | None, bytes]] = [
     ("32768, an even type", None, b"\x80\x00\x01"),
     ("65535 with 65,533 bytes", None, b"\xff\xff" + LARGEST),
     ("65,534 bytes after the type", None, b"\xff\xff" + LARGEST + b"\x00"),
-    ("to a stranger", node_id(), b"\x94\x19\xca\xfe"),
-    ("to a peer that is no point", NOT_A_POINT, b"\x94\x19\xca\xfe"),
-    ("18, a type of the node's own", None, b"\x00\x12\x00"),
+    ("to an unknown peer", node_id(), b"\x94\x19\xca\xfe"),
+    ("to an id that is not on the curve", NOT_A_POINT, b"\x94\x19\xca\xfe"),
+    ("18 (ping), an internal type", None, b"\x00\x12\x00"),
 ]
 ARRIVALS = [b"\x94\x19\xca\xfe", b"\x80\x00\x01", b"\xff\xff" + LARGEST]
 
@@ -209,7 +209,7 @@ async def test_lightning(short_path: Path) -> None:
             seen += rows("`subscribeToPeerMessages`", await receive_all(client, stage))
             seen += await start_up(client, stage, short_path)
         async with running(*program[:-1], "bm8gcnVuZQ==") as stranger:
-            seen.append(("`getWalletInfo`", "with a rune that is none", await stranger.call("info")))
+            seen.append(("`getWalletInfo`", "with an invalid rune", await stranger.call("info")))
     table.check("lightning 12.5.0 (npm)", seen)
 
 
@@ -224,7 +224,7 @@ async def start_up(client: Client, stage: Stage, directory: Path) -> list[tuple[
             ("a node that listens", other.id, other.address),
             ("a peer that is connected", stage.peer.id, stage.peer.address),
             ("the node itself", stage.node.id, stage.node.address),
-            ("nobody there", node_id(), "127.0.0.1:1"),
+            ("an address without a node", node_id(), "127.0.0.1:1"),
         ):
             outcome = await client.call("connect", peer=node_id_.hex(), host=str(host))
             seen.append(("`addPeer`", case, outcome))

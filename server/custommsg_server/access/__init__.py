@@ -1,1 +1,1 @@
-"""Who calls, and what they may do: TLS, credentials, runes, accounts."""
+"""Access control: TLS, credentials, runes, and the limits of each caller."""

@@ -1,4 +1,4 @@
-"""Lets calls in: finds out who calls, and counts the calls of each caller."""
+"""Authenticates calls, and counts the calls of each caller."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 Require = Literal["rune", "client-cert", "rune-or-client-cert"]
-"""What a caller has to show."""
+"""The credential that callers need."""
 
 _UNRESTRICTED: Final = Unrestricted()
 _NO_ACCOUNT: Final = NoAccount()
 
 
 class Access:
-    """Decides who may come in. What a caller may do then, the core asks its permit.
+    """Authenticates callers. The core checks what they may do, with their permits.
 
     Args:
-        required: what a caller has to show; None: nothing, and callers are not told apart.
-        runes: judges runes.
+        required: the credential that callers need; None: none, and callers are not identified.
+        runes: checks runes.
         accounts: counts calls and messages.
     """
 
@@ -37,11 +37,11 @@ class Access:
         self._accounts = accounts
 
     def enter(self, context: Context, record: Record) -> Caller:
-        """Let a call in; `leave` has to follow.
+        """Authenticate a call; `leave` has to follow.
 
         Args:
             context: gRPC's context of the call.
-            record: what is noted of it.
+            record: its record.
 
         Raises:
             RelayError: NO_CREDENTIAL, or OVERLOADED for a caller with too many calls; then `leave` must not follow.
@@ -53,7 +53,7 @@ class Access:
         return caller
 
     def leave(self, caller: Caller) -> None:
-        """Account for the end of a call."""
+        """Count the end of a call."""
         if isinstance(caller.account, CallerAccount):
             self._accounts.end(caller.account.counted_as)
 
@@ -61,12 +61,12 @@ class Access:
         certificate = certificate_of(context)
         text = rune_of(context)
         if text is not None:
-            # A rune that is shown counts: where a certificate alone would be enough, it narrows what the caller may do.
+            # A rune always counts: even if a certificate is enough, the rune restricts the caller.
             if self._required == "client-cert" and certificate is None:
                 raise no_credential("a client certificate is required")
             rune = Rune(text)
-            name = f"rune:{rune.id}"  # no holder of a rune can change its id
-            # Before it was checked, the id could be a lie. Only who has the whole text has its digest.
+            name = f"rune:{rune.id}"  # the holder of a rune cannot change its id
+            # Until the node has checked the rune, its id may be forged: count it under the digest of its whole text.
             account = CallerAccount(
                 self._accounts, name, name if self._runes.is_known(rune) else rune.digest.hex()
             )

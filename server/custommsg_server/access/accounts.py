@@ -1,4 +1,4 @@
-"""How much each caller does: calls at once, messages and bytes a second."""
+"""The limits of each caller: calls in progress, messages and bytes a second."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from custommsg_server.domain.errors import overloaded
 
 @dataclass(frozen=True, slots=True)
 class CallerLimits:
-    """What one caller may do; 0 is no limit."""
+    """The limits of one caller; 0 is no limit."""
 
     calls: int = 0
-    """Calls at once, streams and subscriptions among them."""
+    """Calls in progress, including streams and subscriptions."""
     rate: Rate = field(default_factory=Rate)
     """What it may send."""
 
 
 class Accounts:
-    """Keeps account of all callers.
+    """Counts the calls and messages of all callers.
 
     Args:
-        limits: what one caller may do.
+        limits: the limits of one caller.
         clock: seconds, monotonic.
     """
 
@@ -39,7 +39,7 @@ class Accounts:
         self.buckets.set(limits.rate)
 
     def begin(self, key: str) -> None:
-        """Account for a call; `end` has to follow.
+        """Count a call; `end` has to follow.
 
         Raises:
             RelayError: OVERLOADED; then `end` must not follow.
@@ -48,13 +48,13 @@ class Accounts:
         if 0 < self._limits.calls <= calls:
             raise overloaded(
                 "caller_calls",
-                f"This caller has {calls} calls in progress, as many as it may have. End some, then try again.",
+                f"This caller has {calls} calls in progress, which is its limit. End some, then try again.",
                 0.5,
             )
         self._calls[key] = calls + 1
 
     def end(self, key: str) -> None:
-        """Account for the end of a call."""
+        """Count the end of a call."""
         self._calls[key] -= 1
         if not self._calls[key]:
             del self._calls[key]
@@ -65,8 +65,8 @@ class CallerAccount:
 
     Args:
         accounts: all accounts.
-        name: whose it is.
-        counted_as: the name under which its calls at once are counted.
+        name: the name of the caller.
+        counted_as: the name under which its calls in progress are counted.
     """
 
     __slots__ = ("_accounts", "_name", "counted_as")
@@ -80,7 +80,7 @@ class CallerAccount:
         """Count the call under the caller's own name from now on: its credential is valid.
 
         Raises:
-            RelayError: OVERLOADED: under that name there are too many calls.
+            RelayError: OVERLOADED: that name has too many calls.
         """
         if self.counted_as != self._name:
             self._accounts.begin(self._name)
@@ -94,7 +94,7 @@ class CallerAccount:
             return
         if wait := buckets.wait(self._name):
             raise overloaded(
-                "caller_rate", f"This caller sends faster than it may. Try again in {wait:.3f} s.", wait
+                "caller_rate", f"This caller sends faster than its limit. Try again in {wait:.3f} s.", wait
             )
         buckets.charge(self._name, messages, size)
 
@@ -113,7 +113,7 @@ class CallerAccount:
 
 
 class NoAccount:
-    """The account where callers are not told apart: nothing is limited. Implements `domain.caller.Account`."""
+    """The account without access control: nothing is limited. Implements `domain.caller.Account`."""
 
     __slots__ = ()
 

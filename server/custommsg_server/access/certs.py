@@ -19,7 +19,7 @@ from custommsg_server.domain.errors import UserError
 
 CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 397
-"""Days: what browsers and others accept at most."""
+"""Days; browsers and others accept no longer validity."""
 _SKEW: Final = timedelta(hours=1)
 
 
@@ -28,7 +28,7 @@ class CertsError(UserError):
 
 
 def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
-    """Make a CA, and with it certificates for a server and a client; return the files that were written.
+    """Make a CA, and certificates of it for a server and a client; return the files that were written.
 
     Args:
         folder: where to write them; it is created if it does not exist.
@@ -36,7 +36,7 @@ def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
         client: the client's name, by which the gateway knows it.
 
     Raises:
-        CertsError: one of the files is there already, or cannot be written.
+        CertsError: one of the files exists already, or cannot be written.
     """
     ca_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     ca = _sign("custommsg CA", ca_key, None, ca_key, CA_DAYS)
@@ -52,11 +52,11 @@ def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
     }
     paths = [folder / name for name in files]
     if there := [path for path in paths if path.exists()]:
-        raise CertsError(f"{there[0]} is there already, and is not overwritten. Choose another folder.")
+        raise CertsError(f"{there[0]} exists already, and is not overwritten. Choose another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path, (mode, content) in zip(paths, files.values(), strict=True):
-            # The mode is right from the first moment, and what somebody has put there meanwhile stays.
+            # O_EXCL: a file that appeared meanwhile is not overwritten. The mode applies from the start.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(content)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""What a call shows of its caller: a rune in its metadata, a client certificate on its connection.
+"""The credentials of a call: a rune in its metadata, a client certificate on its connection.
 
-A rune comes in the metadata key `rune`, or as the clients of the dialects send it: LND's in `macaroon`, Greenlight's in
-`glrune`. A rune is base64url text. LND's clients send the bytes of their macaroon file as hex digits: there the bytes
-are the text of the rune.
+A rune is base64url text in the metadata key `rune`. The clients of the dialects use other keys: LND's `macaroon`,
+Greenlight's `glrune`. LND's clients send the bytes of their macaroon file as hex digits; here these bytes are the text
+of the rune.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RUNE_KEY: Final = "rune"
 MACAROON_KEY: Final = "macaroon"
 GREENLIGHT_KEY: Final = "glrune"
 MAX_SIZE: Final = 4096
-"""Bytes of a rune: more than any real one has."""
+"""The maximum size of a rune in bytes: real ones are smaller."""
 _RUNE: Final = re.compile(rb"[A-Za-z0-9_-]+={0,2}")
 
 
@@ -32,9 +32,9 @@ def rune_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
 
 
 def rune_of_dialect(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
-    """Return the rune that a call carries in the way of a dialect, or None.
+    """Return the rune that a call has in the metadata key of a dialect, or None.
 
-    None also for what is not a rune, such as a macaroon that LND has made: that caller shows no credential.
+    None also if the value is not a rune, such as a macaroon of LND: that caller has no credential.
     """
     for key, value in metadata:
         if isinstance(value, bytes):

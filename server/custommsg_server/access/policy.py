@@ -1,4 +1,4 @@
-"""Which settings are safe together: the gateway starts with no others."""
+"""Checks that the settings for access control are safe together; otherwise the gateway does not start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from custommsg_server.domain.address import Address
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the settings say of who may come in."""
+    """The settings for access control."""
 
     addresses: Sequence[Address]
     require: Require
@@ -22,25 +22,27 @@ class Policy:
     tls_client_ca: Path | None
 
     def check(self) -> None:
-        """Refuse what would let in somebody by mistake.
+        """Refuse settings that would let in callers by mistake.
 
         Raises:
-            ValueError: what is wrong, and which setting would allow it.
+            ValueError: says what is wrong, and what to set.
         """
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key belong together; custommsg-server certs DIR makes both")
+            raise ValueError(
+                "tls_cert and tls_key have to be set together; custommsg-server certs DIR makes both"
+            )
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError(
-                "tls_client_ca needs tls_cert and tls_key: without TLS no client shows a certificate"
+                "tls_client_ca needs tls_cert and tls_key: without TLS there are no client certificates"
             )
         if self.insecure:
             return
         for address in self.addresses:
             if not address.is_local and self.tls_cert is None:
                 raise ValueError(
-                    f"{address} can be reached by other machines, and runes would pass in the clear."
+                    f"{address} can be reached by other machines, and runes would be sent unencrypted."
                     " Set tls_cert and tls_key (custommsg-server certs DIR makes some), listen on 127.0.0.1 or"
-                    " unix:/path, or say --insecure to let everybody in"
+                    " unix:/path, or set --insecure to accept calls without credentials"
                 )
         if self.require == "client-cert":
             self._check_certificates()
@@ -54,6 +56,6 @@ class Policy:
         for address in self.addresses:
             if address.path is not None:
                 raise ValueError(
-                    f"nobody can show a certificate on {address}, which has no TLS."
-                    " Say require = rune-or-client-cert, or do not listen there"
+                    f"{address} has no TLS, so callers there have no certificate."
+                    " Set require = rune-or-client-cert, or do not listen there"
                 )

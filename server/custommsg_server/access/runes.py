@@ -1,7 +1,7 @@
-"""What the holder of a rune may do.
+"""Checks runes: what the holder of a rune may do.
 
-The node is asked whether a rune is authentic and not blacklisted, and again after a short time; its restrictions are
-judged here, as lightningd judges them. What only the node can judge, a rate above all, it is asked about at each use.
+The node checks that a rune is authentic and not blacklisted, and again after a short time. The restrictions are checked
+here, as lightningd checks them. Restrictions that only the node can check, such as a rate, it checks at each use.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from custommsg_server.domain.rune import Alternative, fields_of
 from custommsg_server.domain.rune import Rune as ParsedRune
 
 MAX_SIZE: Final = 4096
-"""Characters of a rune: beyond any real one, and all of it may be in one header."""
+"""The maximum length of a rune: real ones are shorter, and it fits into one header."""
 MAX_CONDITIONS: Final = 64
-"""Conditions that are judged here: beyond any real rune. One with more costs the event loop too much at each use."""
+"""The maximum number of conditions that are checked here; more would block the event loop. Real runes have fewer."""
 MAX_KNOWN: Final = 10_000
-"""Runes that are remembered to have been valid when the node was last asked."""
+"""The number of runes that are remembered as valid."""
 MAX_STRANGERS: Final = 64
-"""Checks at once of runes that were never valid. More are refused, so that made-up runes cannot fill the node's queue,
-where everybody's messages wait."""
+"""Checks in progress of runes that are not known as valid. More are refused, so that forged runes cannot fill the queue
+of requests to the node."""
 STRANGERS: Final = "(strangers)"
-"""The caller in whose turn the node is asked about runes that were never valid."""
+"""The caller under which the node is asked about runes that are not known as valid."""
 CHECK_TIME: Final = 10.0
-"""Seconds that the node may take to say whether a rune is authentic."""
+"""Seconds that the node may take to check whether a rune is authentic."""
 AUTHENTIC: Final = Use("checkrune", {})
-"""The use that the node is asked about to learn whether a rune is valid; whether it permits this use does not matter.
-A rune that names other methods does not, so that the node writes nothing to its database."""
+"""The use that the node checks to find out whether a rune is valid, whatever it permits. A rune for other methods does
+not permit it, so the node writes nothing to its database."""
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 _ID: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -52,26 +52,26 @@ _FIELDS: Final = frozenset(("time", "id", "method", "pnum"))
 
 
 class Checker(Protocol):
-    """Judges runes: a node."""
+    """Checks runes: a node."""
 
     async def check_rune(
         self, rune: str, uses: Sequence[Use], deadline: float, caller: str
     ) -> list[RelayError | None]:
-        """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
+        """Return for each use why the rune does not permit it, or None. Each permitted use counts as used."""
 
 
 class Rune:
-    """A rune as a caller shows it: well-formed, not yet checked by the node. Its repr does not show the rune.
+    """A rune from a call: well-formed, but not yet checked by the node. Its repr does not show the rune.
 
     Raises:
-        RelayError: NO_CREDENTIAL: it is not well-formed. lightningd would log what it cannot read, so it never gets it.
+        RelayError: NO_CREDENTIAL: it is malformed. It is not sent to lightningd, which would log it.
     """
 
     __slots__ = ("_parsed", "asks_node", "digest", "id", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        # Only the text that this rune has when it is handed out: what a rune says must be beyond doubt.
+        # Only the canonical text of a rune is accepted, so that its meaning is unambiguous.
         if len(text) > MAX_SIZE or not _BASE64.fullmatch(text):
             raise no_credential("the text is not a rune")
         try:
@@ -82,7 +82,7 @@ class Rune:
         if not is_exact:
             raise no_credential("the text is not a rune")
         self.id = self._parsed.unique_id or ""
-        """The number that the node gave it; every rune derived from it has the same."""
+        """The number that the node gave it; every rune derived from it has the same one."""
         if not _ID.fullmatch(self.id):
             raise no_credential("the rune was not made by a Core Lightning node")
         conditions = self._parsed.conditions
@@ -91,7 +91,7 @@ class Rune:
             or len(conditions) > MAX_CONDITIONS
             or not all(map(_is_ours_to_judge, conditions))
         )
-        """Whether it has something that only the node can judge, so that it is asked at each use."""
+        """Whether it has conditions that only the node can check, so that the node is asked at each use."""
         self.digest = hashlib.sha256(text.encode()).digest()
 
     def refusal(self, use: Use, now: float) -> RelayError | None:
@@ -110,11 +110,11 @@ class Rune:
 
 
 class Runes:
-    """Judges runes, and asks a node what it cannot know.
+    """Checks runes, and asks a node what only the node knows.
 
     Args:
-        node: who knows.
-        interval: seconds after which it is asked again whether a rune is valid; 0: every time.
+        node: the node.
+        interval: seconds after which it is asked again whether a rune is valid; 0: at each use.
         clock: seconds, monotonic.
         wall_clock: seconds since 1970.
     """
@@ -139,12 +139,12 @@ class Runes:
         return rune.digest in self._valid
 
     def has_to_ask(self, rune: Rune) -> bool:
-        """Whether the node has to be asked before the rune is judged."""
+        """Whether the node has to be asked before the rune is checked."""
         asked = self._valid.get(rune.digest)
         return rune.asks_node or asked is None or self._clock() - asked >= self._interval
 
     async def judge(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Say for each use why the rune does not permit it, or None. Deadlines are those of the loop's clock."""
+        """Return for each use why the rune does not permit it, or None. The deadline is in time of the event loop."""
         if not uses:
             return []
         if rune.asks_node:
@@ -159,14 +159,14 @@ class Runes:
     ) -> list[RelayError | None]:
         if self.is_known(rune):
             return await self._ask(rune, uses, deadline)
-        # One question, however many uses: a made-up rune must not fill the queue to the node.
+        # One request, however many uses: a forged rune must not fill the queue to the node.
         [first] = await self._ask(rune, uses[:1], deadline)
         if not self.is_known(rune):
             return [first] * len(uses)
         return [first, *(await self._ask(rune, uses[1:], deadline) if uses[1:] else ())]
 
     async def _authenticate(self, rune: Rune, deadline: float) -> RelayError | None:
-        """Ask the node whether a rune is valid, once for all who wait for it; return why it is not, or None."""
+        """Ask the node whether a rune is valid, once for all that wait for it; return why it is not, or None."""
         asking = self._asking.get(rune.digest)
         if asking is None or self._interval == 0:
             asking = asyncio.create_task(self._ask_whether_authentic(rune))
@@ -192,7 +192,7 @@ class Runes:
             return [_crowded()] * len(uses)
         self._strangers += is_stranger
         try:
-            # All strangers together are one caller: an id that was not checked may be anybody's.
+            # All runes that are not known count as one caller, since their ids may be forged.
             refusals = await self._node.check_rune(
                 rune.text, uses, deadline, STRANGERS if is_stranger else f"rune:{rune.id}"
             )
@@ -213,8 +213,8 @@ class RunePermit:
 
     Args:
         rune: the rune.
-        runes: judges it.
-        account: counts the call; it is told when the rune proves valid.
+        runes: checks it.
+        account: counts the call; confirmed when the rune is valid.
         record: of the call, for the time that the node takes.
     """
 
@@ -246,7 +246,7 @@ class RunePermit:
 
 
 class Unrestricted:
-    """What a caller may do that has shown a client certificate, or where nobody is asked: everything.
+    """Permits everything: for callers with a client certificate, or without access control.
 
     Implements `domain.caller.Permit`.
     """
@@ -264,12 +264,12 @@ class Unrestricted:
 def _is_ours_to_judge(one: Alternative) -> bool:
     if one.field in _FIELDS or one.field.startswith(("pname", "parr")):
         return True
-    # A comment, whatever its field is called. A field that is not known here may mean something to a later lightningd.
+    # `#` is a comment, whatever its field. Other unknown fields may have a meaning in later releases of lightningd.
     return one.condition == "#" and one.field not in ("rate", "per") and not one.field.startswith("pinv")
 
 
 def _is_about_use(refusal: RelayError | None) -> bool:
-    """Whether the node has accepted the rune as such, and spoke of what it permits."""
+    """Whether the node has accepted the rune, and refused at most the use."""
     return (
         refusal is None
         or refusal.reason is Reason.NOT_PERMITTED
@@ -279,5 +279,5 @@ def _is_about_use(refusal: RelayError | None) -> bool:
 
 def _crowded() -> RelayError:
     return overloaded(
-        "unknown_runes", "Too many callers show runes that the node has not checked before. Try again.", 1.0
+        "unknown_runes", "Too many calls with runes that the node has not checked before. Try again.", 1.0
     )

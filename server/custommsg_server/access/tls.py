@@ -1,7 +1,7 @@
-"""TLS: the files, read again while the gateway runs.
+"""TLS: certificates and keys, which are read again when their files change.
 
-gRPC asks for the certificate at the start of each handshake, so a connection that is made after a file has changed
-gets the new one, and those that exist keep theirs until their age comes. TLS 1.2 is the oldest that gRPC speaks.
+gRPC asks for the certificate at the start of each handshake. So new connections get the new certificate, and existing
+ones keep theirs until their maximum age. The oldest version that gRPC supports is TLS 1.2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 log = structlog.get_logger()
 
 SOON: Final = 14
-"""Days before its end that a certificate is warned of."""
+"""Days before its end from which a certificate causes a warning."""
 
 
 class TlsError(Exception):
@@ -30,12 +30,12 @@ class TlsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where they are, all in PEM.
+    """The paths of the files, all in PEM.
 
     Args:
-        cert: the server's certificate, and those between it and its CA after it.
+        cert: the server's certificate, followed by intermediate certificates.
         key: its key.
-        client_ca: what client certificates have to be signed by; None: clients are asked for none.
+        client_ca: the CA of client certificates; None: clients need none.
     """
 
     cert: Path
@@ -44,21 +44,21 @@ class TlsFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """All of them."""
+        """All paths."""
         return [path for path in (self.cert, self.key, self.client_ca) if path]
 
     def read(self) -> tuple[grpc.ServerCertificateConfiguration, datetime]:
         """Read and check them; return what gRPC needs, and when the certificate ends.
 
         Raises:
-            TlsError: one of them cannot be read, or they do not belong together.
+            TlsError: one of them cannot be read, or they do not match.
         """
         cert, key = _read(self.cert), _read(self.key)
         chain = _certificates(self.cert, cert)
         try:
             private = load_pem_private_key(key, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise TlsError(f"{self.key} holds no PEM key without a password") from None
+            raise TlsError(f"{self.key} has no PEM key without a password") from None
         form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         if private.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
             raise TlsError(f"the key in {self.key} is not that of the certificate in {self.cert}")
@@ -96,12 +96,12 @@ class Tls:
         """For gRPC."""
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what is to be used from now on; None: what was used so far. gRPC calls it in its own threads."""
+        """Return a new configuration; None: no change. gRPC calls it in its own threads."""
         with self._lock:
             stamp = _stamp(self._files.paths)
             if stamp == self._stamp:
                 return None
-            # Also when they are broken: one line says so, and the next change is the next try.
+            # Also if the files are invalid: that is logged once, and tried again at the next change.
             self._stamp = stamp
             try:
                 configuration, ends = self._files.read()
@@ -122,7 +122,9 @@ def _stamp(paths: list[Path]) -> list[tuple[int, int, int] | None]:
     stamps: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:
-            found = path.stat()  # Kubernetes swaps a link: the inode tells, where the time may not
+            found = (
+                path.stat()
+            )  # Kubernetes replaces a symbolic link: then the inode changes, and the time may not
         except OSError:
             stamps.append(None)
         else:
@@ -141,4 +143,4 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise TlsError(f"{path} holds no PEM certificate") from None
+        raise TlsError(f"{path} has no PEM certificate") from None

@@ -1,6 +1,6 @@
-"""One call: who makes it, how long it may take, and what is noted of it for log, metrics and traces.
+"""One call: its caller, its deadline, and its record for log, metrics and traces.
 
-Servicers get a `Call` where gRPC would hand them its own context.
+Servicers get a `Call` instead of gRPC's context.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 SENT: Final = "SENT"
-"""The outcome of a message that the node has taken; other outcomes are the names of reasons."""
+"""The outcome of a message that the node has accepted; other outcomes are the names of reasons."""
 DELIVERED: Final = "DELIVERED"
 """The outcome of an event that was written to a subscriber."""
 _NO_STAGE: Final = nullcontext()
 
 
 class Observer(Protocol):
-    """Is told of calls, on the event loop and in the way of each call: it must be quick, and must not raise."""
+    """Observes calls. It runs on the event loop during each call, so it must be fast, and must not raise."""
 
     def began(self, call: Call) -> None:
-        """Take note that a call has begun."""
+        """Record the start of a call."""
 
     def counted(self, call: Call, outcome: str, messages: int, limit: str) -> None:
-        """Take note of the outcome of some of its messages; with OVERLOADED comes the name of the limit."""
+        """Record the outcome of messages of a call; `limit` is set for OVERLOADED."""
 
     def ended(self, call: Call) -> None:
-        """Take note that it has ended, and how."""
+        """Record the end of a call, and its result."""
 
 
 class Call:
@@ -48,11 +48,11 @@ class Call:
 
     Args:
         method: its full name, without the slash in front: "custommsg.v1.CustomMsgService/SendCustomMsg".
-        is_stream: whether it may last.
+        is_stream: whether it is a stream.
         context: gRPC's context of it.
-        timeout: seconds that it may take at most, whatever its caller allows; infinite for a stream.
-        observers: are told.
-        label: what metrics call its method; empty: its name.
+        timeout: the maximum duration in seconds, whatever the caller's deadline; infinite for a stream.
+        observers: its observers.
+        label: the label of its method in metrics; empty: the method.
     """
 
     __slots__ = (
@@ -95,13 +95,13 @@ class Call:
         self.code = "OK"
         """The name of its status code."""
         self.reason = ""
-        """The name of its reason, if it failed for one."""
+        """The name of its reason, if it failed with one."""
         self.is_send = False
-        """Whether it sends one message, so that its own outcome is the message's."""
+        """Whether it sends one message, so that its outcome is that of the message."""
         self.peer = b""
         self.message_type: int | None = None
         self.size = 0
-        """Bytes of messages."""
+        """Size of the message in bytes."""
         self.counts: Counter[str] = Counter()
         """Messages by outcome."""
         self.seconds = 0.0
@@ -113,7 +113,7 @@ class Call:
 
     @property
     def caller(self) -> Caller:
-        """Who makes it."""
+        """The caller."""
         assert self._caller is not None, "set by the interceptor before the servicer is called"
         return self._caller
 
@@ -123,17 +123,17 @@ class Call:
 
     @property
     def caller_name(self) -> str:
-        """Who makes it: the name of its credential, or its address."""
+        """The name of its credential, or its address."""
         if self._caller is not None and self._caller.name:
             return self._caller.name
         return str(self.context.peer())
 
     @property
     def deadline(self) -> float:
-        """When to give up on it, in seconds of the running loop's clock; infinite for a stream without a deadline.
+        """The deadline, in seconds of the running loop's clock; infinite for a stream without a deadline.
 
-        That is a little before the caller's own deadline: at its deadline gRPC ends the call without us, and the
-        caller would not learn whether the message was written.
+        It is slightly before the caller's deadline. At the caller's deadline, gRPC itself ends the call, and the caller
+        would not learn whether the message was written.
         """
         remaining: float | None = self.context.time_remaining()
         allowed = self._timeout if remaining is None else min(remaining, self._timeout)
@@ -146,7 +146,7 @@ class Call:
         return await self.context.read()
 
     async def write(self, response: Any) -> None:
-        """Write a response of a stream; it waits while the caller does not read."""
+        """Write a response of a stream; wait while the caller does not read."""
         await self.context.write(response)
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
@@ -154,19 +154,19 @@ class Call:
         return _NO_STAGE if self.tracer is None else self.tracer.stage(name)
 
     def names(self, outbound: Outbound) -> None:
-        """Note the message that it is about."""
+        """Record the message of the call."""
         self.peer = outbound.peer_id
         self.message_type = message_type(outbound.message)
         self.size = len(outbound.message)
 
     def count(self, outcome: str, messages: int = 1, limit: str = "") -> None:
-        """Count messages that have their outcome."""
+        """Count messages with an outcome."""
         self.counts[outcome] += messages
         for observer in self._observers:
             observer.counted(self, outcome, messages, limit)
 
     def count_outcomes(self, outcomes: Sequence[str | RelayError]) -> None:
-        """Count a batch: once for each outcome that occurs in it, since this is the hot path."""
+        """Count the outcomes of a batch: once for each distinct outcome, since this is on the hot path."""
         failures = [one for one in outcomes if isinstance(one, RelayError)]
         if sent := len(outcomes) - len(failures):
             self.count(SENT, sent)
@@ -176,7 +176,7 @@ class Call:
                 self.count(reason, messages, limit)
 
     def failed(self, code: str, error: RelayError | None = None) -> None:
-        """Note how it failed."""
+        """Record the failure."""
         self.code = code
         if error is None:
             return
@@ -187,7 +187,7 @@ class Call:
             self.count(self.reason, 0, error.metadata["limit"])
 
     def end(self) -> None:
-        """Note that it has ended, and tell the observers."""
+        """Record the end, and inform the observers."""
         self.seconds = time.perf_counter() - self._started
         if self.is_send and not self.counts:
             self.count(SENT if self.code == "OK" else self.code)

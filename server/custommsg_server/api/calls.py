@@ -1,4 +1,4 @@
-"""What every call passes through: it is let in, observed, and its errors become statuses."""
+"""The interceptor of all calls: authentication, observers, and errors as statuses."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 OPEN: Final = ("/grpc.",)
-"""Health checks and reflection: they need no credential, and no drain waits for them."""
+"""Health checks and reflection: they need no credential, and the drain does not wait for them."""
 NOT_SERVED: Final = "(not served)"
-"""What calls of methods that are not served are counted as: their names are the caller's choice."""
+"""The label of methods that are not served, since callers choose their names."""
 MAX_NAME: Final = 200
-"""Characters of such a name in errors and in the log."""
+"""The maximum length of such a name in errors and in the log."""
 _DRAIN: Final = "the gateway stops"
-"""What a stream's task is cancelled with when the gateway drains."""
+"""The message with which the task of a stream is cancelled when the gateway drains."""
 
 
 def is_drain(error: asyncio.CancelledError) -> bool:
-    """Whether a stream's task was cancelled because the gateway drains; if so, it goes on until it has finished."""
+    """Return whether the task was cancelled because the gateway drains; if so, undo that, so that it can finish."""
     if error.args[:1] != (_DRAIN,):
         return False
     task = asyncio.current_task()
@@ -45,7 +45,7 @@ def is_drain(error: asyncio.CancelledError) -> bool:
 
 
 def stopping() -> RelayError:
-    """Make the error that ends the streams of a gateway that stops."""
+    """Make the error that ends streams when the gateway stops."""
     return RelayError(
         Reason.GATEWAY_STOPPING,
         "The gateway is stopping. Connect again, and continue after the last position or result that you received.",
@@ -54,7 +54,7 @@ def stopping() -> RelayError:
 
 
 class Calls(grpc.aio.ServerInterceptor):
-    """Wraps each handler: lets the call in, and turns a RelayError of the handler into its status.
+    """Wraps each handler: authenticates the call, and turns a RelayError of the handler into its status.
 
     Any other exception is a bug: it is logged, and the caller gets no stack trace.
 
@@ -74,12 +74,12 @@ class Calls(grpc.aio.ServerInterceptor):
         self._is_draining = False
         self.in_flight = 0
         self.begun = 0
-        """How many calls there were."""
+        """The number of all calls so far."""
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def drain(self) -> None:
-        """Have all streams end, and wait until no call is in progress."""
+        """End all streams, and wait until no call is in progress."""
         self._is_draining = True
         for task in self._streams:
             task.cancel(_DRAIN)
@@ -97,13 +97,13 @@ class Calls(grpc.aio.ServerInterceptor):
             return wrapped
         handler = await continuation(handler_call_details)
         if handler is None:
-            # Not remembered: unknown methods are the caller's choice, and would fill the memory.
+            # Not stored: callers could fill the memory with unknown methods.
             return grpc.unary_unary_rpc_method_handler(self._not_served(method[1:]))
         wrap = self._wrap_open if method.startswith(OPEN) else self._wrap
         return self._wrapped.setdefault(method, wrap(handler, method[1:]))
 
     def _wrap_open(self, handler: Handler, _: str) -> Handler:
-        """Wrap a handler that needs no credential: its streams are bounded, and no drain waits for them."""
+        """Wrap a handler that needs no credential: its streams are limited, and the drain does not wait for them."""
         serializers = (handler.request_deserializer, handler.response_serializer)
         bounded = self.open_streams.bounded
         if handler.stream_stream is not None:
@@ -152,7 +152,7 @@ class Calls(grpc.aio.ServerInterceptor):
                 call.caller = caller = self._enter(call)
                 await inner(request, call)
             except BaseException as error:
-                self._streams.discard(task)  # it is ending: a drain must not cut its last words short
+                self._streams.discard(task)  # it is ending: a drain must not cancel its status
                 is_ours = isinstance(error, asyncio.CancelledError) and is_drain(error)
                 await _fail(call, stopping() if is_ours else error)
                 raise
@@ -168,8 +168,8 @@ class Calls(grpc.aio.ServerInterceptor):
             try:
                 await context.abort(
                     grpc.StatusCode.UNIMPLEMENTED,
-                    f"This gateway does not serve {method[:MAX_NAME]}. docs/dialects.md lists what is served beside"
-                    " custommsg.v1; the setting `dialects` says which of it.",
+                    f"This gateway does not serve {method[:MAX_NAME]}. Beside custommsg.v1 it serves the methods in"
+                    " docs/dialects.md, as far as the setting `dialects` names them.",
                 )
             finally:
                 call.failed("UNIMPLEMENTED")
@@ -197,14 +197,14 @@ class Calls(grpc.aio.ServerInterceptor):
 
 
 async def _fail(call: Call, error: BaseException) -> None:
-    """Note how a call failed, and end it with a status if its handler did not; it returns if that was done already."""
+    """Record how a call failed, and abort it with a status, unless its handler has done so."""
     if isinstance(error, RelayError):
         call.failed(code_of(error).name, error)
         await abort(call.context, error)
     elif isinstance(error, grpc.aio.AbortError):
         call.failed(_code_name(call.context))
     elif isinstance(error, asyncio.CancelledError):
-        call.failed("CANCELLED")  # the caller has gone, or its deadline has passed
+        call.failed("CANCELLED")  # by the caller, or its deadline passed
     elif isinstance(error, Exception):
         call.failed("INTERNAL")
         log.error("a call failed because of a bug; please report it", method=call.method, exc_info=error)

@@ -1,4 +1,4 @@
-"""Where the gateway listens: addresses, and who may reach them."""
+"""Listens on addresses, with TLS or with the mode of a unix socket."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ from custommsg_server.access.tls import Tls
 from custommsg_server.domain.address import Address, ListenError
 
 _REASONS: Final = {
-    errno.EADDRINUSE: ("it is in use", "End the other program (ss -lntxp shows it), or listen elsewhere."),
+    errno.EADDRINUSE: (
+        "it is in use",
+        "Stop the other program (ss -lntxp shows it), or use another address.",
+    ),
     errno.EADDRNOTAVAIL: (
         "it is not an address of this machine",
-        "Listen on one that is; 0.0.0.0 is all of them.",
+        "Use one that is; 0.0.0.0 is all of them.",
     ),
-    errno.EACCES: ("this user may not listen there", "Take a port above 1023, or a folder of this user's."),
-    errno.ENOENT: ("its folder does not exist", "Make the folder, or listen elsewhere."),
+    errno.EACCES: (
+        "this user may not listen there",
+        "Use a port above 1023, or a folder that this user can write to.",
+    ),
+    errno.ENOENT: ("its folder does not exist", "Create the folder, or use another address."),
 }
 
 
 def bind(server: grpc.aio.Server, address: Address, tls: Tls | None = None) -> Address:
-    """Listen on an address; return it with the port that was chosen if it said 0.
+    """Listen on an address; return it, with the chosen port if its port is 0.
 
     Args:
-        server: who listens.
-        address: where.
-        tls: for TCP; a unix socket has the mode of its file instead.
+        server: the server.
+        address: the address.
+        tls: for TCP; a unix socket is protected by its mode instead.
 
     Raises:
-        ListenError: it is taken, or not ours.
+        ListenError: it is in use, or not an address of this machine.
     """
     try:
-        try_address(address)  # before gRPC does: its core writes lines of its own about what fails
+        try_address(address)  # first without gRPC, whose core would log errors of its own
     except OSError as error:
         what, advice = explain(error)
         raise ListenError(f"Cannot listen on {address}: {what}. {advice}") from None
@@ -60,16 +66,16 @@ def bind(server: grpc.aio.Server, address: Address, tls: Tls | None = None) -> A
 
 
 def try_address(address: Address) -> None:
-    """Try whether an address can be had, and let it go again.
+    """Check that an address can be used, without keeping it.
 
     Raises:
-        OSError: it cannot; `explain` says why.
+        OSError: it cannot be used; `explain` says why.
     """
     if address.path is None:
         with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address.host, address.port))
-    elif _answers(address.path):  # gRPC would unlink it; one that is left behind may go
+    elif _answers(address.path):  # gRPC would unlink it; that is right only for a stale socket
         raise OSError(errno.EADDRINUSE, "")
     elif not address.path.parent.is_dir():
         raise OSError(errno.ENOENT, "")
@@ -78,7 +84,7 @@ def try_address(address: Address) -> None:
 
 
 def explain(error: OSError) -> tuple[str, str]:
-    """Return why an address cannot be had, and what to do."""
+    """Return why an address cannot be used, and what to do."""
     return _REASONS.get(error.errno or 0, (error.strerror or str(error), "Listen on another address."))
 
 
@@ -91,7 +97,7 @@ def _answers(path: Path) -> bool:
 
 @contextmanager
 def _owner_only() -> Iterator[None]:
-    # The mode is right from the first moment, which a chmod afterwards would not give.
+    # With umask the mode applies from the start; chmod would come too late.
     before = os.umask(0o177)
     try:
         yield

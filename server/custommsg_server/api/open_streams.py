@@ -1,4 +1,4 @@
-"""Streams that need no credential, health watches and reflection: bounded in number and in time, whoever asks."""
+"""Limits the number and the time of streams that need no credential: health watches and reflection."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_STREAMS: Final = 256
-"""Such streams at once: each takes some 22 kB of memory."""
+"""The maximum number of such streams: each takes about 22 kB of memory."""
 MAX_STREAMS_OF_ONE: Final = 16
-"""Such streams at once on one connection."""
+"""The maximum number of such streams on one connection."""
 MAX_TIME: Final = 600.0
-"""Seconds that one may last; a client that still wants it asks again."""
+"""The maximum duration in seconds; then the client has to start again."""
 
 
 class OpenStreams:
-    """Keeps account of the streams that need no credential."""
+    """Counts the streams that need no credential."""
 
     def __init__(self) -> None:
         self._of_connection: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class OpenStreams:
             except TimeoutError:
                 await context.abort(
                     grpc.StatusCode.UNAVAILABLE,
-                    f"A stream without a credential may last {MAX_TIME:g} s. Ask again.",
+                    f"A stream without a credential may last {MAX_TIME:g} s. Start it again.",
                 )
             finally:
                 self._end(connection)
@@ -60,7 +60,7 @@ class OpenStreams:
             self.refused += 1
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "Too many health watches or reflection streams are open. End some, or ask with Check instead.",
+                "Too many health watches or reflection streams are open. End some, or use Check instead.",
             )
         self.count += 1
         self._of_connection[connection] += 1

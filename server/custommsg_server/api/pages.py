@@ -30,9 +30,9 @@ def page_of(items: Sequence[T], key: Callable[[T], bytes], size: int, token: str
 
     Args:
         items: all of them, in any order.
-        key: what they are ordered by; it must differ for each of them.
+        key: returns their sort key, which must be unique.
         size: how many a page holds.
-        token: of the page before; empty for the first one.
+        token: the token of the previous page; empty for the first one.
 
     Returns:
         The page, and the token of the next one; empty if this is the last.
@@ -57,6 +57,6 @@ def _decode(token: str) -> bytes | None:
     except (binascii.Error, ValueError):
         raise RelayError(
             Reason.INVALID_PAGE,
-            "The page token is invalid. Use next_page_token of the page before.",
+            "The page token is invalid. Use next_page_token of the previous page.",
             field="page_token",
         ) from None

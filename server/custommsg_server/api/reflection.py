@@ -1,7 +1,7 @@
 """Server reflection, in both of the versions that clients ask for.
 
-https://grpc.io/docs/guides/reflection/ -- grpcio's own package registers v1alpha alone; v1 has the same messages under
-another package name.
+https://grpc.io/docs/guides/reflection/ -- grpcio's own package serves only v1alpha; v1 has the same messages in another
+package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 
 class _Pool:
-    """protobuf's pool, which also finds methods: itself it finds only the services that they belong to."""
+    """protobuf's pool, which also finds methods; the original finds only their services."""
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
@@ -31,7 +31,7 @@ class _Pool:
 
 
 class Reflection:
-    """Tells clients what services look like.
+    """Serves the descriptors of services.
 
     Args:
         described: the full names of the services.

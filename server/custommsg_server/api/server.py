@@ -19,19 +19,19 @@ from custommsg_server.domain.address import Address
 log = structlog.get_logger()
 
 SETTLE_TIME: Final = 0.1
-"""Seconds without a new call after which a gateway that refuses them stops listening."""
+"""During the drain, seconds without a new call until the gateway stops listening."""
 SETTLE_MOST: Final = 2.0
-"""Seconds that callers have to notice that they are refused, at most."""
+"""The maximum of that time in seconds."""
 MAX_STREAMS: Final = 1000
-"""Calls at once on one connection: more wait in their client."""
+"""Calls in progress on one connection; more wait in the client."""
 HANDSHAKE_TIME: Final = 10.0
-"""Seconds for a connection to say what it wants: who opens it and is silent costs a socket so long."""
+"""Seconds for the handshake of a connection; a silent one is closed then."""
 AGE_GRACE: Final = 60.0
-"""Seconds that calls on a connection may go on after its age has come: longer than any but a stream should take."""
+"""Seconds that calls may continue after the maximum age of their connection: longer than unary calls take."""
 
 
 class Servicer(Protocol):
-    """What the server serves."""
+    """A set of services."""
 
     @property
     def services(self) -> Sequence[str]:
@@ -43,33 +43,33 @@ class Servicer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the server allows on its connections."""
+    """The options of connections."""
 
     tls: Tls | None = None
-    """For what comes over TCP; None: in the clear."""
+    """For TCP; None: without TLS."""
     max_connections: int = 1000
     max_age: float = 0.0
-    """Seconds that a connection may last; 0 is for ever."""
+    """The maximum age of a connection in seconds; 0 is no maximum."""
 
     def to_grpc(self) -> list[tuple[str, int]]:
         """Return gRPC's options: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
         options = [
             # Without this a second gateway could bind the same port and silently take half of the calls.
             ("grpc.so_reuseport", 0),
-            # A request is a message of 64 kB at most, twice as long in hex; a stream's holds some of them.
+            # A message has 64 kB at most, twice as much in hex; a request of a stream has several.
             ("grpc.max_receive_message_length", 4 << 20),
             ("grpc.max_concurrent_streams", MAX_STREAMS),
-            # Each stream may buffer 64 kB before we read. With probes for more, 1,000 streams took 1.2 GB.
+            # Each stream may buffer 64 kB before we read it. With BDP probes, 1,000 streams took 1.2 GB.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIME * 1000)),
-            # A rune and a trace context take some 1 kB; beyond the second bound a call is refused for sure.
+            # A rune and a trace context take about 1 kB. Calls with more may be refused, above the second limit always.
             ("grpc.max_metadata_size", 8 << 10),
             ("grpc.absolute_max_metadata_size", 16 << 10),
-            # Our client asks every 20 s whether we live; who asks more often than every 10 s is disconnected.
+            # Our client sends a ping every 20 s; clients that ping more often than every 10 s are disconnected.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.http2.max_ping_strikes", 2),
-            # Nothing else would ever find a subscriber that is gone without a word.
+            # Finds subscribers whose connection broke without being closed.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
@@ -86,8 +86,8 @@ class GrpcServer:
 
     Args:
         servicers: what it serves.
-        calls: what each call passes through.
-        options: what it allows on its connections.
+        calls: the interceptor of all calls.
+        options: of its connections.
     """
 
     def __init__(self, servicers: Sequence[Servicer], calls: Calls, options: ServerOptions) -> None:
@@ -98,7 +98,7 @@ class GrpcServer:
             servicer.add_to(self._server)
 
     async def start(self, addresses: Sequence[Address]) -> list[Address]:
-        """Start listening; return the addresses with the ports that were chosen.
+        """Start listening; return the addresses with the chosen ports.
 
         Raises:
             ListenError: an address is in use, or not one of this machine.
@@ -125,8 +125,8 @@ class GrpcServer:
         await self._server.stop(None)
 
     async def _settle(self) -> None:
-        # Calls that gRPC has accepted and not yet handed to us would end as CANCELLED, and nobody could tell
-        # that nothing was sent. As long as the server runs each gets its answer: GATEWAY_STOPPING.
+        # Calls that gRPC has accepted and not yet passed to us would end with CANCELLED, which does not say that
+        # nothing was sent. While the server runs, each of them gets GATEWAY_STOPPING.
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_MOST):
                 begun = -1

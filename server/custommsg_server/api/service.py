@@ -38,7 +38,7 @@ class CustomMsgService:
         self._version = version
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve it. The interceptor hands each method a `Call` in place of gRPC's context."""
+        """Serve it. The interceptor passes a `Call` to each method, instead of gRPC's context."""
         custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(cast("Any", self), server)
 
     async def SendCustomMsg(self, request: pb.SendCustomMsgRequest, call: Call) -> pb.SendCustomMsgResponse:
@@ -52,7 +52,7 @@ class CustomMsgService:
         status = await act(call.caller, outbound, call.deadline)
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
-    # Streams are coroutines that write, so that all of a call happens within its interceptor.
+    # Streams are coroutines that write, so that the whole call runs within its interceptor.
 
     async def SendCustomMsgStream(self, requests: Any, call: Call) -> None:
         """Send many messages on one stream."""
@@ -96,13 +96,13 @@ class CustomMsgService:
         )
 
     async def AckCustomMsgs(self, request: pb.AckCustomMsgsRequest, call: Call) -> pb.AckCustomMsgsResponse:
-        """Store how far a named consumer has come."""
+        """Store the acknowledged position of a named consumer."""
         name = convert.consumer_from_proto(request.consumer)
         position = await self._mailbox.acknowledge(call.caller, name, Position(request.position))
         return pb.AckCustomMsgsResponse(position=position)
 
     async def ListConsumers(self, request: pb.ListConsumersRequest, call: Call) -> pb.ListConsumersResponse:
-        """List the named consumers and how far each has come."""
+        """List the named consumers and their positions."""
         size = page_size(request.page_size, default=100, most=1000)
         consumers = await self._mailbox.consumers(call.caller)
         page, token = page_of(consumers, lambda one: one.name.encode(), size, request.page_token)
@@ -116,7 +116,7 @@ class CustomMsgService:
         return pb.DeleteConsumerResponse()
 
     async def GetInbox(self, request: pb.GetInboxRequest, call: Call) -> pb.GetInboxResponse:
-        """Describe what the inbox holds now."""
+        """Describe the content of the inbox."""
         self._relay.serves(request.node_id)
         return convert.inbox_to_proto(await self._mailbox.state(call.caller))
 

@@ -1,4 +1,4 @@
-"""Reason -> status: the error table, in one place.
+"""Turns reasons into statuses.
 
 The details follow https://google.aip.dev/193: ErrorInfo always, BadRequest for a field, RetryInfo where a
 retry is safe.
@@ -46,12 +46,12 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
 
 
 class RecodedError(RelayError):
-    """An error with the code and the text that the clients of another contract look for.
+    """An error with the code and the text that the clients of a dialect expect.
 
     Args:
-        error: what happened; its reason and its metadata stay.
-        code: their code for it.
-        message: their text for it.
+        error: the error; its reason and metadata stay.
+        code: the code in the dialect.
+        message: the text in the dialect.
     """
 
     def __init__(self, error: RelayError, code: grpc.StatusCode, message: str) -> None:
@@ -60,7 +60,7 @@ class RecodedError(RelayError):
 
 
 def code_of(error: RelayError) -> grpc.StatusCode:
-    """Return the code of an error; a contract of others may have another one for it."""
+    """Return the code of an error, which may differ in a dialect."""
     if isinstance(error, RecodedError):
         return error.code
     return grpc.StatusCode.DEADLINE_EXCEEDED if error.expired else CODES[error.reason]

@@ -1,4 +1,4 @@
-"""What happens to a message on its way from the inbox to those who subscribe: each gets what it may see."""
+"""Receiving: from the inbox to subscribers, each of which gets the events that it may see."""
 
 from __future__ import annotations
 
@@ -31,50 +31,50 @@ from custommsg_server.inbox.port import (
 )
 
 CHECK_TIME: Final = 10.0
-"""Seconds that the node may take to judge what a caller may do."""
+"""Seconds that the node may take to check a permission."""
 MAX_CANDIDATES: Final = 64
-"""Pairs of peer and type that are judged one by one when a subscription begins; a wider one begins unjudged, and
-each event is judged anyway."""
+"""Pairs of peer and type that are checked one by one when a subscription starts. A wider one starts without this check;
+each event is checked in any case."""
 NOT_PRESENT: Final = "not present"
-"""lightningd's words when a rune restricts a parameter that the use does not have."""
+"""lightningd's text if a rune restricts a parameter that the use does not have."""
 _MAX_USES: Final = 1000
-"""Uses that a subscription keeps ready, one for each peer and type."""
+"""Uses that a subscription caches, one for each peer and type."""
 
 _Key = tuple[bytes, bytes]
-"""What decides whether an event may be seen: its peer, and its type as the first bytes of a message."""
+"""What permission depends on: the peer of an event, and its type as the first two bytes of the message."""
 _NOBODY: Final[_Key] = (b"", b"")
 """The key of an interruption that concerns all peers."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubscribeRequest:
-    """What a subscriber asks for."""
+    """The request of a subscriber."""
 
     filter: Filter
     start: Start | Position | None = None
-    """Where to start; None: after what the consumer has acknowledged, or live for a new one or without a name."""
+    """Where to start; None: after the acknowledged position of the consumer, or live if there is none."""
     consumer: str | None = None
-    """The name under which its position is kept. It resumes there, unless `start` is a position."""
+    """The name of the consumer whose position is stored. It resumes there, unless `start` is a position."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The inbox as it is now."""
+    """The current state of the inbox."""
 
     bounds: Bounds | None
-    """What it holds; None if it cannot be read."""
+    """Its content; None if it cannot be read."""
     attached: bool
-    """Whether lightningd hands messages over."""
+    """Whether lightningd is attached."""
     error: str | None
-    """What is wrong with it, in words for a person; None if nothing is."""
+    """The error, as text for people; None if there is none."""
 
 
 class Mailbox:
-    """Serves what peers sent.
+    """Serves the events of the inbox.
 
     Args:
-        inbox: keeps it.
-        attached: says whether lightningd hands messages over now.
+        inbox: the inbox.
+        attached: returns whether lightningd is attached.
     """
 
     def __init__(self, inbox: Inbox, attached: Callable[[], bool]) -> None:
@@ -82,7 +82,7 @@ class Mailbox:
         self._attached = attached
 
     async def prove(self, caller: Caller) -> None:
-        """Return if a caller's credential is valid: before its filter is read, which is work.
+        """Return if the caller's credential is valid: checked before its filter is parsed, which takes time.
 
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.
@@ -90,7 +90,7 @@ class Mailbox:
         await caller.prove(SUBSCRIBE, _soon())
 
     async def subscribe(self, caller: Caller, request: SubscribeRequest) -> MailboxSubscription:
-        """Register a subscriber: whatever passes its filter and is stored from now on will be given to it.
+        """Register a subscriber: it gets all events that match its filter and are stored from now on.
 
         Raises:
             RelayError: NOT_PERMITTED, a reason about the position, or INBOX_UNAVAILABLE.
@@ -122,7 +122,7 @@ class Mailbox:
         return await _Judge(caller, LIST, None).allowed(batch)
 
     async def acknowledge(self, caller: Caller, consumer: str, position: Position) -> Position:
-        """Store how far a consumer has come; return where it is now.
+        """Store the position up to which a consumer has acknowledged; return its position now.
 
         Raises:
             RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN, a reason about the position, or INBOX_UNAVAILABLE.
@@ -156,7 +156,7 @@ class Mailbox:
             return await self._inbox.consumers.list()
 
     async def state(self, caller: Caller) -> State:
-        """Return what the inbox holds; it answers even while the inbox cannot be read.
+        """Return the state of the inbox, even if the inbox cannot be read.
 
         Raises:
             RelayError: NOT_PERMITTED.
@@ -171,9 +171,9 @@ class Mailbox:
 
 
 class MailboxSubscription:
-    """An endless iterator of batches with what the caller may see; made by `Mailbox.subscribe`.
+    """An endless iterator of batches of the events that the caller may see; made by `Mailbox.subscribe`.
 
-    It is safe to cancel while it waits, and to go on with it. It ends when the inbox is closed.
+    A cancelled `anext` loses nothing: iteration can continue. It ends when the inbox is closed.
     """
 
     def __init__(self, caller: Caller, subscription: Subscription, consumer: str | None) -> None:
@@ -194,7 +194,7 @@ class MailboxSubscription:
         """Wait for the next batch.
 
         Raises:
-            RelayError: POSITION_EXPIRED, INBOX_UNAVAILABLE, or the caller's credential is not valid any more.
+            RelayError: POSITION_EXPIRED, INBOX_UNAVAILABLE, or the caller's credential is no longer valid.
         """
         if self._unjudged is None:
             try:
@@ -207,17 +207,17 @@ class MailboxSubscription:
         return batch
 
     async def aclose(self) -> None:
-        """Let go of it."""
+        """End the subscription."""
         await self._subscription.aclose()
 
 
 class _Judge:
-    """Leaves out of batches what a caller may not see.
+    """Removes from batches the events that a caller may not see.
 
     Args:
-        caller: who asks.
-        method: in whose name.
-        consumer: the consumer that subscribes, if it has a name.
+        caller: the caller.
+        method: the method of the uses, SUBSCRIBE or LIST.
+        consumer: the name of the consumer, or None.
     """
 
     def __init__(self, caller: Caller, method: str, consumer: str | None) -> None:
@@ -227,9 +227,9 @@ class _Judge:
         self._uses: dict[_Key, Use] = {}
 
     async def allowed(self, batch: Batch) -> Batch:
-        """Return what the caller may see of a batch; its position stays.
+        """Return the events of a batch that the caller may see; its position stays.
 
-        An interruption is always seen, but the peer that it concerns only by those who may see this peer.
+        Interruptions are always included. Their peer is removed if the caller may not see this peer.
         """
         arrivals = {(a.peer_id, a.message[:2]): a for _, a in batch.events}
         arrivals.pop(_NOBODY, None)
@@ -239,7 +239,7 @@ class _Judge:
         refusals = await self._caller.permit.judge(uses, _soon())
         for refusal in refusals:
             if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
-                raise refusal  # nobody can say, or the rune is not valid any more: neither shown nor skipped
+                raise refusal  # the check failed, or the rune is no longer valid: do not deliver, and do not skip
         verdicts = {key: refusal is None for key, refusal in zip(arrivals, refusals, strict=True)}
         if all(verdicts.values()):
             return batch
@@ -264,16 +264,16 @@ def _seen(events: Sequence[Event], verdicts: dict[_Key, bool]) -> Iterator[Event
 
 
 async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str | None) -> None:
-    """Return if there may be something that the caller may see.
+    """Return if the caller may see any events.
 
     Raises:
-        RelayError: there is nothing, or the node cannot answer now.
+        RelayError: it may see none, or the node cannot answer now.
     """
     if caller.permit.asks_node:
         raise RelayError(
             Reason.NOT_PERMITTED,
-            "A rune that the node has to judge at each use cannot subscribe or list events: each peer and type would"
-            " be a use. Make one with `time`, `method` and parameters alone, without `rate` and `per`.",
+            "A rune that the node checks at each use cannot subscribe or list events: each peer and type would be a"
+            " use. Make a rune with restrictions on `time`, `method` and parameters only, without `rate` and `per`.",
         )
     uses = [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)]
     refusals = await caller.permit.judge(uses, _soon())
@@ -282,7 +282,7 @@ async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str 
             return
         if refusal.reason is not Reason.NOT_PERMITTED:
             raise refusal
-        if NOT_PRESENT in refusal.message:  # it depends on what arrives
+        if NOT_PRESENT in refusal.message:  # it depends on the events
             return
     if refusals[0] is not None:
         raise refusals[0]
@@ -299,7 +299,7 @@ def _candidates(wanted: Filter) -> list[tuple[bytes | None, int | None]]:
 
 @contextmanager
 def _reasons(field: str = "") -> Iterator[None]:
-    """Turn what the inbox raises into reasons.
+    """Turn errors of the inbox into RelayErrors.
 
     Args:
         field: the field of the request that has the position.
@@ -315,14 +315,14 @@ def _reason(error: PositionError | InboxError, field: str = "") -> RelayError:
         case InboxError():
             return RelayError(
                 Reason.INBOX_UNAVAILABLE,
-                f"The inbox cannot be used now: {error}. What it has stored is not lost; try again.",
+                f"The inbox cannot be used now: {error}. Stored events are not lost; try again.",
                 retry_after=1.0,
             )
         case PositionExpired():
             return RelayError(
                 Reason.POSITION_EXPIRED,
-                "Events after this position were deleted by the retention. Start after"
-                f" {error.earliest} to go on with what is left, and know that events are missing.",
+                "The retention has deleted events after this position. Start after"
+                f" {error.earliest} to continue with the events that are left; some are missing.",
                 field=field,
                 metadata={"earliest": error.earliest},
             )
@@ -330,15 +330,15 @@ def _reason(error: PositionError | InboxError, field: str = "") -> RelayError:
             return RelayError(
                 Reason.POSITION_NOT_REACHED,
                 "This position is after the newest event of this inbox. Start live, or after"
-                f" {error.latest}, where the newest event is.",
+                f" {error.latest}, the position of the newest event.",
                 field=field,
                 metadata={"latest": error.latest},
             )
         case PositionOfOtherInbox():
             return RelayError(
                 Reason.POSITION_OF_OTHER_INBOX,
-                "This position belongs to another inbox: the gateway has a new one."
-                " Start from the beginning, or live, and know that events may be missing.",
+                "This position belongs to another inbox: this gateway has a new one."
+                " Start from the beginning, or live; events may be missing.",
                 field=field,
             )
         case _:
@@ -352,7 +352,7 @@ def _reason(error: PositionError | InboxError, field: str = "") -> RelayError:
 def _unknown_consumer() -> RelayError:
     return RelayError(
         Reason.CONSUMER_UNKNOWN,
-        "There is no consumer of this name. Subscribe with it first; ListConsumers shows those that there are.",
+        "There is no consumer of this name. Subscribe with the name first; ListConsumers lists the existing ones.",
         field="consumer",
     )
 

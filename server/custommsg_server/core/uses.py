@@ -1,7 +1,7 @@
-"""What callers do, in the words of runes: methods and parameters.
+"""Actions of callers as methods and parameters, which the restrictions of runes are compared with.
 
-The names are lightningd's where it has such a command, and ours elsewhere; the restrictions of a rune are held against
-them. A peer is called `node_id` here, as lightningd's sendcustommsg calls it.
+Where lightningd has such a command, the names are lightningd's. The peer is `node_id` here, as in lightningd's
+sendcustommsg.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LIST: Final = "listevents"
 
 
 def send_use(outbound: Outbound) -> Use:
-    """Return the use of sending a message, as `lightning-cli sendcustommsg` would."""
+    """Return the use of sending a message, as for `lightning-cli sendcustommsg`."""
     return Use("sendcustommsg", {"node_id": outbound.peer_id.hex(), "msg": outbound.message.hex()})
 
 
@@ -27,13 +27,13 @@ def subscribe_use(
 ) -> Use:
     """Return the use of receiving events of a peer and of a type.
 
-    `msg` is the type alone, as the four hex digits with which a message begins: so the restriction that holds a
-    sender to a type (`pnamemsg^9419`) holds a subscriber to it, too.
+    `msg` is only the type, the first four hex digits of a message. So the same restriction to a type (`pnamemsg^9419`)
+    works for sending and for subscribing.
 
     Args:
-        peer_id: the peer; None: not said.
-        number: the type of messages; None: not said.
-        consumer: the name of the consumer that subscribes; None: it has no name.
+        peer_id: the peer; None: not given.
+        number: the type of messages; None: not given.
+        consumer: the name of the consumer; None: it has no name.
         method: SUBSCRIBE or LIST.
     """
     params: dict[str, str | int] = {}
@@ -47,6 +47,6 @@ def subscribe_use(
 
 
 def event_use(arrival: Arrival, consumer: str | None, method: str = SUBSCRIBE) -> Use:
-    """Return the use of seeing an event; one that is not a message has no type."""
+    """Return the use of receiving an event; only messages have a type."""
     number = message_type(arrival.message) if arrival.kind is Kind.MESSAGE else None
     return subscribe_use(arrival.peer_id, number, consumer, method)

@@ -1,4 +1,4 @@
-"""Addresses to listen on, as people write them."""
+"""Parses addresses to listen on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Address:
         """Read an address.
 
         Raises:
-            ValueError: it is not an address.
+            ValueError: the text is not an address.
         """
         if text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
@@ -40,7 +40,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether it can be reached from this machine only."""
         if self.path is not None or self.host == "localhost":
             return True
         try:

@@ -1,4 +1,4 @@
-"""Who makes a call, and what it may do: handed from the servicer through the core, in each signature."""
+"""The caller and its permissions: an argument of each method, from the servicer through the core."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from custommsg_server.domain.errors import Reason, RelayError
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Something that a caller wants to do, in the words of a rune: a method and its parameters by name."""
+    """An action of a caller as runes describe it: a method and its parameters by name."""
 
     method: str
     params: Mapping[str, str | int]
-    """Texts hold nothing that JSON escapes: a rune is held against them as they stand in JSON."""
+    """Texts have no characters that JSON escapes, since a rune is compared with the text in JSON."""
 
 
 class Permit(Protocol):
@@ -24,35 +24,35 @@ class Permit(Protocol):
 
     @property
     def is_unrestricted(self) -> bool:
-        """Whether it permits everything, so that nobody need ask."""
+        """Whether it permits everything, so that no check is needed."""
 
     @property
     def asks_node(self) -> bool:
-        """Whether the node is asked about each use, for instance because of a rate: each question counts as a use."""
+        """Whether the node checks each use, e.g. because of a rate. Each check counts as a use."""
 
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Return for each use why it is not permitted, or None. Each permitted use counts as done."""
+        """Return for each use why it is not permitted, or None. Each permitted use counts as used."""
 
 
 class Account(Protocol):
-    """How much a caller sends, held against its limits. Sizes are in bytes, framing included."""
+    """Counts what a caller sends, for its limits. Sizes are in bytes, framing included."""
 
     def take(self, messages: int, size: int) -> None:
-        """Account for messages that are sent now.
+        """Count messages that are sent now.
 
         Raises:
-            RelayError: OVERLOADED; nothing is accounted for.
+            RelayError: OVERLOADED; nothing is counted.
         """
 
     def reserve(self, messages: int, size: int) -> float:
-        """Account for messages in any case; return the seconds to wait before sending them."""
+        """Count messages even above the limit; return the seconds to wait before sending them."""
 
     def give_back(self, messages: int, size: int) -> None:
         """Undo a reservation: the messages are not sent."""
 
 
 class Record(Protocol):
-    """What is noted of a call for log, metrics and traces."""
+    """The record of a call, for log, metrics and traces."""
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """Mark a stage of the call, "validate", "rune" or "node", for as long as the context lasts."""
@@ -63,9 +63,9 @@ class Caller:
     """Who makes a call."""
 
     name: str
-    """For logs and accounts: "rune:7", "cert:alice", or empty where nobody is asked."""
+    """For logs and limits: "rune:7", "cert:alice", or empty without access control."""
     key: str
-    """Whom it shares turns and memory with: all calls of its name; where nobody is asked, those of its connection."""
+    """Calls with the same key share turns and memory: the name, or without access control the connection."""
     permit: Permit
     account: Account
     record: Record
@@ -83,9 +83,9 @@ class Caller:
             raise refusal
 
     async def prove(self, method: str, deadline: float) -> None:
-        """Return if the credential is valid, whatever it permits: before work is done for its holder.
+        """Return if the credential is valid, whatever it permits: for checks before expensive work.
 
-        A credential that the node judges at each use is not asked about: the question would count as a use.
+        A credential that the node checks at each use is not checked here, since the check would count as a use.
 
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.

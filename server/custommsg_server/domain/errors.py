@@ -1,4 +1,4 @@
-"""Why a request failed, in words of the domain: no gRPC in here."""
+"""Why a request failed, independent of gRPC."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reason(Enum):
     PEER_UNKNOWN = "PEER_UNKNOWN"
     """The node does not know this peer."""
     PEER_NOT_CONNECTED = "PEER_NOT_CONNECTED"
-    """The node knows the peer and is not connected to it."""
+    """The node knows the peer, but is not connected to it."""
     NODE_UNAVAILABLE = "NODE_UNAVAILABLE"
     """The node cannot be reached; nothing was sent."""
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
@@ -27,13 +27,13 @@ class Reason(Enum):
     NOT_SENT = "NOT_SENT"
     """The deadline passed before the request was written to the node; nothing was sent."""
     NODE_ERROR = "NODE_ERROR"
-    """The node answered with an error that the gateway does not know. Metadata: code."""
+    """The node returned an error that the gateway does not know. Metadata: code."""
     OVERLOADED = "OVERLOADED"
     """A limit was reached; nothing was sent. Metadata: limit."""
     POSITION_EXPIRED = "POSITION_EXPIRED"
-    """Events after this position were deleted by the retention. Metadata: earliest."""
+    """The retention has deleted events after this position. Metadata: earliest."""
     POSITION_OF_OTHER_INBOX = "POSITION_OF_OTHER_INBOX"
-    """The position belongs to another inbox: the gateway has a new one."""
+    """The position belongs to another inbox: this gateway has a new one."""
     POSITION_NOT_REACHED = "POSITION_NOT_REACHED"
     """The position is after the newest event of this inbox. Metadata: latest."""
     INVALID_POSITION = "INVALID_POSITION"
@@ -43,11 +43,11 @@ class Reason(Enum):
     INVALID_FILTER = "INVALID_FILTER"
     """A filter has an invalid type range, or too many entries."""
     INVALID_CONSUMER = "INVALID_CONSUMER"
-    """A consumer's name is not 1 to 100 of A-Z a-z 0-9 . _ -"""
+    """The consumer's name is not 1 to 100 characters of A-Z a-z 0-9 . _ -"""
     CONSUMER_UNKNOWN = "CONSUMER_UNKNOWN"
     """There is no consumer of this name."""
     NO_CREDENTIAL = "NO_CREDENTIAL"
-    """The call has no rune and no client certificate, or the rune is not valid (any more)."""
+    """The call has neither a rune nor a client certificate, or the rune is not valid."""
     NOT_PERMITTED = "NOT_PERMITTED"
     """The credential does not permit this; nothing was sent."""
     GATEWAY_STOPPING = "GATEWAY_STOPPING"
@@ -59,17 +59,17 @@ class Reason(Enum):
 
 
 class UserError(Exception):
-    """Something that a person has to correct; the message says what is wrong and what to do."""
+    """An error that the user has to correct; the message says what is wrong and what to do."""
 
 
 class RelayError(Exception):
-    """A request failed, and this is why.
+    """A request failed.
 
     Args:
         reason: for programs.
         message: for people: what is wrong and what to do. It holds no payload and no credential.
-        field: the field of the request that is wrong ("peer_id", "msg", ...); empty: no field is.
-        metadata: more for programs, as documented with the reason.
+        field: the invalid field of the request ("peer_id", "msg", ...); empty: no field is invalid.
+        metadata: details for programs, as documented with the reason.
         retry_after: seconds after which a retry makes sense; None: a retry is not safe, or does not help.
         expired: it failed because the deadline passed.
     """
@@ -109,7 +109,7 @@ def overloaded(limit: str, what: str, retry_after: float | None) -> RelayError:
 
     Args:
         limit: its name, for programs and metrics.
-        what: what was reached, and what to do.
+        what: the limit that was reached, and what to do.
         retry_after: seconds; None: a retry does not help.
     """
     return RelayError(
@@ -127,7 +127,7 @@ def no_credential(why: str) -> RelayError:
 
 
 def not_permitted(why: str) -> RelayError:
-    """Make the error for what a rune does not permit.
+    """Make the error for a use that a rune does not permit.
 
     Args:
         why: in lightningd's words. It quotes the rune, so it may be any text.

@@ -1,4 +1,4 @@
-"""What happens between the node and its peers, before it has a place in the inbox."""
+"""Events between the node and its peers, before they have a position in the inbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 @unique
 class Kind(Enum):
-    """What happened."""
+    """The kind of an event."""
 
     MESSAGE = 1
     """A peer sent a message."""
@@ -17,15 +17,15 @@ class Kind(Enum):
     DISCONNECTED = 3
     """A peer disconnected."""
     INTERRUPTION = 4
-    """Messages from before this event may be missing: the gateway was away, or could not store."""
+    """Messages before this event may be missing: the gateway was not attached, or could not store them."""
 
 
 MESSAGE: Final = Kind.MESSAGE
-"""For what runs for each message: looking up a member of an enum takes ten times as long as a name."""
+"""For code that runs for each message: looking up a member of an enum takes ten times as long as a name."""
 
 
 class Arrival(NamedTuple):
-    """Something that happened. A tuple, since several are made of each message, and tuples are made quickly."""
+    """An event. It is a tuple because several are made for each message, and tuples are fast to make."""
 
     kind: Kind
     time_ns: int
@@ -39,4 +39,4 @@ class Arrival(NamedTuple):
     node_id: bytes = b""
     """Our node, 33 bytes; empty if it is not known yet."""
     id: str = ""
-    """Names it among all arrivals, so that it is stored once however often it is appended; empty: no such name."""
+    """A unique id: an event that is appended several times is stored once. Empty: no id."""

@@ -1,8 +1,8 @@
 """Runes: tokens that their holder can restrict further, but never widen (https://github.com/rustyrussell/runes).
 
 A rune is a code, which only the node can check, and a list of restrictions. Of each restriction one alternative has
-to hold. What is read, the texts and the order of the checks are those of ccan/rune and of check_condition in
-lightningd/runes.c; whoever judges more mildly here than the node lets in callers whom the node would refuse.
+to hold. The syntax, the texts and the order of the checks are those of ccan/rune and of check_condition in
+lightningd/runes.c. A check that is less strict than the node's would admit callers whom the node refuses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _IN_ENGLISH: Final = {
 }
 
 Value = str | int | None
-"""What a condition is compared with: a text as it stands in JSON, or a number of 64 bits; None: no such field."""
+"""The value of a field: its text in JSON, or a number of 64 bits; None: there is no such field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +84,26 @@ class Alternative:
 
 
 Restriction = tuple[Alternative, ...]
-"""Alternatives, of which one has to hold."""
+"""Alternatives; one of them has to hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rune:
-    """A rune. Its text is a credential, so that its repr shows only its id."""
+    """A rune. Its text is a credential, so its repr shows only its id."""
 
     code: bytes
     restrictions: tuple[Restriction, ...]
 
     @classmethod
     def parse(cls, text: str) -> Rune:
-        """Read a rune as it is handed out.
+        """Parse the text of a rune.
 
         Raises:
             ValueError: the text is not a rune. The error does not quote it.
         """
         raw = _unbase64(text)
         if len(raw) < HASH_SIZE or b"\0" in raw[HASH_SIZE:]:
-            raise ValueError("it is too short, or not text")
+            raise ValueError("it is too short, or contains a zero byte")
         restrictions = _decode(raw[HASH_SIZE:].decode(errors="surrogateescape"))
         for index, restriction in enumerate(restrictions):
             if any(not one.field for one in restriction) and (index or len(restriction) > 1):
@@ -119,13 +119,13 @@ class Rune:
 
     @property
     def version(self) -> str | None:
-        """The version behind the id, which may be empty; None in all runes that lightningd makes."""
+        """The version after the id, which may be empty; None in all runes that lightningd makes."""
         _, hyphen, version = (self._id or "").partition("-")
         return version if hyphen else None
 
     @property
     def conditions(self) -> list[Alternative]:
-        """All that is to be judged: everything but the id."""
+        """All conditions: everything but the id."""
         return [one for each in self.restrictions for one in each if one.field]
 
     def complaint(self, judge: Callable[[Alternative], str | None]) -> str | None:
@@ -157,11 +157,11 @@ class Rune:
 
 
 def fields_of(method: str | None, params: Mapping[str, str | int], now: float) -> dict[str, str | int]:
-    """Return what the conditions of a rune are compared with for a call.
+    """Return the fields of a call, which the conditions of a rune are compared with.
 
     Args:
-        method: the method; None: it is not said.
-        params: its parameters by name; texts as they stand in JSON.
+        method: the method; None: not given.
+        params: its parameters by name; texts as in JSON.
         now: seconds since 1970.
     """
     fields: dict[str, str | int] = {"time": int(now), "pnum": len(params)}
@@ -179,7 +179,7 @@ def _fields_of_parameter(name: str) -> tuple[str, str]:
 
 
 def _unbase64(text: str) -> bytes:
-    # ccan/base64 ignores the `=` at the end of the last four characters, however many there are or are missing.
+    # ccan/base64 ignores `=` at the end of the last four characters, however many there are.
     whole = (len(text) - 1) // 4 * 4 if text else 0
     text = text[:whole] + text[whole:].rstrip("=")
     if len(text) % 4 == 1 or not _BASE64.fullmatch(text):
@@ -207,7 +207,7 @@ def _decode(text: str) -> tuple[Restriction, ...]:
 
 
 def _integer(text: str) -> int | None:
-    # As strtol(3) reads it, and None where it does not read all of it.
+    # As strtol(3) parses it; None if it does not parse the whole text.
     found = re.fullmatch(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]{1,19})", text, re.ASCII)
     return value if found and (value := int(found[1] + found[2])) in _INT64 else None
 
@@ -217,7 +217,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _in_english(complaint: str) -> str:
-    # lightningd escapes what comes out of a rune before it puts it into its JSON, which escapes it again.
+    # lightningd escapes text from a rune before it puts it into JSON, which escapes it again.
     complaint = json.dumps(complaint, ensure_ascii=False)[1:-1]
     for short, long in _IN_ENGLISH.items():
         if complaint.startswith(short):

@@ -1,4 +1,4 @@
-"""Sets of message types, as people write them: `37913`, `0x9419`, `32768-65535`."""
+"""Sets of message types, and their text form: `37913`, `0x9419`, `32768-65535`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from custommsg_server.domain.wire import MAX_TYPE
 
 NODES_OWN: Final = ("7", "9", "0x4c4d", "0x4c4f", "0x594b", "0x594d")
-"""The node's own traffic that passes its hook: peer storage, and commando, whose payloads are credentials."""
+"""Traffic of the node itself that reaches the hook: peer storage, and commando, whose payloads have credentials."""
 
 
 class TypeSet:
-    """A set of message types; to look one up costs the same however many there are.
+    """A set of message types; a lookup takes the same time for any set.
 
     Args:
         ranges: the types; ranges may overlap.
@@ -51,10 +51,10 @@ class TypeSet:
 
 
 def parse_range(text: str) -> range:
-    """Read one type, or a range with both ends included.
+    """Parse one type, or a range including both ends.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text is neither.
     """
     first, dash, last = text.strip().partition("-")
     try:
@@ -69,7 +69,7 @@ def parse_range(text: str) -> range:
 
 
 def parse_set(texts: Iterable[str]) -> frozenset[int]:
-    """Read several types and ranges.
+    """Parse several types and ranges.
 
     Raises:
         ValueError: one of them is invalid.

@@ -1,8 +1,7 @@
-"""The rules for node ids and messages: what may ever be written to lightningd.
+"""The rules for node ids and messages that may be written to lightningd.
 
-lightningd crashes on some messages that it accepts: an empty one, one of 65,536 bytes, invalid hex. So everything
-that is written to it has passed through this file. The types `NodeId` and `Message` show that: only the functions here
-make them.
+lightningd crashes on some messages that it accepts: an empty one, one of 65,536 bytes, invalid hex. So every message is
+checked here before it is written. Only the functions of this module make values of the types `NodeId` and `Message`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ NodeId = NewType("NodeId", bytes)
 """A compressed point on secp256k1, 33 bytes (BOLT 1, BOLT 8)."""
 
 Message = NewType("Message", bytes)
-"""A 2-byte big-endian type and its payload, 2 to 65,535 bytes, of a type that is ours to send (BOLT 1)."""
+"""A 2-byte big-endian type and its payload, 2 to 65,535 bytes (BOLT 1). lightningd does not handle the type itself."""
 
 NODE_ID_SIZE: Final = 33
 MIN_MESSAGE_SIZE: Final = 2
@@ -44,7 +43,7 @@ INTERNAL_TYPES: Final[dict[int, str]] = {
 }
 """The types that Core Lightning v26.06 handles itself, with its names for them (wire/peer_wire.csv).
 
-The set grows with its releases: the node's own answer stays the authority.
+The set grows with its releases; the node makes the final check.
 """
 
 
@@ -63,7 +62,7 @@ def parse_node_id(raw: bytes) -> NodeId:
 
 
 def parse_node_id_hex(text: str) -> NodeId:
-    """Read a node id from hex digits of either case.
+    """Parse a node id from hex digits of either case.
 
     Raises:
         RelayError: INVALID_NODE_ID.
@@ -93,7 +92,7 @@ def parse_message(raw: bytes) -> Message:
 
 
 def parse_message_hex(text: str) -> Message:
-    """Read a message from hex digits of either case.
+    """Parse a message from hex digits of either case.
 
     Raises:
         RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
@@ -122,12 +121,12 @@ def message_type(message: bytes) -> int:
 
 
 def unhex(text: str) -> bytes:
-    """Turn hex digits into bytes: nothing but digits, and an even number of them.
+    """Turn an even number of hex digits into bytes.
 
     Stricter than `bytes.fromhex`, which skips spaces.
 
     Raises:
-        ValueError: it says what is wrong, without quoting the text.
+        ValueError: the text is invalid. The error does not quote it.
     """
     if len(text) % 2:
         raise ValueError(f"it has {len(text)} hex digits, an odd number")
@@ -138,7 +137,7 @@ def unhex(text: str) -> bytes:
 
 
 def internal_type(number: int, name: str) -> RelayError:
-    """Make the error for a type that the node handles itself, whoever found it: the gateway or the node."""
+    """Make the error for a type that the node handles itself, as found by the gateway or by the node."""
     return RelayError(
         Reason.INTERNAL_MESSAGE_TYPE,
         f"Messages of type {number} ({name}) are handled by the node itself and cannot be sent."
@@ -163,7 +162,7 @@ def _bad_node_id(what: str) -> RelayError:
 
 @lru_cache(maxsize=8192)
 def _is_point(raw: bytes) -> bool:
-    # coincurve takes 4 us a point; a busy caller sends to the same peers again and again.
+    # coincurve takes 4 us a point, and callers send to the same peers repeatedly.
     try:
         coincurve.PublicKey(raw)
     except ValueError:

@@ -1,1 +1,1 @@
-"""For those who run it: metrics, traces, logs, health, doctor."""
+"""Operations: metrics, traces, logs, health, doctor."""

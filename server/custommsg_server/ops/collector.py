@@ -1,4 +1,4 @@
-"""The metrics that are read when somebody asks: the node's link, the inbox, the consumers."""
+"""The metrics that are read at each scrape: the link to the node, the inbox, the consumers."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from custommsg_server.ops.metrics import CallMetrics
 log = structlog.get_logger()
 
 MAX_CONSUMERS: Final = 100
-"""Consumers with a metric of their own: their names are their callers' choice, and could be any number."""
+"""Consumers with a lag of their own: callers choose the names, so their number has to be bounded."""
 OTHERS: Final = "(others)"
-"""What the rest of them are called; no consumer can have this name."""
+"""The label of all others; no consumer can have this name."""
 _TIMEOUT: Final = 5.0
-"""Seconds that the event loop may take to answer; then the scrape fails, as it should."""
+"""Seconds that the event loop may take to answer before the scrape fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where numbers are read."""
+    """What the collector reads from."""
 
     node: Node
     inbox: Inbox
@@ -44,14 +44,14 @@ class Sources:
     """Where the inbox is kept."""
     intake: Intake
     attached: Callable[[], bool]
-    """Says whether lightningd hands messages over now."""
+    """Returns whether lightningd is attached."""
     memory: MemoryBudget
     open_streams: OpenStreams
 
 
 @dataclass(frozen=True, slots=True)
 class _Now:
-    """What had to be asked for on the event loop."""
+    """Values that were read on the event loop."""
 
     lag: float
     bounds: Bounds | None
@@ -59,11 +59,11 @@ class _Now:
 
 
 class GatewayCollector(Collector):
-    """Reads the sources whenever it is scraped, which happens on a thread of the metrics endpoint.
+    """Reads the sources at each scrape, on a thread of the metrics endpoint.
 
     Args:
-        sources: where to read.
-        calls: knows which calls run.
+        sources: what to read.
+        calls: the calls in progress.
         version: the gateway's.
         registry: where to register.
     """
@@ -81,11 +81,11 @@ class GatewayCollector(Collector):
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing, so that registering asks nobody."""
+        """Return nothing, so that registering does not read the sources."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Ask, and yield what there is.
+        """Read the sources, and yield the metrics.
 
         Raises:
             TimeoutError: the event loop does not answer.
@@ -96,7 +96,7 @@ class GatewayCollector(Collector):
         yield from self._received()
         yield from self._inbox(now)
         yield from self._consumers(now.consumers)
-        yield _gauge("loop_delay_seconds", "How long the event loop took to turn to the scrape.", now.lag)
+        yield _gauge("loop_delay_seconds", "How long the event loop took to start on the scrape.", now.lag)
 
     def _node_changed(self, is_up: bool) -> None:
         self._links += is_up
@@ -113,7 +113,7 @@ class GatewayCollector(Collector):
         lag = time.perf_counter() - asked
         consumers: list[Consumer] = []
         bounds = None
-        with suppress(InboxError):  # the inbox fails, and inbox_up says so
+        with suppress(InboxError):  # inbox_up is 0 then
             bounds = await self._sources.inbox.bounds()
             consumers = await self._sources.inbox.consumers.list()
         return _Now(lag, bounds, consumers)
@@ -122,15 +122,15 @@ class GatewayCollector(Collector):
         node = self._sources.node
         info = GaugeMetricFamily(
             "custommsg_info",
-            "The versions of the gateway and of its node; always 1.",
+            "Versions of the gateway and of its node; the value is always 1.",
             labels=("version", "node_version", "network"),
         )
         known = node.info
         info.add_metric([self._version, known.version if known else "", known.network if known else ""], 1)
         yield info
         yield _gauge("node_up", "Whether the node answers.", node.is_up)
-        yield _counter("node_links", "How often the link to the node came up.", self._links)
-        calls = GaugeMetricFamily("custommsg_calls_in_flight", "Calls that run now.", labels=("method",))
+        yield _counter("node_links", "How often the link to the node was established.", self._links)
+        calls = GaugeMetricFamily("custommsg_calls_in_flight", "Calls in progress.", labels=("method",))
         for method, count in self._calls.in_flight:
             calls.add_metric([method], count)
         yield calls
@@ -138,13 +138,13 @@ class GatewayCollector(Collector):
     def _callers(self) -> Iterator[Metric]:
         memory = GaugeMetricFamily(
             "custommsg_memory_bytes",
-            "What callers make the gateway hold, by what holds it; memory_budget_mb limits it.",
+            "Memory that calls take, by kind; memory_budget_mb limits it.",
             labels=("held_by",),
         )
         for kind, size in self._sources.memory.used.items():
             memory.add_metric([kind], size)
         yield memory
-        yield _gauge("memory_free_bytes", "What is left of memory_budget_mb.", self._sources.memory.free)
+        yield _gauge("memory_free_bytes", "Free bytes of memory_budget_mb.", self._sources.memory.free)
         streams = self._sources.open_streams
         yield _gauge(
             "open_streams", "Health watches and reflection streams, which need no credential.", streams.count
@@ -159,7 +159,7 @@ class GatewayCollector(Collector):
         intake = self._sources.intake
         received = CounterMetricFamily(
             "custommsg_messages_received",
-            "Messages that lightningd handed over, by outcome: STORED, LOST or IGNORED.",
+            "Messages from lightningd, by outcome: STORED, LOST or IGNORED.",
             labels=("outcome",),
         )
         for outcome, count in (("STORED", intake.stored), ("LOST", intake.lost), ("IGNORED", intake.ignored)):
@@ -168,24 +168,32 @@ class GatewayCollector(Collector):
 
     def _inbox(self, now: _Now) -> Iterator[Metric]:
         sources, bounds = self._sources, now.bounds
-        yield _gauge("attached", "Whether lightningd hands over what peers send.", sources.attached())
-        yield _gauge("inbox_up", "Whether the inbox works.", sources.inbox.error is None)
         yield _gauge(
-            "inbox_waiting_bytes", "What has arrived and waits to be stored.", sources.intake.waiting
+            "attached",
+            "Whether lightningd is attached: 1 if messages from peers reach the gateway.",
+            sources.attached(),
         )
+        yield _gauge("inbox_up", "Whether the inbox works.", sources.inbox.error is None)
+        yield _gauge("inbox_waiting_bytes", "Bytes of events that wait to be stored.", sources.intake.waiting)
         if bounds is not None:
             age = time.time() - bounds.oldest_ns / 1e9 if bounds.oldest_ns else 0.0
-            yield _gauge("inbox_events", "Events that the inbox holds.", bounds.count)
-            yield _gauge("inbox_bytes", "What the inbox takes on its disk; retention limits it.", bounds.size)
+            yield _gauge("inbox_events", "Events in the inbox.", bounds.count)
+            yield _gauge("inbox_bytes", "The size of the inbox; inbox_max_mb limits it.", bounds.size)
             yield _gauge("inbox_oldest_seconds", "The age of the oldest event in the inbox.", age)
         with suppress(OSError):
             disk = os.statvfs(self._sources.data_path)
-            yield _gauge("inbox_disk_free_bytes", "Room on the inbox's disk.", disk.f_bavail * disk.f_frsize)
+            yield _gauge(
+                "inbox_disk_free_bytes", "Free bytes on the inbox's disk.", disk.f_bavail * disk.f_frsize
+            )
 
     def _consumers(self, consumers: list[Consumer]) -> Iterator[Metric]:
-        yield _gauge("consumers", "How many named consumers there are.", len(consumers))
+        yield _gauge("consumers", "Number of named consumers.", len(consumers))
         expired = sum(one.is_expired for one in consumers)
-        yield _gauge("consumers_expired", "Named consumers for whom some events are no longer kept.", expired)
+        yield _gauge(
+            "consumers_expired",
+            "Named consumers that have missed events which the retention deleted.",
+            expired,
+        )
         names = {one.name for one in consumers}
         self._named &= names
         for name in sorted(names - self._named)[: MAX_CONSUMERS - len(self._named)]:

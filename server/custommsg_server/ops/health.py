@@ -1,4 +1,4 @@
-"""grpc.health.v1: "" is the process; the other services are ready only while the node answers.
+"""grpc.health.v1: "" is the process; the other services are SERVING only while the node answers.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 
 class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """The package's servicer, which says nothing about a service that it does not know."""
+    """The package's servicer, with an error text for unknown services."""
 
     def __init__(self, services: Sequence[str]) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     def node_changed(self, is_up: bool) -> None:
-        """Take the state of the link to the node."""
+        """Apply the state of the link to the node."""
         task = asyncio.create_task(self._set(is_up))
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)

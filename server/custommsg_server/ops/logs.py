@@ -1,7 +1,7 @@
 """Logs: structured, to stderr, as JSON or for a console.
 
-Whatever happens now and then goes through structlog. What happens with every call goes through `info`, which
-writes the same line at a sixth of the cost.
+Most log lines go through structlog. The line of each call goes through `info`, which writes the same format at a sixth
+of the cost.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LogFormat = Literal["auto", "json", "console"]
 _root = logging.getLogger()
 _log = structlog.get_logger()
 _handler: logging.StreamHandler[TextIO] | None = None
-"""Takes JSON lines, if that is the format."""
+"""The handler, if the format is JSON."""
 _lines: list[str] = []
-"""What `info` has to write soon."""
+"""Lines of `info` that are not yet written."""
 _WRITE_AFTER = 0.02
-"""Seconds: a write for each line would cost a call more than the line itself."""
+"""Seconds until lines are written: a write for each line would take longer than making it."""
 
 
 def configure(level: str, form: LogFormat) -> None:
@@ -41,7 +41,7 @@ def configure(level: str, form: LogFormat) -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
     if not console:
-        # Never with the locals of a frame: they would hold runes and payloads.
+        # Never log the local variables of a frame: they may contain runes and payloads.
         tracer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         shared.append(structlog.processors.ExceptionRenderer(tracer))
     renderer: structlog.typing.Processor = (
@@ -74,7 +74,7 @@ def configure(level: str, form: LogFormat) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change how much is logged."""
+    """Change the lowest level that is logged."""
     _root.setLevel(level.upper())
 
 
@@ -84,11 +84,11 @@ def says_info() -> bool:
 
 
 def info(event: str, fields: dict[str, object]) -> None:
-    """Log something that happens very often, on the event loop.
+    """Log a frequent event; call it on the event loop.
 
     Args:
-        event: what.
-        fields: more; the dictionary is used up.
+        event: the event.
+        fields: its fields; the dictionary is changed.
     """
     if _handler is None:
         _log.info(event, **fields)
@@ -102,7 +102,7 @@ def info(event: str, fields: dict[str, object]) -> None:
 
 
 def flush() -> None:
-    """Write what `info` has collected; to be called before the event loop ends."""
+    """Write the lines that `info` has collected; call it before the event loop ends."""
     if not _lines:
         return
     text = "\n".join([*_lines, ""])

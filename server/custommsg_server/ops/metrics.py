@@ -1,7 +1,7 @@
-"""The metrics that calls and hook calls make as they happen.
+"""The metrics of calls and hook calls.
 
-Label values are bounded: methods and codes are those of the contract, outcomes are reasons of the error table.
-A peer's id is never one. Children are looked up once and kept, so that a call costs some microseconds.
+The number of label values is bounded: methods and codes are those of the contract, outcomes are reasons. A peer's id is
+never a label. Children are looked up once and kept, so that a call costs a few microseconds.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from custommsg_server.api.call import DELIVERED, Call
 
 CALL_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Seconds. A send takes about 1 ms on a quiet machine, and 30 s is the default call_timeout."""
+"""Seconds. Sending takes about 1 ms on an idle machine, and 30 s is the default call_timeout."""
 HOOK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-"""Seconds. A commit to a quiet disk takes some milliseconds."""
+"""Seconds. A commit to an idle disk takes a few milliseconds."""
 
 
 class _Method:
-    """What is kept of one method."""
+    """The state of one method."""
 
     __slots__ = ("ended", "in_flight", "name", "seconds")
 
@@ -34,12 +34,11 @@ class CallMetrics:
     """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`.
 
     Args:
-        registry: where the metrics are registered; never the global one, so that a process may hold several
-            gateways.
+        registry: where the metrics are registered; not the global one, since a process may run several gateways.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which says when it was made
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it would add a second series for each
         self._calls = Counter(
             "custommsg_calls",
             "Calls that have ended, by method, status code and reason.",
@@ -48,14 +47,14 @@ class CallMetrics:
         )
         self._seconds = Histogram(
             "custommsg_call_seconds",
-            "How long calls took that are no streams.",
+            "Duration of unary calls.",
             ("method",),
             buckets=CALL_BUCKETS,
             registry=registry,
         )
         self._sent = Counter(
             "custommsg_messages_sent",
-            "Messages that callers wanted sent, by outcome: SENT, or the reason why not.",
+            "Messages that callers sent, by outcome: SENT, or the reason of the failure.",
             ("outcome",),
             registry=registry,
         )
@@ -64,13 +63,13 @@ class CallMetrics:
         )
         self._limits = Counter(
             "custommsg_limits_hit",
-            "How often a limit refused something, by limit.",
+            "Refusals by limits, by limit.",
             ("limit",),
             registry=registry,
         )
         self._hook = Histogram(
             "custommsg_hook_seconds",
-            "How long what lightningd handed over together took until it was safe, or lost.",
+            "Time until hook calls that arrived together were stored, or lost.",
             buckets=HOOK_BUCKETS,
             registry=registry,
         )
@@ -79,13 +78,13 @@ class CallMetrics:
 
     @property
     def in_flight(self) -> list[tuple[str, int]]:
-        """Each method that was ever called, and how many calls of it run now."""
+        """Each method that was called, and its number of calls in progress."""
         return [(method.name, method.in_flight) for method in list(self._methods.values())]
 
     def began(self, call: Call) -> None:
         """See `api.call.Observer`."""
         method = self._methods.get(call.label)
-        if method is None:  # labels are our own, so these are few
+        if method is None:  # labels are the methods that are served, so there are few
             method = _Method(call.label, self._seconds.labels(call.label))
             self._methods[call.label] = method
         method.in_flight += 1

@@ -1,7 +1,7 @@
-"""What gRPC's C core says, as lines of our log: it has no other way to tell why a handshake failed.
+"""Adds the log of gRPC's C core to our log, since the core reports nowhere else why a handshake failed.
 
-The core writes to file descriptor 2, and to nothing else. So that becomes a pipe which a thread reads: its lines
-become ours, whatever else comes there passes as it is, and our own log goes to where descriptor 2 was.
+The core writes only to file descriptor 2. So descriptor 2 becomes a pipe, which a thread reads: lines of the core
+become log entries, other output is passed on unchanged. Our own log goes to the original descriptor 2.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _CODE: Final = re.compile(r"OPENSSL_internal:(\w+)(?:: (.*))?$")
 
 @contextmanager
 def captured() -> Iterator[None]:
-    """Turn what the core writes into lines of our log, as long as the context lasts.
+    """Turn output of the core into log entries, for as long as the context lasts.
 
-    Set up logging within it: `sys.stderr` is another file there. gRPC has to be told to speak, before it is
-    imported: GRPC_VERBOSITY=INFO.
+    Set up logging within it, since it replaces `sys.stderr`. The core writes only if GRPC_VERBOSITY=INFO was set before
+    gRPC was imported.
     """
     terminal = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     reading, writing = os.pipe()
     os.dup2(writing, 2)
     os.close(writing)
     before, sys.stderr = sys.stderr, terminal
-    # What kills the process says so on descriptor 2 last of all, where nobody would read it any more.
+    # Output of a crash has to go to the terminal: nobody reads the pipe then.
     faulthandler.enable(terminal)
     thread = threading.Thread(target=_read, args=(reading, terminal.fileno()), name="native-log", daemon=True)
     thread.start()
@@ -53,13 +53,13 @@ def captured() -> Iterator[None]:
 def _read(pipe: int, terminal: int) -> None:
     with os.fdopen(pipe, "rb") as lines:
         for line in lines:
-            with suppress(OSError):  # if nobody read on, whoever writes there would wait for ever
+            with suppress(OSError):  # reading has to continue, or writers to the pipe would block
                 if not tell(line.decode(errors="replace").rstrip()):
                     os.write(terminal, line)
 
 
 def tell(line: str) -> bool:
-    """Log a line of the core; return whether it is one."""
+    """Log a line of the core; return False if the line is not from the core."""
     found = _LINE.fullmatch(line)
     if found is None:
         return False

@@ -11,21 +11,21 @@ from custommsg_server.settings import Settings
 
 PREFIX: Final = "custommsg-"
 _BEFORE_INIT: Final = {"accept_even_types", "receive_types", "ignore_types"}
-"""lightningd has to know these before it tells us the values of its options."""
+"""The manifest needs these, before lightningd sends the values of its options."""
 _FROM_NODE: Final = {"rpc_file", "lightning_dir", "network", "receive", "plugin_dir", "plugin_dir_for_node"}
-"""lightningd itself says these, or they do not matter."""
+"""lightningd sends these itself, or they have no effect."""
 _MAX_FILTERS: Final = 1000
-"""Types in a hook filter: for more, calling the hook and dropping the rest is cheaper than a long list."""
+"""Types in a hook filter at most: for more, dropping other messages here is cheaper than a long list."""
 _FILTERS_SINCE: Final = (25, 12)
 
 
 def manifest(settings: Settings, node_version: str, with_options: bool = True) -> PluginOptions:
-    """Return what the manifest says.
+    """Return the options of the manifest.
 
     Args:
         settings: the settings that are known before lightningd's options are.
-        node_version: as getinfo says it, e.g. "v26.06.6"; "" if not known.
-        with_options: lightningd has started us, and may set our settings.
+        node_version: the version in getinfo, e.g. "v26.06.6"; "" if not known.
+        with_options: lightningd has started the gateway, so its options are our settings.
     """
     wanted = settings.received_types
     filters = sorted(wanted) if len(wanted) <= _MAX_FILTERS and _knows_filters(node_version) else []
@@ -37,10 +37,10 @@ def manifest(settings: Settings, node_version: str, with_options: bool = True) -
 
 
 def load(init: Init) -> Settings:
-    """Put the settings together from what lightningd said.
+    """Read the settings from the `init` request of lightningd.
 
     Raises:
-        SettingsError: one of them is wrong.
+        SettingsError: one of them is invalid.
     """
     known = {_option(name): name for name in Settings.model_fields}
     flags = {known[name]: value for name, value in init.options.items() if name in known}

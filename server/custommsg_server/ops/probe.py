@@ -1,6 +1,6 @@
 """Ask a gateway for its health: `custommsg-server health`, or `python -m custommsg_server.ops.probe`.
 
-A container asks every few seconds. The second form imports nothing but gRPC and costs a fifth of the first.
+For health checks of containers, the second form imports only gRPC and takes a fifth of the CPU time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Final
 
-# gRPC's C core would write to stderr what we say ourselves.
+# gRPC's C core would write the same errors to stderr.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
@@ -21,7 +21,7 @@ SERVING: Final = "SERVING"
 
 
 def check(address: str = ADDRESS, service: str = "", timeout: float = 5.0) -> str:
-    """Return what the gateway says, "SERVING" if all is well; why it said nothing otherwise.
+    """Return the status that the gateway reports, e.g. "SERVING", or the error of the call.
 
     Args:
         address: host:port or unix:/path, without TLS. A gateway with TLS can listen on a unix socket as well.
@@ -38,7 +38,7 @@ def check(address: str = ADDRESS, service: str = "", timeout: float = 5.0) -> st
 
 
 def main() -> None:
-    """Print what the gateway says; end with 0 if it serves, else with 1."""
+    """Print the status of the gateway; exit with 0 if it is SERVING, else with 1."""
     parser = argparse.ArgumentParser(description="Ask a gateway for its health.")
     parser.add_argument("--address", default=ADDRESS)
     parser.add_argument("--service", default="")

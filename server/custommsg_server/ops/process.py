@@ -1,4 +1,4 @@
-"""How a command runs: on uvloop where it is installed, until a signal ends it; SIGHUP reads the settings again."""
+"""Runs commands: on uvloop if it is installed, until a signal ends them; SIGHUP reads the settings again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, on uvloop where it is installed."""
+    """Run a coroutine to its end, on uvloop if it is installed."""
     try:
         import uvloop
     except ImportError:
@@ -60,9 +60,9 @@ def on_hangup(
     """Read the settings again at each SIGHUP, for as long as the context lasts.
 
     Args:
-        settings: those that the gateway was started with.
+        settings: the settings at the start.
         read: reads them again; raises SettingsError.
-        apply: takes those of `config.RELOADABLE`.
+        apply: applies those in `settings.RELOADABLE`.
     """
     current = settings
 
@@ -71,13 +71,13 @@ def on_hangup(
         try:
             fresh = read()
         except SettingsError as error:
-            log.error("the settings are wrong; those from before stay", why=str(error))
+            log.error("the settings are invalid; the old ones stay in use", why=str(error))
             return
         changed = {name for name in Settings.model_fields if getattr(fresh, name) != getattr(current, name)}
         taken, left = changed & RELOADABLE, changed - RELOADABLE
         current = current.model_copy(update={name: getattr(fresh, name) for name in taken})
         apply(current)
-        # A warning, so that it is seen at most levels: it answers whoever sent the signal.
+        # A warning, so that it is logged at most levels: it is the only answer to the signal.
         log.warning("settings read again", changed=sorted(taken), only_at_a_restart=sorted(left))
 
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""All that observes the gateway, put together from the settings: metrics, traces, and a log line for each call."""
+"""The observers of the gateway, as the settings select them: metrics, traces, and a log line for each call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LogCalls = Literal["all", "failures", "none"]
 class CallLog:
     """Logs calls at info. Implements `api.call.Observer`.
 
-    A `Call` knows no runes, payloads and keys, so they cannot get into the log.
+    A `Call` has no runes, payloads or keys, so they cannot be logged.
 
     Args:
         which: the calls to log; may be changed at any time.
@@ -66,14 +66,14 @@ class CallLog:
 
 
 class Telemetry:
-    """What observes one gateway. What is switched off costs nothing.
+    """The observers of one gateway. Those that are switched off cost nothing.
 
     Args:
         settings: what is switched on.
         version: the gateway's.
 
     Raises:
-        SettingsError: traces are asked for, and what they need is not installed.
+        SettingsError: traces are switched on, and the extra otel is not installed.
     """
 
     def __init__(self, settings: Settings, version: str) -> None:
@@ -86,23 +86,23 @@ class Telemetry:
 
     @property
     def observers(self) -> list[Observer]:
-        """Who is told of calls; the span is around all that the others do."""
+        """The observers of calls; the span comes first, so that it includes the others."""
         return [one for one in (self._tracing, self.metrics, self._calls) if one is not None]
 
     def reload(self, settings: Settings) -> None:
-        """Take the settings that may change while the gateway runs."""
+        """Apply the settings that may change while the gateway runs."""
         logs.set_level(settings.log_level)
         self._calls.which = settings.log_calls
 
     @asynccontextmanager
     async def observing(self, sources: Sources) -> AsyncIterator[Address | None]:
-        """Serve the metrics for as long as the context lasts; yield where, if they are.
+        """Serve the metrics for as long as the context lasts; yield their address, or None.
 
         Args:
-            sources: where numbers are read.
+            sources: what the metrics read.
 
         Raises:
-            ListenError: the address of the metrics cannot be had.
+            ListenError: the address of the metrics cannot be used.
         """
         async with AsyncExitStack() as stack:
             served = None
@@ -123,18 +123,18 @@ def _tracing(settings: Settings, version: str) -> Tracing | None:
         from custommsg_server.ops.traces import Tracing
     except ImportError:
         raise SettingsError(
-            "--otel-endpoint or OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, and they need an extra that is not"
-            " installed: pip install 'custommsg-server[otel]', or unset it."
+            "--otel-endpoint or OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra for traces is not installed."
+            " Run pip install 'custommsg-server[otel]', or unset it."
         ) from None
     return Tracing.to(endpoint, version)
 
 
 @asynccontextmanager
 async def _serving(registry: CollectorRegistry, address: Address) -> AsyncIterator[Address]:
-    """Serve a registry for as long as the context lasts; yield the address, with the port that was chosen.
+    """Serve a registry for as long as the context lasts; yield the address, with the chosen port.
 
     Raises:
-        ListenError: the address cannot be had.
+        ListenError: the address cannot be used.
     """
     try:
         server, thread = start_http_server(address.port, address.host, registry)

@@ -1,7 +1,7 @@
 """OpenTelemetry: a span for each call, with children for its stages, sent over OTLP/gRPC.
 
-opentelemetry-instrumentation-grpc is not used: it iterates over a stream's handler, and ours write by themselves.
-Needs the extra `otel`; this module is imported only where it is installed and asked for.
+opentelemetry-instrumentation-grpc is not used: it iterates over the handler of a stream, but our handlers are
+coroutines that write. This module needs the extra `otel`, and is imported only if traces are switched on.
 """
 
 from __future__ import annotations
@@ -26,17 +26,24 @@ from custommsg_server.domain.errors import RelayError
 log = structlog.get_logger()
 
 _CONTEXT: Final = ("traceparent", "tracestate")
-"""Metadata that carry the caller's context: https://www.w3.org/TR/trace-context/."""
-_OUR_FAULT: Final = {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"}
+"""Metadata with the caller's trace context: https://www.w3.org/TR/trace-context/."""
+_SERVER_ERRORS: Final = {
+    "INTERNAL",
+    "UNKNOWN",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNIMPLEMENTED",
+    "DEADLINE_EXCEEDED",
+}
 """Codes that make a server's span an error (OpenTelemetry's semantic conventions for gRPC)."""
 _SHUTDOWN: Final = 2.0
-"""Seconds for the last spans: a collector that is away must not hold the gateway's end up."""
+"""Seconds to send the last spans: a collector that cannot be reached must not delay the end of the gateway."""
 
 
 class Tracing:
     """Makes spans. Implements `api.call.Observer`.
 
-    A span says what a metric may say, and the message's type and size: no payload, no credential, no peer.
+    A span has what metrics have, and the type and size of the message. It has no payload, no credential, no peer.
 
     Args:
         exporter: where spans go.
@@ -59,7 +66,7 @@ class Tracing:
         return cls(OTLPSpanExporter(endpoint=endpoint, timeout=5), version)
 
     async def close(self) -> None:
-        """Send what there is, as far as that is possible in a moment."""
+        """Send the last spans, for two seconds at most."""
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -102,7 +109,7 @@ class Tracing:
         if call.is_stream:
             for outcome, messages in call.counts.items():
                 span.set_attribute(f"custommsg.messages.{outcome}", messages)
-        if call.code in _OUR_FAULT:
+        if call.code in _SERVER_ERRORS:
             span.set_status(StatusCode.ERROR, call.reason or call.code)
         span.end()
 

@@ -1,4 +1,4 @@
-"""Foreign contracts over the same core, so that clients that were written for them work unchanged."""
+"""Contracts of other projects over the same core, so that their clients work unchanged."""
 
 from typing import Final, Literal, get_args
 

@@ -1,4 +1,4 @@
-"""What every dialect does: send one message, and stream what arrives."""
+"""What all dialects share: send one message, and stream messages that arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from custommsg_server.node.port import Outbound
 
 
 class DialectCore:
-    """The gateway's core, as a dialect uses it: there is no other way from a dialect to the node.
+    """The gateway's core, as dialects use it: their only way to the node.
 
     Args:
         relay: sends.
@@ -31,14 +31,14 @@ class DialectCore:
         """Send one message.
 
         Args:
-            parse: reads it, and its peer, from the request.
+            parse: parses the message and its peer from the request.
             call: the call.
 
         Returns:
-            What the node said.
+            The status that the node returned.
 
         Raises:
-            RelayError: any reason that sending has.
+            RelayError: any reason of sending.
         """
         call.is_send = True
         with call.stage("validate"):
@@ -49,14 +49,14 @@ class DialectCore:
     async def stream_live(
         self, call: Call, to_proto: Callable[[Arrival], Any], types: TypeSet | None = None
     ) -> None:
-        """Write each message that arrives from now on, until the caller leaves or the gateway stops.
+        """Write each message that arrives from now on, until the caller cancels or the gateway stops.
 
-        Initial metadata is sent once the subscription is registered: a client that waits for it misses nothing.
+        Initial metadata is sent when the subscription is registered: a client that waits for it misses nothing.
 
         Args:
             call: the call.
             to_proto: converts a message that has arrived.
-            types: the types that are wanted; None: all.
+            types: the types to stream; None: all.
 
         Raises:
             RelayError: INBOX_UNAVAILABLE, or POSITION_EXPIRED for a caller that is slower than the retention.
@@ -67,7 +67,7 @@ class DialectCore:
             await call.context.send_initial_metadata((("custommsg-position", subscription.position),))
             async for batch in subscription:
                 for event in batch.events:
-                    # An interruption passes every filter; these contracts have nothing to express it with.
+                    # Interruptions match every filter, but these contracts cannot express them.
                     if event.arrival.kind is Kind.MESSAGE:
                         await call.write(to_proto(event.arrival))
                         call.count(DELIVERED)

@@ -1,4 +1,4 @@
-"""`cln.Node`, as cln-grpc serves it, and `greenlight.Node`, through which Greenlight's clients receive.
+"""`cln.Node`, as in cln-grpc, and `greenlight.Node`, with which Greenlight's clients receive.
 
 https://docs.corelightning.org/docs/grpc, https://github.com/Blockstream/greenlight
 """
@@ -44,10 +44,10 @@ class GreenlightNode:
 
 
 def outbound_from_proto(request: cln_pb2.SendcustommsgRequest) -> Outbound:
-    """Read the peer and the message.
+    """Parse the peer and the message.
 
     Raises:
-        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field that is wrong.
+        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
     """
     try:
         peer_id = wire.parse_node_id(request.node_id)

@@ -1,4 +1,4 @@
-"""`lnrpc.Lightning`, as far as custom messages need it: https://lightning.engineering/api-docs/api/lnd."""
+"""The methods of `lnrpc.Lightning` for custom messages and peers: https://lightning.engineering/api-docs/api/lnd."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LndLightning:
 
     Args:
         core: the core.
-        types: the types of messages that it sends and streams; LND has a setting for that, too.
+        types: the types of messages that it sends and streams.
     """
 
     def __init__(self, core: DialectCore, types: TypeSet) -> None:
@@ -37,7 +37,7 @@ class LndLightning:
             status = await self._core.send(lambda: convert.outbound_from_proto(request, self._types), call)
         except RelayError as error:
             if error.reason in _AWAY:
-                # LND's code and its text for both: its clients look at them.
+                # LND's code and text for both, which its clients compare.
                 raise RecodedError(error, grpc.StatusCode.NOT_FOUND, "peer is not connected") from None
             raise
         return pb.SendCustomMessageResponse(status=status)

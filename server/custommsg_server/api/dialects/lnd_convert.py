@@ -1,4 +1,4 @@
-"""Between LND's messages and the core's values."""
+"""Conversions between LND's messages and the values of the core."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 DEFAULT_PORT: Final = 9735
 NETWORKS: Final = {"bitcoin": "mainnet"}
-"""LND's name of a network, where lightningd's is another."""
+"""LND's names of networks, where lightningd's differ."""
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_])?")
 
 
 def outbound_from_proto(request: pb.SendCustomMessageRequest, types: TypeSet) -> Outbound:
-    """Read the peer and the message.
+    """Parse the peer and the message.
 
     Raises:
-        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field at fault.
+        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
     """
     try:
         peer = wire.parse_node_id(request.peer)
@@ -34,12 +34,12 @@ def outbound_from_proto(request: pb.SendCustomMessageRequest, types: TypeSet) ->
     try:
         message = wire.join_message(request.type, request.data)
         if request.type not in types:
-            # LND's text; its clients look for it to find out what it can do.
+            # LND's text, which its clients compare to find out what is supported.
             lowest = types.ranges[0].start if types.ranges else 0
             raise RelayError(
                 Reason.INVALID_MESSAGE,
                 f"msg type: {request.type} not in custom range: {lowest} and not overridden."
-                " The gateway's setting lnd_types says which are.",
+                " The gateway's setting lnd_types is the range.",
             )
     except RelayError as error:
         error.field = "data" if request.type in types else "type"
@@ -77,12 +77,12 @@ def peer_to_proto(peer: Peer) -> pb.Peer:
 
 
 def address_from_proto(address: pb.LightningAddress, node: NodeInfo | None) -> PeerAddress:
-    """Read where a peer is.
+    """Parse the address of a peer.
 
-    Only a name or an IP address goes to the node: lightningd would also take the path of a unix socket.
+    Only a host name or an IP address is allowed; lightningd would also accept the path of a unix socket.
 
     Args:
-        address: what the request says.
+        address: the address in the request.
         node: our own node, if it is known.
 
     Raises:
@@ -94,7 +94,7 @@ def address_from_proto(address: pb.LightningAddress, node: NodeInfo | None) -> P
         error.field = "addr.pubkey"
         raise
     if node is not None and node_id == node.node_id:
-        # LND's text: its clients take it for success.
+        # LND's text, which its clients treat as success.
         raise RelayError(Reason.INVALID_NODE_ID, "cannot make connection to self", field="addr.pubkey")
     host, port = _split(address.host)
     if not (_is_ipv6(host) or _HOST.fullmatch(host)) or not 0 < port <= 65_535:

@@ -1,4 +1,4 @@
-"""Which dialects there are, and how they are served."""
+"""Makes the servicers of the dialects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Served:
     """One dialect. Implements `api.server.Servicer`."""
 
     file: Any
-    """The module that protoc made of its proto."""
+    """The module that protoc generated from its proto."""
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: Any
 
@@ -41,7 +41,7 @@ class _Served:
 
 
 def servicers(core: DialectCore, names: Collection[Dialect], lnd_types: TypeSet) -> list[_Served]:
-    """Return what serves some dialects over one core.
+    """Return the servicers of dialects over one core.
 
     Args:
         core: the core.

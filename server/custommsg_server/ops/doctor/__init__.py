@@ -1,1 +1,1 @@
-"""`custommsg-server doctor`: what keeps a gateway from working, and what to do."""
+"""`custommsg-server doctor`: finds what keeps a gateway from working, and says what to do."""

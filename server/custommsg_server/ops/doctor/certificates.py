@@ -42,7 +42,7 @@ def _certificate(name: str, path: Path) -> Generator[Finding, None, x509.Certifi
         )
         return None
     except ValueError:
-        yield Finding(name, "fix", f"{path} holds no certificate in PEM", _NEW)
+        yield Finding(name, "fix", f"{path} has no certificate in PEM", _NEW)
         return None
     now, until = datetime.now(UTC), certificate.not_valid_after_utc
     if now < certificate.not_valid_before_utc:
@@ -53,7 +53,7 @@ def _certificate(name: str, path: Path) -> Generator[Finding, None, x509.Certifi
             "Check the clock.",
         )
     elif until < now:
-        yield Finding(name, "fix", f"{path} has expired on {until:%F}", "Replace it; no restart is needed.")
+        yield Finding(name, "fix", f"{path} expired on {until:%F}", "Replace it; no restart is needed.")
     elif until - now < _SOON:
         yield Finding(name, "note", f"{path} expires on {until:%F}", "Replace it; no restart is needed.")
     else:
@@ -71,7 +71,7 @@ def _key(path: Path, certificate: x509.Certificate | None) -> Iterator[Finding]:
         )
         return
     except (ValueError, TypeError):
-        yield Finding("tls_key", "fix", f"{path} holds no key in PEM without a password", _NEW)
+        yield Finding("tls_key", "fix", f"{path} has no key in PEM without a password", _NEW)
         return
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if certificate and key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):

@@ -21,20 +21,20 @@ from custommsg_server.settings import Settings
 _ANSWER_TIME: Final = 5.0
 """Seconds that lightningd may take to answer."""
 _TRIED: Final = (24, 8)
-"""The oldest release that should work with everything here."""
+"""The oldest release that should work with all features."""
 _LITTLE: Final = 100_000_000
-"""Bytes: with less room on the inbox's disk it is time to do something."""
+"""Bytes: with less free space on the inbox's disk, the user has to act."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Check a machine and its lightningd for a gateway with these settings; nothing is changed."""
-    findings = [Finding("settings", "ok", "all are known, and right")]
+    findings = [Finding("settings", "ok", "all are valid")]
     for checks in (_node, _inside, _certificates):
         try:
             findings += [finding async for finding in checks(settings)]
-        except Exception as error:  # a bug of ours must not hide what the other checks find
+        except Exception as error:  # a bug in one check must not hide the results of the others
             name = checks.__name__.strip("_")
-            said = f"the check itself has failed: {type(error).__name__}"
+            said = f"the check itself failed: {type(error).__name__}"
             findings.append(Finding(name, "fix", said, "Please report this, with the lines around it."))
     return findings
 
@@ -49,8 +49,8 @@ async def _node(settings: Settings) -> AsyncIterator[Finding]:
     yield Finding("node", "ok", f"{said}, {info.version}, on {info.network}")
     found = re.match(r"v?(\d+)\.(\d+)", info.version)
     if found and (int(found[1]), int(found[2])) < _TRIED:
-        advice = "Upgrade it if something does not work; before v23.08 it knows no runes."
-        yield Finding("node version", "note", f"{info.version} was not tried", advice)
+        advice = "Upgrade it if something does not work; before v23.08 it has no checkrune."
+        yield Finding("node version", "note", f"{info.version} was not tested", advice)
 
 
 async def _inside(settings: Settings) -> AsyncIterator[Finding]:
@@ -78,24 +78,26 @@ async def _inside(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
     asked = settings.otel_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if asked and not _installed("opentelemetry.sdk"):
-        said = "traces are asked for, and the extra otel is not installed"
+        said = "traces are switched on, but the extra otel is not installed"
         yield Finding("traces", "fix", said, "pip install 'custommsg-server[otel]', or unset otel_endpoint.")
 
 
 def _waits(settings: Settings, folder: Path | None) -> bool:
-    """Return whether a folder, or the default if it is None, is not made because lightningd's is not there."""
+    """Return whether a folder, or the default if None, waits for lightningd's folder, which does not exist."""
     return folder is None and not settings.socket_path.parent.is_dir()
 
 
 def _waiting(settings: Settings, check: str, setting: str) -> Finding:
     said = f"the gateway waits for {settings.socket_path.parent}, which does not exist"
-    advice = f"Start lightningd, which makes it; check rpc_file, lightning_dir and network; or set {setting}."
+    advice = (
+        f"Start lightningd, which creates it; check rpc_file, lightning_dir and network; or set {setting}."
+    )
     return Finding(check, "fix", said, advice)
 
 
 def _inbox(settings: Settings, seen: Seen) -> Iterator[Finding]:
-    there = "can be read and written" if seen.exists else "will be made"
-    used = "; a gateway uses it" if seen.in_use else ""
+    there = "can be read and written" if seen.exists else "will be created"
+    used = "; a running gateway uses it" if seen.in_use else ""
     yield Finding("inbox", "ok", f"{settings.inbox_path} {there}{used}")
     wanted = settings.inbox_max_mb * 1_000_000
     free = f"{seen.free / 1e9:,.1f} GB are free on the inbox's disk"

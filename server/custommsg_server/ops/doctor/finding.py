@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["ok", "note", "fix"]
-"""All is well; it works, but read this; it does not work."""
+"""ok: it works; note: it works, but read this; fix: it does not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,9 @@ class Finding:
     check: str
     level: Level
     said: str
-    """What is the case."""
+    """What was found."""
     advice: str = ""
-    """What to do, if not all is well."""
+    """What to do; empty if nothing."""
 
 
 def is_well(findings: list[Finding]) -> bool:

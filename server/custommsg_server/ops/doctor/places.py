@@ -1,4 +1,4 @@
-"""Checks of where the gateway listens, and of where lightningd finds its script."""
+"""Checks of the addresses to listen on, and of the plugin script."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_address(name: str, address: Address, in_use: bool) -> Finding:
     Args:
         name: the setting.
         address: where.
-        in_use: a gateway of these settings runs, so that the address should be taken.
+        in_use: a gateway with these settings runs, so the address should be in use.
     """
     if address.path is not None and (finding := _long_path(name, address.path)):
         return finding
@@ -34,18 +34,18 @@ def check_address(name: str, address: Address, in_use: bool) -> Finding:
         try_address(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE and in_use:
-            return Finding(name, "ok", f"{address} is served, by the gateway that runs")
+            return Finding(name, "ok", f"{address} is used by the running gateway")
         what, advice = explain(error)
         return Finding(name, "fix", f"cannot listen on {address}: {what}", advice)
     return Finding(name, "ok", f"{address} is free")
 
 
 def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
-    """Check what lightningd is to run.
+    """Check the plugin script that lightningd runs.
 
     Args:
-        paths: where it is.
-        other_view: lightningd sees the folder under another path, so that we cannot see what it sees.
+        paths: its paths.
+        other_view: lightningd has another path for the folder, which cannot be checked here.
     """
     name = "plugin script"
     if finding := _long_path(name, paths.socket):
@@ -68,7 +68,7 @@ def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
         return
     if not runs:
         yield Finding(
-            name, "fix", f"nothing in {folder} can be executed (noexec)", "Set plugin_dir to another folder."
+            name, "fix", f"files in {folder} cannot be executed (noexec)", "Set plugin_dir to another folder."
         )
     elif paths.script.exists() and not os.access(paths.script, os.X_OK):
         yield Finding(name, "fix", f"{paths.script} is not executable", f"chmod 0755 {paths.script}")
@@ -76,12 +76,12 @@ def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
         yield Finding(
             name,
             "note",
-            f"lightningd sees {paths.script_for_node} in its own file system",
-            "There it needs /bin/sh and socat; `lightning-cli plugin start` with that path tells.",
+            f"lightningd runs {paths.script_for_node}, which cannot be checked from here",
+            "It needs /bin/sh and socat there. To test it: `lightning-cli plugin start` with that path.",
         )
     else:
         with_what = "socat" if shutil.which("socat") else sys.executable
-        there = "is there" if paths.script.exists() else "will be made"
+        there = "exists" if paths.script.exists() else "will be created"
         yield Finding(name, "ok", f"{paths.script} {there}, and will run {with_what}")
 
 
@@ -92,6 +92,6 @@ def _long_path(name: str, path: Path) -> Finding | None:
     return Finding(
         name,
         "fix",
-        f"{path} has {size} bytes, and a unix socket's path has {_PATH_MAX} at most",
+        f"{path} has {size} bytes; the path of a unix socket may have {_PATH_MAX} at most",
         "Use a folder with a shorter path.",
     )

@@ -1,4 +1,4 @@
-"""The report: columns for a person, JSON for a program."""
+"""The report of all findings: as columns or as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from custommsg_server.ops.doctor.finding import Finding
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """Return one line for each finding, and under it what to do."""
+    """Return one line for each finding, followed by what to do."""
     width = max(len(finding.check) for finding in findings)
     lines: list[str] = []
     for finding in findings:
