@@ -132,7 +132,7 @@ async def test_a_part_that_dies_ends_the_process(node: StandIn, part: str, where
     async with processes.server(*arguments, first=first) as program:
         async with asyncio.timeout(20):
             assert await program.process.wait() == 70
-        assert json.loads(await program.line("has ended because of a bug; the gateway ends"))["part"] == part
+        assert json.loads(await program.line("has ended because of a bug; the gateway stops"))["part"] == part
         assert await program.line("gateway stopped")
     assert "ZeroDivisionError" in "".join(program.lines)
 
@@ -190,7 +190,7 @@ async def test_relative_paths_mean_the_folder_where_it_was_started(short_path: P
                 )
                 said = (await doctor.communicate())[0].decode()
                 assert doctor.returncode == 0, said
-                assert "a gateway uses it" in said
+                assert "a running gateway uses it" in said
 
 
 async def test_a_part_that_dies_ends_the_plugin_too(short_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_a_port_that_is_taken_ends_with_2_and_one_line(
             assert await program.process.wait() == 2
     (line,) = program.lines
     assert line.startswith(
-        f"custommsg-server: Cannot listen on {address}: it is in use. End the other program"
+        f"custommsg-server: Cannot listen on {address}: it is in use. Stop the other program"
     )
 
 

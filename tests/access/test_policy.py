@@ -35,7 +35,7 @@ def test_what_is_safe_starts(settings: dict[str, Any]) -> None:
     [
         (ANYWHERE, "--insecure"),
         (ANYWHERE, "tls_cert"),
-        ({"tls_cert": "/c"}, "belong together"),
+        ({"tls_cert": "/c"}, "set together"),
         ({"tls_client_ca": "/a"}, "needs tls_cert"),
         ({"require": "client-cert"}, "needs tls_client_ca"),
         (UNIX | TLS | {"tls_client_ca": "/a", "require": "client-cert"}, "rune-or-client-cert"),

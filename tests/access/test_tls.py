@@ -87,7 +87,7 @@ async def test_a_broken_certificate_keeps_the_old_and_says_so(node: StandIn, tmp
         first = await asyncio.to_thread(serial, address, certificates)
         other = Certificates(_folder(tmp_path / "other"))
         for content, said in (
-            (b"no certificate", "holds no PEM certificate"),
+            (b"no certificate", "has no PEM certificate"),
             (other.cert_file.read_bytes(), "is not that of the certificate"),
             (None, "cannot read"),
         ):

@@ -73,7 +73,7 @@ async def test_sighup_changes_what_it_may_and_names_what_needs_a_restart(
         await gateway.stub.SendCustomMsg(REQUEST)
         config.write_text('log_calls = "failures"\nlog_level = "nonsense"\n')
         gateway.program.process.send_signal(signal.SIGHUP)
-        assert "log-level" in await gateway.program.line("those from before stay")
+        assert "log-level" in await gateway.program.line("the old ones stay in use")
         config.write_text('log_calls = "failures"\ndrain_time = 3\n')
         gateway.program.process.send_signal(signal.SIGHUP)
         line = json.loads(await gateway.program.line("settings read again"))

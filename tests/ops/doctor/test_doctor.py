@@ -134,7 +134,7 @@ async def test_a_gateway_that_runs_is_no_mistake_but_another_program_is(node: St
     async with gateway(node.rpc_file) as address:
         ours = await examine(settings(node.rpc_file, listen=(address,)))
         assert is_well(ours), ours
-        assert "the gateway that runs" in _of(ours, "listen").said
+        assert "the running gateway" in _of(ours, "listen").said
         elsewhere = node.rpc_file.parent / "elsewhere"
         other = await examine(settings(node.rpc_file, listen=(address,), data_dir=elsewhere))
     assert "in use" in _of(other, "listen").said
