@@ -1,7 +1,7 @@
-"""One budget of bytes for what callers make the process hold, shared fairly.
+"""A budget of memory for the messages of callers, shared fairly.
 
 A caller may hold as much as is left for all others (the dynamic threshold of Choudhury and Hahne, 1998): one alone gets
-half of the budget, each of n that want more gets a part of n + 1, and there is always room for a newcomer.
+half of the budget, each of n that want more gets a part of n + 1, and some memory is always left for a new caller.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Final, Literal
 from custommsg_server.domain.errors import RelayError, overloaded
 
 Kind = Literal["requests", "streams", "subscriptions"]
-"""What holds it: calls that wait for the node, messages on send streams, events on their way to subscribers."""
+"""What the memory is for: calls that wait for the node, messages on send streams, events for subscribers."""
 
 PER_MESSAGE: Final = 1000
-"""Bytes that a message takes beside its own: objects, its request to the node, its result."""
+"""Bytes that a message takes in addition to its size: objects, the request to the node, the result."""
 COPIES: Final = 3
-"""How often its bytes are in memory: as they came, and as the hex digits of the request to the node."""
+"""How often its bytes are in memory: once as received, twice as hex digits in the request to the node."""
 _LOOK_AHEAD: Final = 8
-"""Of those who wait, how many are looked at when something was released."""
+"""How many waiting callers are considered when memory is released."""
 
 
 def weight(messages: int, size: int) -> int:
-    """Return the memory that messages take, bytes in all."""
+    """Return the memory in bytes that messages take; `size` is their total size."""
     return messages * PER_MESSAGE + size * COPIES
 
 
 class MemoryBudget:
-    """Keeps account of what callers make the process hold.
+    """Counts the memory that callers use.
 
     Args:
-        limit: bytes in all.
+        limit: bytes in total.
     """
 
     def __init__(self, limit: int) -> None:
@@ -42,24 +42,24 @@ class MemoryBudget:
         self._of_caller: Counter[str] = Counter()
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
         self.used: dict[Kind, int] = {"requests": 0, "streams": 0, "subscriptions": 0}
-        """Bytes, by what holds them."""
+        """Bytes in use, by kind."""
 
     @property
     def free(self) -> int:
-        """Bytes that are left."""
+        """Free bytes."""
         return self._limit - sum(self.used.values())
 
     def fits(self, caller: str, size: int) -> bool:
-        """Whether so much more is within a caller's part."""
+        """Whether a caller may use `size` more bytes."""
         return self._of_caller[caller] + size <= self.free
 
     def hold(self, caller: str, kind: Kind, size: int) -> None:
-        """Account for bytes in any case; `release` has to follow."""
+        """Count bytes, even above the limit; `release` has to follow."""
         self._of_caller[caller] += size
         self.used[kind] += size
 
     def release(self, caller: str, kind: Kind, size: int) -> None:
-        """Account for bytes that are held no more."""
+        """Count bytes as free again."""
         self._of_caller[caller] -= size
         if not self._of_caller[caller]:
             del self._of_caller[caller]
@@ -71,7 +71,7 @@ class MemoryBudget:
         """Hold bytes for as long as the context lasts.
 
         Raises:
-            RelayError: OVERLOADED: that is more than the caller's part.
+            RelayError: OVERLOADED: the caller may not use so much.
         """
         if not self.fits(caller, size):
             raise is_full()
@@ -82,23 +82,23 @@ class MemoryBudget:
             self.release(caller, kind, size)
 
     def has_room(self, caller: str) -> bool:
-        """Whether a caller that can be held back may go on: half of its part is left for what it has begun."""
+        """Whether a caller that can wait may continue: it uses at most half of what it may use."""
         return 2 * self._of_caller[caller] <= self.free
 
     async def room(self, caller: str) -> None:
-        """Wait until a caller may go on: for one that can be held back."""
+        """Wait until a caller may continue: for callers that can wait."""
         while not self.has_room(caller):
             future = asyncio.get_running_loop().create_future()
             self._waiting.append((caller, future))
             try:
                 await future
             finally:
-                # One at a time, since who goes on may fill the room; and who leaves passes its turn on.
+                # Wake one at a time, since it may use up the memory; also when this one was cancelled.
                 if future.done():
                     asyncio.get_running_loop().call_soon(self._wake)
 
     def _wake(self) -> None:
-        """Wake one who has room, if there is one among the first."""
+        """Wake the first caller that may continue, if there is one among the first few."""
         for _ in range(min(_LOOK_AHEAD, len(self._waiting))):
             caller, future = self._waiting.popleft()
             if future.done():
@@ -110,9 +110,9 @@ class MemoryBudget:
 
 
 def is_full() -> RelayError:
-    """Make the error for a caller beyond its part."""
+    """Make the error for a caller that uses too much memory."""
     return overloaded(
         "memory",
-        "The gateway holds as many messages of this caller as it may. Try again when some are answered.",
+        "This caller has reached its part of the memory budget. Wait for some answers, then try again.",
         0.5,
     )
