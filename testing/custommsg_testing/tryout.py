@@ -63,7 +63,7 @@ def _welcome(running: GatewayWithPeer) -> str:
         grpcurl = ""
     return f"""
 A gateway listens on {address}. It has no access control.
-Its node is an embedded Lightning node, without channels and money. The node has one peer, which sends back every message.
+Its node is an embedded Lightning node without channels and money. The node has one peer, which sends messages back.
 
 To receive, in a second shell in this folder, until Ctrl-C:
 
