@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -69,8 +69,7 @@ class TokenBuckets(Generic[K]):
         """Return the seconds until the key may send again; 0 if it may now."""
         now = self._clock()
         by_messages, by_bytes = self._full_at.get(key, (now, now))
-        # Rounded to microseconds: what is less is a rounding error of the clock.
-        return max(0.0, round(max(by_messages, by_bytes) - now - self._burst, 6))
+        return self._until(max(by_messages, by_bytes), now)
 
     def charge(self, key: K, messages: int, size: int) -> None:
         """Account for messages (bytes in all), whether they are allowed now or not."""
@@ -86,11 +85,34 @@ class TokenBuckets(Generic[K]):
         if len(self._full_at) > self._max_keys:
             self._forget_one()
 
+    def reserve(self, messages: Iterable[tuple[K, bytes]]) -> float:
+        """Account for messages, each with its key, in any case; return the seconds to wait until all are allowed."""
+        now = latest = self._clock()
+        full_at, per_message, per_byte = self._full_at, self._per_message, self._per_byte
+        for key, message in messages:  # written out: each message of each stream passes here
+            known = full_at.get(key)
+            if known is None:
+                self.charge(key, 1, len(message) + FRAMING)
+                continue
+            by_messages, by_bytes = known
+            if by_messages < now:
+                by_messages = now
+            if by_bytes < now:
+                by_bytes = now
+            if latest < by_messages or latest < by_bytes:
+                latest = max(by_messages, by_bytes)
+            full_at[key] = by_messages + per_message, by_bytes + (len(message) + FRAMING) * per_byte
+        return self._until(latest, now)
+
     def give_back(self, key: K, messages: int, size: int) -> None:
         """Undo a charge: the messages are not sent."""
         if key in self._full_at:
             by_messages, by_bytes = self._full_at[key]
             self._full_at[key] = by_messages - messages * self._per_message, by_bytes - size * self._per_byte
+
+    def _until(self, full_at: float, now: float) -> float:
+        # Rounded to microseconds: what is less is a rounding error of the clock.
+        return max(0.0, round(full_at - now - self._burst, 6))
 
     def _forget_one(self) -> None:
         # Each turn of this loop makes up for a charge since the key was looked at: together they cost little.
@@ -136,28 +158,12 @@ class PeerLimits:
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
         """Account for a batch in any case; return the seconds to wait until its last message is allowed."""
-        wait = 0.0
-        for peer_id, (messages, size, last) in self._by_peer(batch).items():
-            self._buckets.charge(peer_id, messages - 1, size - last)
-            wait = max(wait, self._buckets.wait(peer_id))
-            self._buckets.charge(peer_id, 1, last)
-        return wait
+        return 0.0 if self._buckets.is_off else self._buckets.reserve(batch)
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
         """Undo a reservation: the batch is not sent."""
-        for peer_id, (messages, size, _) in self._by_peer(batch).items():
-            self._buckets.give_back(peer_id, messages, size)
-
-    def _by_peer(self, batch: Sequence[Outbound]) -> dict[NodeId, tuple[int, int, int]]:
-        """Return the messages of each peer, their bytes, and those of the last one."""
-        sums: dict[NodeId, tuple[int, int, int]] = {}
-        if self._buckets.is_off:
-            return sums
         for peer_id, message in batch:
-            messages, size, _ = sums.get(peer_id, (0, 0, 0))
-            last = len(message) + FRAMING
-            sums[peer_id] = messages + 1, size + last, last
-        return sums
+            self._buckets.give_back(peer_id, 1, len(message) + FRAMING)
 
 
 def _peer_is_full(wait: float) -> RelayError:

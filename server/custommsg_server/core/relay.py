@@ -91,7 +91,7 @@ class Relay:
         if not caller.permit.is_unrestricted:
             refusals = await caller.permit.judge([send_use(one) for one in batch], min(deadline, _soon()))
             allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        size = sum(len(one.message) + FRAMING for one in allowed)
+        size = sum([len(message) + FRAMING for _, message in allowed])
         wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
         if wait or not self._node.has_room(caller.key):
             try:
