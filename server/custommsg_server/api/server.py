@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import grpc
 import structlog
@@ -93,9 +93,10 @@ class GrpcServer:
     def __init__(self, servicers: Sequence[Servicer], calls: Calls, options: ServerOptions) -> None:
         self._options = options
         self._calls = calls
-        self._server = grpc.aio.server(interceptors=[calls], options=options.to_grpc())
+        self._server = grpc.aio.server(options=options.to_grpc())
         for servicer in servicers:
-            servicer.add_to(self._server)
+            servicer.add_to(cast("grpc.aio.Server", calls))
+        self._server.add_generic_rpc_handlers((calls,))
 
     async def start(self, addresses: Sequence[Address]) -> list[Address]:
         """Start listening; return the addresses with the ports that were chosen.

@@ -38,7 +38,7 @@ class CustomMsgService:
         self._version = version
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve it. The interceptor hands each method a `Call` in place of gRPC's context."""
+        """Serve it. `Calls` hands each method a `Call` in place of gRPC's context."""
         custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(cast("Any", self), server)
 
     async def SendCustomMsg(self, request: pb.SendCustomMsgRequest, call: Call) -> pb.SendCustomMsgResponse:
@@ -52,7 +52,7 @@ class CustomMsgService:
         status = await act(call.caller, outbound, call.deadline)
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
-    # Streams are coroutines that write, so that all of a call happens within its interceptor.
+    # Streams are coroutines that write, so that all of a call happens within its wrapper (`Calls`).
 
     async def SendCustomMsgStream(self, requests: Any, call: Call) -> None:
         """Send many messages on one stream."""

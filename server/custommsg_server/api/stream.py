@@ -92,7 +92,12 @@ class SendStream:
             self._memory.release(self._caller.key, "streams", self._held)
 
     async def _read(self) -> None:
-        while (message := await self._read_one()) is not grpc.aio.EOF:
+        while True:
+            if not self._memory.has_room(self._caller.key):
+                await self._memory.room(self._caller.key)
+            message = await self._call.read()
+            if message is grpc.aio.EOF:
+                return
             if len(message.messages) > MAX_MESSAGES:
                 await self._finish()
                 raise _too_many(len(message.messages))
@@ -112,10 +117,6 @@ class SendStream:
             while self._messages >= MAX_MESSAGES or self._held >= MAX_MEMORY:
                 self._changed.clear()
                 await self._changed.wait()
-
-    async def _read_one(self) -> Any:
-        await self._memory.room(self._caller.key)
-        return await self._call.read()
 
     def _parse(self, message: pb.SendCustomMsgStreamRequest, memory: int) -> _Request:
         request = _Request([], {}, [], memory)

@@ -67,9 +67,8 @@ class TokenBuckets(Generic[K]):
 
     def wait(self, key: K) -> float:
         """Return the seconds until the key may send again; 0 if it may now."""
-        now = self._clock()
-        by_messages, by_bytes = self._full_at.get(key, (now, now))
-        return self._until(max(by_messages, by_bytes), now)
+        known = self._full_at.get(key)
+        return 0.0 if known is None else self._until(max(known), self._clock())
 
     def charge(self, key: K, messages: int, size: int) -> None:
         """Account for messages (bytes in all), whether they are allowed now or not."""
@@ -111,8 +110,9 @@ class TokenBuckets(Generic[K]):
             self._full_at[key] = by_messages - messages * self._per_message, by_bytes - size * self._per_byte
 
     def _until(self, full_at: float, now: float) -> float:
+        left = full_at - now - self._burst
         # Rounded to microseconds: what is less is a rounding error of the clock.
-        return max(0.0, round(full_at - now - self._burst, 6))
+        return round(left, 6) if left > 0 else 0.0
 
     def _forget_one(self) -> None:
         # Each turn of this loop makes up for a charge since the key was looked at: together they cost little.

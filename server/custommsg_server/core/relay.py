@@ -45,12 +45,16 @@ class Relay:
         Raises:
             RelayError: any reason of the error table that sending has.
         """
-        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+        memory = weight(1, len(outbound.message))
+        self.memory.take(caller.key, "requests", memory)
+        try:
             await self._may_send(caller, outbound, deadline)
             caller.account.take(1, len(outbound.message) + FRAMING)
             self._limits.take(outbound)
             with caller.record.stage("node"):
                 [outcome] = await self._node.send([outbound], deadline, caller.key)
+        finally:
+            self.memory.release(caller.key, "requests", memory)
         if isinstance(outcome, RelayError):
             self._give_back_unknown([outbound], [outcome])
             raise outcome
@@ -62,10 +66,14 @@ class Relay:
         Raises:
             RelayError: as `send` would.
         """
-        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+        memory = weight(1, len(outbound.message))
+        self.memory.take(caller.key, "requests", memory)
+        try:
             await self._may_send(caller, outbound, deadline)
             with caller.record.stage("node"):
                 await self._node.check(outbound, deadline, caller.key)
+        finally:
+            self.memory.release(caller.key, "requests", memory)
         return CHECKED
 
     async def begin_stream(self, caller: Caller, deadline: float) -> None:

@@ -105,7 +105,8 @@ class Connection(asyncio.Protocol):
         finally:
             if timer is not None:
                 timer.cancel()
-            self._forget(batch)
+            if batch.written < len(batch.requests):
+                self._forget(batch)
         return cast("list[Reply | RelayError]", batch.answers)  # none is missing
 
     def close(self) -> None:

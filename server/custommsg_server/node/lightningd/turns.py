@@ -84,7 +84,9 @@ class Turns:
 
     def add(self, batch: Batch) -> None:
         """Have a batch wait."""
-        queue = self._queues.setdefault(batch.caller, _Queue())
+        queue = self._queues.get(batch.caller)
+        if queue is None:
+            queue = self._queues[batch.caller] = _Queue()
         queue.batches[batch] = None
         self._count(queue, len(batch.requests))
 
