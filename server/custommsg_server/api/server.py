@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
 import structlog
 
-from custommsg_server.access.tls import Tls
 from custommsg_server.api.calls import Calls
 from custommsg_server.api.listen import bind
 from custommsg_server.domain.address import Address
+
+if TYPE_CHECKING:
+    from custommsg_server.access.tls import Tls
 
 log = structlog.get_logger()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import threading
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from pyln.client.lightning import UnixSocket
 
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.node.lightningd.connection import Connection, overloaded, unavailable
 
 log = structlog.get_logger()
 
+_MAX_PATH: Final = 103
+"""Bytes of the path of a socket that every kernel takes; longer ones need the ways of pyln-client."""
 MAX_SEPARATE: Final = 32
 """Separate connections at once; each takes one of lightningd's file descriptors."""
 
@@ -193,10 +195,21 @@ def open_socket(rpc_file: Path) -> socket.socket:
     Raises:
         OSError: that is not possible.
     """
-    # pyln-client can reach a socket whose path is longer than the kernel allows.
-    wrapper = UnixSocket(str(rpc_file))
-    sock: socket.socket = wrapper.sock
-    wrapper.sock = None  # else its destructor closes ours
+    sock: socket.socket
+    if len(os.fsencode(rpc_file)) <= _MAX_PATH:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(str(rpc_file))
+        except OSError:
+            sock.close()
+            raise
+    else:
+        # Not loaded before it is needed: with what it brings it takes 13 MB.
+        from pyln.client.lightning import UnixSocket
+
+        wrapper = UnixSocket(str(rpc_file))
+        sock = wrapper.sock
+        wrapper.sock = None  # else its destructor closes ours
     sock.setblocking(False)
     return sock
 

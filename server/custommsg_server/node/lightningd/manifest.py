@@ -1,18 +1,17 @@
-"""Describes us to lightningd as its plugin: the manifest, the options and `init`, by pyln-client's Plugin.
+"""Describes us to lightningd as its plugin: the manifest, the options and `init`.
 
-pyln-client knows this part of the protocol. Its hook dispatch is not used: for each call it inspects the
-handler's signature and formats a stack trace, which costs more than all the rest of receiving a message.
+https://docs.corelightning.org/docs/a-day-in-the-life-of-a-plugin
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyln.client import Plugin
+from custommsg_server.node.lightningd.frames import END
 
 HOOK = "custommsg"
 
@@ -54,45 +53,47 @@ class Manifest:
     """
 
     def __init__(self, options: PluginOptions) -> None:
-        self._written = bytearray()
+        self._options = options
         self.init: Init | None = None
-        before = list(logging.getLogger().handlers)
-        self._plugin = Plugin(autopatch=False, dynamic=True, custom_msgs=list(options.even_types))
-        # pyln-client has made a handler that sends all log records to lightningd; ours go to stderr.
-        logging.getLogger().handlers[:] = before
-        self._plugin.stdout = _Out(self._written)
-        self._plugin.add_hook(HOOK, _never_called, filters=list(options.filters))
-        self._plugin.add_subscription("connect", _never_called)
-        self._plugin.add_subscription("disconnect", _never_called)
-        self._plugin.add_subscription("shutdown", _never_called)
-        for option in options.options:
-            self._plugin.add_option(option.name, None, option.description)
-        self._plugin.init()(self._take_init)
 
     def answer(self, frame: bytes) -> bytes:
-        """Return the answer to a request that is not a hook call."""
-        self._written.clear()
-        self._plugin._multi_dispatch([frame, b""])  # what its run() does with each message
-        return bytes(self._written)
+        """Return the answer to a request that is not a hook call.
 
-    def _take_init(self, options: dict[str, Any], configuration: dict[str, Any], **_: Any) -> None:
-        self.init = Init(
-            rpc_file=Path(configuration["lightning-dir"]) / configuration["rpc-file"],
-            network=str(configuration.get("network", "")),
-            options={name: value for name, value in options.items() if value is not None},
-        )
+        Raises:
+            ValueError: it is another request than lightningd makes of its plugins.
+        """
+        request = json.loads(frame)
+        match request["method"]:
+            case "getmanifest":
+                result = self._manifest()
+            case "init":
+                self.init = _init_of(**request["params"])
+                result = {}
+            case method:
+                raise ValueError(f"lightningd asked for {str(method)[:40]}, which is not in the manifest")
+        return json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode() + END
+
+    def _manifest(self) -> dict[str, Any]:
+        hook: dict[str, Any] = {"name": HOOK, "before": [], "after": []}
+        if self._options.filters:  # nodes that do not know filters are told nothing of them
+            hook["filters"] = list(self._options.filters)
+        return {
+            "options": [
+                {"name": one.name, "type": "string", "description": one.description}
+                for one in self._options.options
+            ],
+            "rpcmethods": [],
+            "subscriptions": ["connect", "disconnect", "shutdown"],
+            "hooks": [hook],
+            "custommessages": list(self._options.even_types),
+            "dynamic": True,
+            "nonnumericids": True,
+        }
 
 
-class _Out:
-    """What pyln-client writes to instead of stdout."""
-
-    def __init__(self, written: bytearray) -> None:
-        self.buffer = self
-        self.write: Callable[[bytes], None] = written.extend
-
-    def flush(self) -> None:
-        """Do nothing: what was written is there at once."""
-
-
-def _never_called(**_: Any) -> None:
-    raise AssertionError("the channel answers hook calls and notifications itself")
+def _init_of(options: Mapping[str, Any], configuration: Mapping[str, Any], **_: Any) -> Init:
+    return Init(
+        rpc_file=Path(configuration["lightning-dir"]) / configuration["rpc-file"],
+        network=str(configuration.get("network", "")),
+        options={name: value for name, value in options.items() if value is not None},
+    )
