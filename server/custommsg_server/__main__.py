@@ -1,5 +1,7 @@
 """`custommsg-server`: parses the command line, and calls the app."""
 
+# ruff: noqa: E402 -- some of this has to run before the libraries are loaded
+
 from __future__ import annotations
 
 import os
@@ -8,6 +10,13 @@ import sys
 # gRPC's C core writes plain text between our log lines, unless this is set before it is loaded. `serve` reads the text
 # (native_log), since nothing else says why a handshake failed.
 os.environ.setdefault("GRPC_VERBOSITY", "INFO" if sys.argv[1:2] == ["serve"] else "NONE")
+
+# structlog loads rich if it is installed, for tracebacks that are not used here. It takes 50 ms and 3 MB.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: it is not found
+import structlog  # noqa: F401
+
+if sys.modules["rich"] is None:
+    del sys.modules["rich"]
 
 import inspect
 import resource
@@ -25,13 +34,10 @@ from cyclopts import (
 )
 
 from custommsg_server import app as gateway
-from custommsg_server.access import certs
 from custommsg_server.domain.errors import UserError
 from custommsg_server.node.lightningd.channel import is_started_by_node
-from custommsg_server.ops import logs, native_log, probe
-from custommsg_server.ops.doctor import report
-from custommsg_server.ops.doctor.examine import examine
-from custommsg_server.ops.doctor.finding import Finding, is_well
+from custommsg_server.ops import logs, native_log
+from custommsg_server.ops.probe import ADDRESS, SERVING, check
 from custommsg_server.ops.process import run, until_signal
 from custommsg_server.settings import Settings, SettingsError, load
 
@@ -79,6 +85,8 @@ def make_certs(
     client: Annotated[str, Parameter(help="The client's name.")] = "client",
 ) -> int:
     """Make a CA, and certificates for a server and a client, in a folder; nothing is overwritten."""
+    from custommsg_server.access import certs  # cryptography takes 9 MB: only where it is used
+
     for path in certs.make(folder, host, client):
         print(path)  # noqa: T201 -- the output of the command
     return 0
@@ -89,6 +97,10 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
 
     It takes the settings of `serve` and changes nothing. It exits with 1 if a problem keeps the gateway from working.
     """
+    from custommsg_server.ops.doctor import report
+    from custommsg_server.ops.doctor.examine import examine
+    from custommsg_server.ops.doctor.finding import Finding, is_well
+
     logs.configure("critical", "console")
     try:
         settings = load({name: value for name, value in flags.items() if value is not None}, config)
@@ -118,15 +130,15 @@ def run_as_plugin() -> int:
 @cli.command
 def health(
     *,
-    address: Annotated[str, Parameter(help="host:port or unix:/path, without TLS.")] = probe.ADDRESS,
+    address: Annotated[str, Parameter(help="host:port or unix:/path, without TLS.")] = ADDRESS,
     service: Annotated[
         str, Parameter(help="Empty: only the process. The name of a service: also its node.")
     ] = "",
 ) -> int:
     """Ask a running gateway for its health; exit with 0 if it serves."""
-    said = probe.check(address, service)
+    said = check(address, service)
     print(said)  # noqa: T201 -- for the person at the terminal
-    return int(said != probe.SERVING)
+    return int(said != SERVING)
 
 
 def _with_settings_as_flags(command: Any, *more: inspect.Parameter) -> Any:
@@ -161,8 +173,9 @@ _JSON = inspect.Parameter(
 )
 cli.command(_with_settings_as_flags(serve), name="serve")
 cli.command(_with_settings_as_flags(doctor, _JSON), name="doctor")
-for _extension in entry_points(group="custommsg_server.commands"):
-    _extension.load()(cli)  # custommsg-testing adds `try` and `devnode`
+if sys.argv[1:2] != ["serve"]:
+    for _extension in entry_points(group="custommsg_server.commands"):
+        _extension.load()(cli)  # custommsg-testing adds `try` and `devnode`
 
 
 def _explain(error: CycloptsError) -> str:

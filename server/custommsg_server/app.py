@@ -16,7 +16,6 @@ import structlog
 from custommsg_server.access.access import Access
 from custommsg_server.access.accounts import Accounts, CallerLimits
 from custommsg_server.access.runes import Runes
-from custommsg_server.access.tls import Tls, TlsError, TlsFiles
 from custommsg_server.api.calls import Calls
 from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.serving import servicers
@@ -265,6 +264,8 @@ def _servicers(settings: Settings, relay: Relay, mailbox: Mailbox) -> tuple[list
 def _server_options(settings: Settings) -> ServerOptions:
     tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
+        from custommsg_server.access.tls import Tls, TlsError, TlsFiles  # cryptography takes 9 MB
+
         try:
             tls = Tls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
         except TlsError as error:

@@ -140,3 +140,27 @@ def test_no_more_passes_than_the_rate_and_the_burst_allow(steps: list[tuple[floa
         passed += size + FRAMING
         largest = max(largest, size + FRAMING)
         assert passed <= rate * (clock.now - 1000.0 + burst) + largest + 1e-3
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 2), st.lists(st.tuples(st.integers(1, 4), st.integers(2, 3000)), max_size=12)),
+        max_size=20,
+    )
+)
+def test_a_batch_waits_as_long_as_the_messages_before_the_last_of_each_peer_take(
+    batches: list[tuple[float, list[tuple[int, int]]]],
+) -> None:
+    """It is the same as to charge for each message by itself, peers that are new or forgotten among them."""
+    clock = Clock()
+    rate = Rate(messages_per_s=10, bytes_per_s=5000, burst=0.5)
+    together: TokenBuckets[int] = TokenBuckets(rate, clock, max_keys=3)
+    alone: TokenBuckets[int] = TokenBuckets(rate, clock, max_keys=3)
+    for pause, batch in batches:
+        clock.now += pause
+        expected = 0.0
+        for peer, size in batch:
+            expected = max(expected, alone.wait(peer))
+            alone.charge(peer, 1, size + FRAMING)
+        assert together.reserve((peer, bytes(size)) for peer, size in batch) == expected
+        assert together._full_at == alone._full_at

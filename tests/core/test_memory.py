@@ -45,14 +45,16 @@ def test_callers_that_take_turns_get_equal_parts() -> None:
 def test_beyond_its_part_a_call_is_refused_and_says_which_limit() -> None:
     """OVERLOADED, with a time to come back; what ended is released."""
     memory = MemoryBudget(LIMIT)
-    with memory.holding("a", "requests", 400):
-        with pytest.raises(RelayError) as caught, memory.holding("a", "requests", 400):
-            pass
-        assert caught.value.reason is Reason.OVERLOADED
-        assert caught.value.metadata == {"limit": "memory"}
-        assert caught.value.retry_after
-        with memory.holding("b", "requests", 400):
-            assert memory.used == {"requests": 800, "streams": 0, "subscriptions": 0}
+    memory.take("a", "requests", 400)
+    with pytest.raises(RelayError) as caught:
+        memory.take("a", "requests", 400)
+    assert caught.value.reason is Reason.OVERLOADED
+    assert caught.value.metadata == {"limit": "memory"}
+    assert caught.value.retry_after
+    memory.take("b", "requests", 400)
+    assert memory.used == {"requests": 800, "streams": 0, "subscriptions": 0}
+    memory.release("a", "requests", 400)
+    memory.release("b", "requests", 400)
     assert memory.free == LIMIT
 
 
@@ -63,7 +65,8 @@ def test_calls_never_exceed_the_budget(wanted: list[tuple[int, int]]) -> None:
     with ExitStack() as stack:
         for caller, size in wanted:
             with suppress(RelayError):
-                stack.enter_context(memory.holding(str(caller), "requests", size))
+                memory.take(str(caller), "requests", size)
+                stack.callback(memory.release, str(caller), "requests", size)
             assert memory.free >= 0
     assert memory.free == LIMIT
 

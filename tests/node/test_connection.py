@@ -19,7 +19,6 @@ from custommsg_server.domain.wire import join_message
 from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.node.lightningd.turns import QUANTUM, Batch, Turns
-from custommsg_server.node.lightningd.turns import Request as Waiting
 from custommsg_server.node.port import Outbound, PeerAddress
 from support import standin
 from support.keys import node_id
@@ -431,14 +430,14 @@ def test_no_caller_that_waits_falls_behind_by_more_than_a_turn(work: list[tuple[
     """While two callers wait, what they wrote differs by a turn and the largest request of each."""
     turns, loop = Turns(), asyncio.new_event_loop()
     for caller, sizes in work:
-        turns.add(Batch([Waiting("x", "." * size) for size in sizes], str(caller), loop.create_future()))
+        turns.add(Batch("x", ["." * size for size in sizes], str(caller), loop.create_future()))
     written: Counter[str] = Counter()
     waiting = {str(caller) for caller, _ in work}
     while (turn := turns.next()) is not None:
         batch, credit = turn
         first, size = batch.written, 0
         while batch.written < len(batch.requests) and size < credit:
-            size += len(batch.requests[batch.written].params)
+            size += len(batch.requests[batch.written])
             batch.written += 1
         turns.wrote(batch, batch.written - first, size)
         written[batch.caller] += size

@@ -102,7 +102,7 @@ class Call:
         self.message_type: int | None = None
         self.size = 0
         """Size of the message in bytes."""
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, int] = {}
         """Messages by outcome."""
         self.seconds = 0.0
         """How long it took, once it has ended."""
@@ -114,7 +114,7 @@ class Call:
     @property
     def caller(self) -> Caller:
         """The caller."""
-        assert self._caller is not None, "set by the interceptor before the servicer is called"
+        assert self._caller is not None, "set by `Calls` before the servicer is called"
         return self._caller
 
     @caller.setter
@@ -124,8 +124,8 @@ class Call:
     @property
     def caller_name(self) -> str:
         """The name of its credential, or its address."""
-        if self._caller is not None and self._caller.name:
-            return self._caller.name
+        if self._caller is not None:
+            return self._caller.name or self._caller.key
         return str(self.context.peer())
 
     @property
@@ -161,7 +161,7 @@ class Call:
 
     def count(self, outcome: str, messages: int = 1, limit: str = "") -> None:
         """Count messages with an outcome."""
-        self.counts[outcome] += messages
+        self.counts[outcome] = self.counts.get(outcome, 0) + messages
         for observer in self._observers:
             observer.counted(self, outcome, messages, limit)
 

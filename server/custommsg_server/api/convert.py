@@ -75,11 +75,9 @@ def _message(request: pb.OutboundMsg) -> Message:
         raise
 
 
-def result_to_proto(number: int, outcome: str | RelayError) -> pb.SendResult:
-    """Convert what became of one message of a stream."""
-    if isinstance(outcome, RelayError):
-        return pb.SendResult(number=number, error=status_of(outcome), reason=_REASONS[outcome.reason])
-    return pb.SendResult(number=number, status=outcome)
+def failure_to_proto(number: int, error: RelayError) -> pb.SendResult:
+    """Convert why one message of a stream was not sent."""
+    return pb.SendResult(number=number, error=status_of(error), reason=_REASONS[error.reason])
 
 
 # Receiving

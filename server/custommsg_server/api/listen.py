@@ -8,12 +8,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from custommsg_server.access.tls import Tls
 from custommsg_server.domain.address import Address, ListenError
+
+if TYPE_CHECKING:
+    from custommsg_server.access.tls import Tls
 
 _REASONS: Final = {
     errno.EADDRINUSE: (

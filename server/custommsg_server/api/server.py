@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
 import structlog
 
-from custommsg_server.access.tls import Tls
 from custommsg_server.api.calls import Calls
 from custommsg_server.api.listen import bind
 from custommsg_server.domain.address import Address
+
+if TYPE_CHECKING:
+    from custommsg_server.access.tls import Tls
 
 log = structlog.get_logger()
 
@@ -93,9 +95,10 @@ class GrpcServer:
     def __init__(self, servicers: Sequence[Servicer], calls: Calls, options: ServerOptions) -> None:
         self._options = options
         self._calls = calls
-        self._server = grpc.aio.server(interceptors=[calls], options=options.to_grpc())
+        self._server = grpc.aio.server(options=options.to_grpc())
         for servicer in servicers:
-            servicer.add_to(self._server)
+            servicer.add_to(cast("grpc.aio.Server", calls))
+        self._server.add_generic_rpc_handlers((calls,))
 
     async def start(self, addresses: Sequence[Address]) -> list[Address]:
         """Start listening; return the addresses with the chosen ports.

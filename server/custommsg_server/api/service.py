@@ -40,7 +40,7 @@ class CustomMsgService:
         self._encode = batch_encoder()
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve it. The interceptor passes a `Call` to each method, instead of gRPC's context."""
+        """Serve it. `Calls` passes a `Call` to each method, instead of gRPC's context."""
         custommsg_pb2_grpc.add_CustomMsgServiceServicer_to_server(cast("Any", self), server)
 
     async def SendCustomMsg(self, request: pb.SendCustomMsgRequest, call: Call) -> pb.SendCustomMsgResponse:
@@ -54,7 +54,7 @@ class CustomMsgService:
         status = await act(call.caller, outbound, call.deadline)
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
-    # Streams are coroutines that write, so that the whole call runs within its interceptor.
+    # Streams are coroutines that write, so that the whole call runs within its wrapper (`Calls`).
 
     async def SendCustomMsgStream(self, requests: Any, call: Call) -> None:
         """Send many messages on one stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,8 +40,14 @@ class _Request:
     """Bytes of memory that it takes."""
 
 
-_Result = tuple[int, str | RelayError, int]
-"""The number of a message, its outcome, and the bytes of memory that are released when both are written."""
+@dataclass(slots=True)
+class _Response:
+    """Results that are written together."""
+
+    message: pb.SendCustomMsgStreamResponse
+    weight: int = 0
+    memory: int = 0
+    """Bytes of memory that are released when it is written."""
 
 
 class SendStream:
@@ -60,7 +67,7 @@ class SendStream:
         self._messages = 0
         self._held = 0
         self._changed = asyncio.Event()
-        self._out: list[_Result] = []
+        self._out: deque[_Response] = deque()
         self._is_writing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,7 +92,12 @@ class SendStream:
             self._memory.release(self._caller.key, "streams", self._held)
 
     async def _read(self) -> None:
-        while (message := await self._read_one()) is not grpc.aio.EOF:
+        while True:
+            if not self._memory.has_room(self._caller.key):
+                await self._memory.room(self._caller.key)
+            message = await self._call.read()
+            if message is grpc.aio.EOF:
+                return
             if len(message.messages) > MAX_MESSAGES:
                 await self._finish()
                 raise _too_many(len(message.messages))
@@ -100,26 +112,22 @@ class SendStream:
             else:
                 # Other streams of this caller have filled its part meanwhile. A result is due, and takes little.
                 self._call.count(Reason.OVERLOADED.name, len(message.messages), "memory")
-                error = is_full()
-                self._out += [(one.number, error, 0) for one in message.messages]
+                self._add([one.number for one in message.messages], [is_full()] * len(message.messages))
                 self._spawn(self._write())
             while self._messages >= MAX_MESSAGES or self._held >= MAX_MEMORY:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _read_one(self) -> Any:
-        await self._memory.room(self._caller.key)
-        return await self._call.read()
-
     def _parse(self, message: pb.SendCustomMsgStreamRequest, memory: int) -> _Request:
-        request = _Request([one.number for one in message.messages], {}, [], memory)
-        for place, one in enumerate(message.messages):
+        request = _Request([], {}, [], memory)
+        for one in message.messages:
+            request.numbers.append(one.number)
             try:
                 if one.node_id:
                     self._relay.serves(one.node_id)
                 request.batch.append(convert.outbound_from_proto(one))
             except RelayError as error:
-                request.failed[place] = error
+                request.failed[len(request.numbers) - 1] = error
                 self._call.count(error.reason.name)
         self._call.size += message.ByteSize()
         return request
@@ -156,10 +164,28 @@ class SendStream:
                 request.failed[place] if place in request.failed else next(left)
                 for place in range(len(request.numbers))
             ]
-        self._out += [(number, outcome, 0) for number, outcome in zip(request.numbers, outcomes, strict=True)]
-        number, outcome, _ = self._out[-1]
-        self._out[-1] = number, outcome, request.memory
+        self._add(request.numbers, outcomes, request.memory)
         await self._write()
+
+    def _add(self, numbers: Sequence[int], outcomes: Sequence[str | RelayError], memory: int = 0) -> None:
+        """Have results written, with those that wait already."""
+        response = self._out[-1] if self._out else self._next_response()
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
+            if response.weight >= MAX_RESULTS:
+                response = self._next_response()
+            if isinstance(outcome, RelayError):
+                response.message.results.append(convert.failure_to_proto(number, outcome))
+                response.weight += 10
+            else:
+                response.message.results.add(number=number, status=outcome)
+                response.weight += 1
+        response.memory += memory
+
+    def _next_response(self) -> _Response:
+        response = _Response(pb.SendCustomMsgStreamResponse())
+        self._out.append(response)
+        return response
 
     async def _write(self) -> None:
         """Write the results that there are; those that come meanwhile go together into the next response."""
@@ -168,30 +194,14 @@ class SendStream:
         self._is_writing = True
         try:
             while self._out:
-                results = self._take_results()
-                await self._call.write(
-                    pb.SendCustomMsgStreamResponse(
-                        results=[convert.result_to_proto(number, outcome) for number, outcome, _ in results]
-                    )
-                )
-                self._messages -= len(results)
-                memory = sum(memory for _, _, memory in results)
-                self._held -= memory
-                self._memory.release(self._caller.key, "streams", memory)
+                response = self._out.popleft()
+                await self._call.write(response.message)
+                self._messages -= len(response.message.results)
+                self._held -= response.memory
+                self._memory.release(self._caller.key, "streams", response.memory)
                 self._changed.set()
         finally:
             self._is_writing = False
-
-    def _take_results(self) -> list[_Result]:
-        # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
-        count = size = 0
-        for _, outcome, _ in self._out:
-            size += 10 if isinstance(outcome, RelayError) else 1
-            if size > MAX_RESULTS:
-                break
-            count += 1
-        results, self._out = self._out[:count], self._out[count:]
-        return results
 
     async def _send_rest(
         self, batch: list[Outbound], refusals: Sequence[RelayError | None]

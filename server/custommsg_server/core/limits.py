@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -67,10 +67,8 @@ class TokenBuckets(Generic[K]):
 
     def wait(self, key: K) -> float:
         """Return the seconds until the key may send again; 0 if it may now."""
-        now = self._clock()
-        by_messages, by_bytes = self._full_at.get(key, (now, now))
-        # Rounded to microseconds: what is less is a rounding error of the clock.
-        return max(0.0, round(max(by_messages, by_bytes) - now - self._burst, 6))
+        known = self._full_at.get(key)
+        return 0.0 if known is None else self._until(max(known), self._clock())
 
     def charge(self, key: K, messages: int, size: int) -> None:
         """Account for messages (bytes in all), whether they are allowed now or not."""
@@ -86,32 +84,35 @@ class TokenBuckets(Generic[K]):
         if len(self._full_at) > self._max_keys:
             self._forget_one()
 
-    def charge_each(self, charges: Sequence[tuple[K, int]]) -> float:
-        """Account for messages, a key and its bytes each; return the seconds to wait until the last one is allowed."""
+    def reserve(self, messages: Iterable[tuple[K, bytes]]) -> float:
+        """Account for messages, each with its key, in any case; return the seconds to wait until all are allowed."""
         now = latest = self._clock()
         full_at, per_message, per_byte = self._full_at, self._per_message, self._per_byte
-        for key, size in charges:  # written out: each message of each stream passes here
-            by_messages, by_bytes = full_at.get(key, (now, now))
+        for key, message in messages:  # written out: each message of each stream passes here
+            known = full_at.get(key)
+            if known is None:
+                self.charge(key, 1, len(message) + FRAMING)
+                continue
+            by_messages, by_bytes = known
             if by_messages < now:
                 by_messages = now
             if by_bytes < now:
                 by_bytes = now
-            if latest < by_messages:
-                latest = by_messages
-            if latest < by_bytes:
-                latest = by_bytes
-            if key not in full_at:
-                heapq.heappush(self._by_debt, (now, next(self._number), key))
-            full_at[key] = by_messages + per_message, by_bytes + size * per_byte
-        while len(full_at) > self._max_keys:
-            self._forget_one()
-        return max(0.0, round(latest - now - self._burst, 6))
+            if latest < by_messages or latest < by_bytes:
+                latest = max(by_messages, by_bytes)
+            full_at[key] = by_messages + per_message, by_bytes + (len(message) + FRAMING) * per_byte
+        return self._until(latest, now)
 
     def give_back(self, key: K, messages: int, size: int) -> None:
         """Undo a charge: the messages are not sent."""
         if key in self._full_at:
             by_messages, by_bytes = self._full_at[key]
             self._full_at[key] = by_messages - messages * self._per_message, by_bytes - size * self._per_byte
+
+    def _until(self, full_at: float, now: float) -> float:
+        left = full_at - now - self._burst
+        # Rounded to microseconds: what is less is a rounding error of the clock.
+        return round(left, 6) if left > 0 else 0.0
 
     def _forget_one(self) -> None:
         # Each turn of this loop makes up for a charge since the key was looked at: together they cost little.
@@ -157,9 +158,7 @@ class PeerLimits:
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
         """Account for a batch in any case; return the seconds to wait until its last message is allowed."""
-        if self._buckets.is_off:
-            return 0.0
-        return self._buckets.charge_each([(peer_id, len(message) + FRAMING) for peer_id, message in batch])
+        return 0.0 if self._buckets.is_off else self._buckets.reserve(batch)
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
         """Undo a reservation: the batch is not sent."""

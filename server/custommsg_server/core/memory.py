@@ -7,9 +7,7 @@ half of the budget, each of n that want more gets a part of n + 1, and some memo
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
 from typing import Final, Literal
 
 from custommsg_server.domain.errors import RelayError, overloaded
@@ -38,52 +36,48 @@ class MemoryBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._of_caller: Counter[str] = Counter()
+        self._of_caller: dict[str, int] = {}
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
         self.used: dict[Kind, int] = {"requests": 0, "streams": 0, "subscriptions": 0}
         """Bytes in use, by kind."""
-
-    @property
-    def free(self) -> int:
+        self.free = limit
         """Free bytes."""
-        return self._limit - sum(self.used.values())
 
     def fits(self, caller: str, size: int) -> bool:
         """Whether a caller may use `size` more bytes."""
-        return self._of_caller[caller] + size <= self.free
+        return self._of_caller.get(caller, 0) + size <= self.free
 
     def hold(self, caller: str, kind: Kind, size: int) -> None:
         """Count bytes, even above the limit; `release` has to follow."""
-        self._of_caller[caller] += size
+        self._of_caller[caller] = self._of_caller.get(caller, 0) + size
         self.used[kind] += size
+        self.free -= size
 
-    def release(self, caller: str, kind: Kind, size: int) -> None:
-        """Count bytes as free again."""
-        self._of_caller[caller] -= size
-        if not self._of_caller[caller]:
-            del self._of_caller[caller]
-        self.used[kind] -= size
-        self._wake()
-
-    @contextmanager
-    def holding(self, caller: str, kind: Kind, size: int) -> Iterator[None]:
-        """Hold bytes for as long as the context lasts.
+    def take(self, caller: str, kind: Kind, size: int) -> None:
+        """Count bytes; `release` has to follow.
 
         Raises:
-            RelayError: OVERLOADED: the caller may not use so much.
+            RelayError: OVERLOADED: the caller may not use so much; then `release` must not follow.
         """
         if not self.fits(caller, size):
             raise is_full()
         self.hold(caller, kind, size)
-        try:
-            yield
-        finally:
-            self.release(caller, kind, size)
+
+    def release(self, caller: str, kind: Kind, size: int) -> None:
+        """Count bytes as free again."""
+        left = self._of_caller.get(caller, 0) - size
+        if left:
+            self._of_caller[caller] = left
+        else:
+            self._of_caller.pop(caller, None)
+        self.used[kind] -= size
+        self.free += size
+        if self._waiting:
+            self._wake()
 
     def has_room(self, caller: str) -> bool:
         """Whether a caller that can wait may continue: it uses at most half of what it may use."""
-        return 2 * self._of_caller[caller] <= self.free
+        return 2 * self._of_caller.get(caller, 0) <= self.free
 
     async def room(self, caller: str) -> None:
         """Wait until a caller may continue: for callers that can wait."""

@@ -45,12 +45,16 @@ class Relay:
         Raises:
             RelayError: any reason of the error table that sending has.
         """
-        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+        memory = weight(1, len(outbound.message))
+        self.memory.take(caller.key, "requests", memory)
+        try:
             await self._may_send(caller, outbound, deadline)
             caller.account.take(1, len(outbound.message) + FRAMING)
             self._limits.take(outbound)
             with caller.record.stage("node"):
                 [outcome] = await self._node.send([outbound], deadline, caller.key)
+        finally:
+            self.memory.release(caller.key, "requests", memory)
         if isinstance(outcome, RelayError):
             self._give_back_unknown([outbound], [outcome])
             raise outcome
@@ -62,10 +66,14 @@ class Relay:
         Raises:
             RelayError: as `send` would.
         """
-        with self.memory.holding(caller.key, "requests", weight(1, len(outbound.message))):
+        memory = weight(1, len(outbound.message))
+        self.memory.take(caller.key, "requests", memory)
+        try:
             await self._may_send(caller, outbound, deadline)
             with caller.record.stage("node"):
                 await self._node.check(outbound, deadline, caller.key)
+        finally:
+            self.memory.release(caller.key, "requests", memory)
         return CHECKED
 
     async def begin_stream(self, caller: Caller, deadline: float) -> None:
@@ -91,7 +99,7 @@ class Relay:
         if not caller.permit.is_unrestricted:
             refusals = await caller.permit.judge([send_use(one) for one in batch], min(deadline, _soon()))
             allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        size = sum(len(one.message) + FRAMING for one in allowed)
+        size = sum([len(message) + FRAMING for _, message in allowed])
         wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
         if wait or not self._node.has_room(caller.key):
             try:

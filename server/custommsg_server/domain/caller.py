@@ -58,7 +58,7 @@ class Record(Protocol):
         """Mark a stage of the call, "validate", "rune" or "node", for as long as the context lasts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Caller:
     """Who makes a call."""
 

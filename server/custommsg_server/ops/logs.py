@@ -1,7 +1,7 @@
 """Logs: structured, to stderr, as JSON or for a console.
 
-Most log lines go through structlog. The line of each call goes through `info`, which writes the same format at a sixth
-of the cost.
+Most log lines go through structlog. The line of each call goes through `info`, which writes the same format at a
+fraction of the cost.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import asyncio
 import json
 import logging
 import sys
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal, TextIO
 
 import structlog
@@ -83,22 +85,27 @@ def says_info() -> bool:
     return _root.isEnabledFor(logging.INFO)
 
 
-def info(event: str, fields: dict[str, object]) -> None:
+def info(event: str, fields: str) -> None:
     """Log a frequent event; call it on the event loop.
 
     Args:
-        event: the event.
-        fields: its fields; the dictionary is changed.
+        event: the event, without characters that JSON escapes.
+        fields: its fields, as JSON without the outer braces: '"code": "OK", "size": 3'.
     """
     if _handler is None:
-        _log.info(event, **fields)
+        _log.info(event, **json.loads(f"{{{fields}}}"))
         return
-    fields["event"] = event
-    fields["level"] = "info"
-    fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     if not _lines:
         asyncio.get_running_loop().call_later(_WRITE_AFTER, flush)
-    _lines.append(json.dumps(fields))
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    _lines.append(
+        f'{{{fields}, "event": "{event}", "level": "info", "timestamp": "{_date(second)}.{micros:06d}Z"}}'
+    )
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def flush() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -49,20 +51,19 @@ class CallLog:
         """See `api.call.Observer`."""
         if self.which == "none" or (self.which == "failures" and call.code == "OK") or not logs.says_info():
             return
-        line: dict[str, object] = {"method": call.method, "code": call.code}
+        # Written as JSON at once: with a dictionary it costs a call more than twice as much.
+        line = f'"method": {quoted(call.method)}, "code": "{call.code}"'
         if call.reason:
-            line["reason"] = call.reason
+            line += f', "reason": "{call.reason}"'
         if call.peer:
-            line["peer"] = call.peer.hex()
+            line += f', "peer": "{call.peer.hex()}"'
         if call.message_type is not None:
-            line["type"] = call.message_type
+            line += f', "type": {call.message_type}'
         if call.size:
-            line["size"] = call.size
+            line += f', "size": {call.size}'
         if call.is_stream and call.counts:
-            line["messages"] = dict(call.counts)
-        line["seconds"] = round(call.seconds, 6)
-        line["caller"] = call.caller_name
-        logs.info("call", line)
+            line += f', "messages": {json.dumps(call.counts)}'
+        logs.info("call", f'{line}, "seconds": {call.seconds:.6f}, "caller": {quoted(call.caller_name)}')
 
 
 class Telemetry:

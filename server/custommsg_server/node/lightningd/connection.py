@@ -16,7 +16,7 @@ import structlog
 
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
 from custommsg_server.node.lightningd.frames import END, FrameError, Frames
-from custommsg_server.node.lightningd.turns import Batch, Reply, Request, Turns
+from custommsg_server.node.lightningd.turns import Batch, Reply, Turns
 
 log = structlog.get_logger()
 
@@ -72,14 +72,20 @@ class Connection(asyncio.Protocol):
             await self._fewer.wait()
 
     async def call(
-        self, requests: Sequence[Request], deadline: float, caller: str = "", held_back: bool = False
+        self,
+        method: str,
+        requests: Sequence[str],
+        deadline: float,
+        caller: str = "",
+        held_back: bool = False,
     ) -> list[Reply | RelayError]:
-        """Make requests, in order; return for each the node's reply, or why it has no reply.
+        """Call a command once for each request, in order; return for each the node's reply, or why it has none.
 
         If the caller is cancelled, what was not written yet never will be.
 
         Args:
-            requests: what to ask.
+            method: the command.
+            requests: its parameters, as JSON.
             deadline: in seconds of the loop's clock; may be infinite.
             caller: whose turn they take; empty: the gateway's own.
             held_back: the caller has waited for `room`, so it is not refused for want of room.
@@ -90,7 +96,7 @@ class Connection(asyncio.Protocol):
             return [overloaded()] * len(requests)
         if not requests:
             return []
-        batch = Batch(requests, caller, self._loop.create_future())
+        batch = Batch(method, requests, caller, self._loop.create_future())
         timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
         self._waiting.add(batch)
         self._schedule_flush()
@@ -99,8 +105,9 @@ class Connection(asyncio.Protocol):
         finally:
             if timer is not None:
                 timer.cancel()
-            self._forget(batch)
-        return [answer for answer in batch.answers if answer is not None]
+            if batch.written < len(batch.requests):
+                self._forget(batch)
+        return cast("list[Reply | RelayError]", batch.answers)  # none is missing
 
     def close(self) -> None:
         """End the connection; unanswered requests get an error."""
@@ -199,14 +206,11 @@ class Connection(asyncio.Protocol):
         """Write requests of a batch, up to one; return how many bytes that were."""
         sent, number, now = self._sent, self._next_id, self._loop.time()
         index, size = batch.written, 0
+        prefix = f"custommsg:{batch.method}#"  # an id as pyln-client makes it: who asks, the method, a number
+        middle = f'","method":"{batch.method}","params":'
         while index < end and size < max_size:
-            request = batch.requests[index]
-            # An id as pyln-client makes it: who asks, the method, a number.
-            request_id = f"custommsg:{request.method}#{number}"
-            text = (
-                f'{{"jsonrpc":"2.0","id":"{request_id}","method":"{request.method}",'
-                f'"params":{request.params}}}'
-            )
+            request_id = f"{prefix}{number}"
+            text = f'{{"jsonrpc":"2.0","id":"{request_id}{middle}{batch.requests[index]}}}'
             out.append(text)
             sent[request_id] = (batch, index, now)
             size += len(text)

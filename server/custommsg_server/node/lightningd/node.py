@@ -13,7 +13,7 @@ from custommsg_server.domain.errors import RelayError
 from custommsg_server.node.lightningd import replies
 from custommsg_server.node.lightningd.connection import Connection
 from custommsg_server.node.lightningd.link import Link, LinkOptions
-from custommsg_server.node.lightningd.turns import Reply, Request
+from custommsg_server.node.lightningd.turns import Reply
 from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
@@ -64,36 +64,48 @@ class Lightningd:
     ) -> list[str | RelayError]:
         """Make one `sendcustommsg` for each message, in order."""
         try:
-            requests = [_send_request(one) for one in batch]
-            answers = await self._link.connection().call(requests, deadline, caller, held_back)
+            # Hex needs no escaping, so the JSON is written directly: this is the hot path.
+            requests = [
+                f'{{"node_id":"{peer_id.hex()}","msg":"{message.hex()}"}}' for peer_id, message in batch
+            ]
+            connection = self._link.connection()
+            answers = await connection.call("sendcustommsg", requests, deadline, caller, held_back)
         except RelayError as error:
             return [error] * len(batch)
-        return [_status(answer) for answer in answers]
+        return list(map(replies.outcome_of, answers))
 
     async def check(self, outbound: Outbound, deadline: float, caller: str) -> None:
         """Run lightningd's checks on a message: `check sendcustommsg`."""
-        await self._call(_check_request(outbound), deadline, caller)
+        params = (
+            f'{{"command_to_check":"sendcustommsg",'
+            f'"node_id":"{outbound.peer_id.hex()}","msg":"{outbound.message.hex()}"}}'
+        )
+        await self._call("check", params, deadline, caller)
 
     async def check_rune(
         self, rune: str, uses: Sequence[Use], deadline: float, caller: str
     ) -> list[RelayError | None]:
         """Ask `checkrune` for each use, all in one write. A rune is base64, which needs no escaping in JSON."""
-        requests = [_rune_request(rune, use) for use in uses]
+        requests = [
+            f'{{"rune":"{rune}","method":"{use.method}","params":{json.dumps(dict(use.params))}}}'
+            for use in uses
+        ]
         try:
             # Never refused for want of room: each is asked for a message that will wait its turn, too. How many
             # strangers may ask is bounded in access.
-            answers = await self._link.connection().call(requests, deadline, caller, held_back=True)
+            connection = self._link.connection()
+            answers = await connection.call("checkrune", requests, deadline, caller, held_back=True)
         except RelayError as error:
             return [error] * len(uses)
         return list(map(replies.verdict_of, answers))
 
     async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
         """Ask `listpeers`."""
-        return replies.peers_of(await self._call(Request("listpeers", "{}"), deadline, caller))
+        return replies.peers_of(await self._call("listpeers", "{}", deadline, caller))
 
     async def describe(self, deadline: float, caller: str) -> NodeInfo:
         """Ask `getinfo`."""
-        return replies.info_of(await self._call(Request("getinfo", "{}"), deadline, caller))
+        return replies.info_of(await self._call("getinfo", "{}", deadline, caller))
 
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Make a `connect`, on a connection of its own.
@@ -103,7 +115,7 @@ class Lightningd:
         """
         params = json.dumps({"id": address.peer_id.hex(), "host": address.host, "port": address.port})
         async with self._link.open_separate() as connection:
-            [answer] = await connection.call([Request("connect", params)], deadline)
+            [answer] = await connection.call("connect", [params], deadline)
         if isinstance(answer, RelayError):
             raise replies.unreachable("it did not answer in time") if answer.expired else answer
         replies.result_of_connect(answer)
@@ -116,10 +128,10 @@ class Lightningd:
         """
         params = json.dumps({"subcommand": "start", "plugin": path})
         deadline = asyncio.get_running_loop().time() + self._reply_timeout
-        await self._call(Request("plugin", params), deadline)
+        await self._call("plugin", params, deadline)
 
-    async def _call(self, request: Request, deadline: float, caller: str = "") -> Reply:
-        [answer] = await self._link.connection().call([request], deadline, caller)
+    async def _call(self, method: str, params: str, deadline: float, caller: str = "") -> Reply:
+        [answer] = await self._link.connection().call(method, [params], deadline, caller)
         if isinstance(answer, RelayError):
             raise answer
         replies.result_of(answer)
@@ -128,37 +140,7 @@ class Lightningd:
     async def _greet(self, connection: Connection) -> None:
         deadline = asyncio.get_running_loop().time() + self._reply_timeout
         # Never refused for want of room: a busy node is not one that is down.
-        [answer] = await connection.call([Request("getinfo", "{}")], deadline, held_back=True)
+        [answer] = await connection.call("getinfo", ["{}"], deadline, held_back=True)
         if isinstance(answer, RelayError):
             raise answer
         self._info = replies.info_of(answer)
-
-
-def _send_request(outbound: Outbound) -> Request:
-    # Hex needs no escaping, so the JSON is written directly: this is the hot path.
-    return Request(
-        "sendcustommsg", f'{{"node_id":"{outbound.peer_id.hex()}","msg":"{outbound.message.hex()}"}}'
-    )
-
-
-def _check_request(outbound: Outbound) -> Request:
-    return Request(
-        "check",
-        f'{{"command_to_check":"sendcustommsg",'
-        f'"node_id":"{outbound.peer_id.hex()}","msg":"{outbound.message.hex()}"}}',
-    )
-
-
-def _rune_request(rune: str, use: Use) -> Request:
-    return Request(
-        "checkrune", f'{{"rune":"{rune}","method":"{use.method}","params":{json.dumps(dict(use.params))}}}'
-    )
-
-
-def _status(answer: Reply | RelayError) -> str | RelayError:
-    if isinstance(answer, RelayError):
-        return answer
-    try:
-        return replies.status_of(answer)
-    except RelayError as error:
-        return error

@@ -36,19 +36,20 @@ def result_of(reply: Mapping[str, Any]) -> Any:
     raise error_of(reply.get("error"))
 
 
-def status_of(reply: Mapping[str, Any]) -> str:
-    """Return the status that sendcustommsg answered.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+def outcome_of(reply: Mapping[str, Any] | RelayError) -> str | RelayError:
+    """Return the status that sendcustommsg answered, or why the message was not sent."""
+    if isinstance(reply, RelayError):
+        return reply
     try:
         status = reply["result"]["status"]  # the usual reply, for each message: it must be quick
         if type(status) is str and "error" not in reply:
             return status
     except (KeyError, TypeError, IndexError):
         pass
-    return _field(result_of(reply), "status", str)
+    try:
+        return _field(result_of(reply), "status", str)
+    except RelayError as error:
+        return error
 
 
 def peers_of(reply: Mapping[str, Any]) -> list[Peer]:

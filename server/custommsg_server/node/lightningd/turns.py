@@ -19,35 +19,22 @@ Reply = Mapping[str, Any]
 """A JSON-RPC reply: an object with `result` or `error`."""
 
 
-class Request:
-    """One JSON-RPC request.
-
-    Args:
-        method: the command's name.
-        params: the parameters, as JSON.
-    """
-
-    __slots__ = ("method", "params")
-
-    def __init__(self, method: str, params: str) -> None:
-        self.method = method
-        self.params = params
-
-
 class Batch:
-    """Requests that were made together, each of which gets exactly one answer.
+    """JSON-RPC requests that were made together, each of which gets exactly one answer.
 
     Requests of a batch are written in order, so a count tells which of them were written.
 
     Args:
-        requests: the requests.
+        method: the command that all of them call.
+        requests: the parameters of each, as JSON.
         caller: whose they are.
         done: is done when all are answered.
     """
 
-    __slots__ = ("answers", "caller", "done", "missing", "requests", "written")
+    __slots__ = ("answers", "caller", "done", "method", "missing", "requests", "written")
 
-    def __init__(self, requests: Sequence[Request], caller: str, done: asyncio.Future[None]) -> None:
+    def __init__(self, method: str, requests: Sequence[str], caller: str, done: asyncio.Future[None]) -> None:
+        self.method = method
         self.requests = requests
         self.caller = caller
         self.answers: list[Reply | RelayError | None] = [None] * len(requests)
@@ -97,7 +84,9 @@ class Turns:
 
     def add(self, batch: Batch) -> None:
         """Have a batch wait."""
-        queue = self._queues.setdefault(batch.caller, _Queue())
+        queue = self._queues.get(batch.caller)
+        if queue is None:
+            queue = self._queues[batch.caller] = _Queue()
         queue.batches[batch] = None
         self._count(queue, len(batch.requests))
 
