@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -21,6 +21,17 @@ class Pending:
     def __init__(self) -> None:
         self.appended: list[list[Arrival]] = []
         self.futures: list[asyncio.Future[Sequence[Position]]] = []
+        self.error: str | None = None
+        self.watcher: Callable[[str | None], None] = lambda _: None
+
+    def watch(self, watcher: Callable[[str | None], None]) -> None:
+        self.watcher = watcher
+        watcher(self.error)
+
+    def fail(self, error: str | None) -> None:
+        """Fail from now on, or work again."""
+        self.error = error
+        self.watcher(error)
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
         self.appended.append(list(arrivals))
@@ -103,6 +114,26 @@ async def test_it_is_full_until_enough_was_stored() -> None:
     await room
     assert not taker.is_full
     assert len(inbox.appended) == 5
+
+
+async def test_it_is_not_full_while_the_inbox_fails() -> None:
+    """The inbox bounds what it keeps then and loses the rest; lightningd must not wait for a broken disk."""
+    inbox = Pending()
+    taker = intake(inbox, max_waiting=1000)
+    taker.append([arrival(size=1000)])
+    assert taker.is_full
+    room = asyncio.create_task(taker.has_room())
+    inbox.fail("no room")
+    await room
+    assert not taker.is_full
+    taker.append([arrival(size=1000)])
+    assert not taker.is_full
+    inbox.fail(None)
+    assert taker.is_full
+    room = asyncio.create_task(taker.has_room())
+    for future in inbox.futures:
+        future.set_result([])
+    await room
 
 
 async def test_who_stops_waiting_changes_nothing() -> None:

@@ -15,7 +15,7 @@ from support.inboxes import FOREVER, Unruly
 from support.memory_inbox import Log, MemoryInbox
 
 NEVER = 1e6
-QUICK = WriterOptions(prune_interval=NEVER, backoff_min=0.001, backoff_max=0.01)
+QUICK = WriterOptions(prune_interval=NEVER, backoff_min=0.001, backoff_max=0.01, max_waiting=0)
 
 
 class Engine(ABC):

@@ -53,7 +53,6 @@ class Intake:
         self._watcher = watcher
         self._max_waiting = max_waiting
         self._room = asyncio.Event()
-        self._room.set()
         self.waiting = 0
         """Bytes of memory that wait to be stored."""
         self.ignored = 0
@@ -62,6 +61,7 @@ class Intake:
         """Messages that were stored."""
         self.lost = 0
         """Messages that could not be stored."""
+        inbox.watch(lambda _: self._look_for_room())
 
     def takes(self, message_type: int) -> bool:
         """Return whether messages of this type are wanted."""
@@ -83,16 +83,14 @@ class Intake:
         stored = asyncio.ensure_future(self._inbox.append(stamped))
         stored.add_done_callback(partial(self._ended, kept, messages, size, time.perf_counter()))
         self.waiting += size
-        if self.is_full:
-            self._room.clear()
+        self._look_for_room()
         return kept
 
     def _ended(
         self, kept: asyncio.Future[bool], messages: int, size: int, since: float, stored: asyncio.Future[Any]
     ) -> None:
         self.waiting -= size
-        if not self.is_full:
-            self._room.set()
+        self._look_for_room()
         error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
         is_stored = error is None
         if error is not None and not isinstance(error, InboxError):
@@ -108,10 +106,19 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be stored that whoever appends should wait, too."""
-        return self.waiting >= self._max_waiting
+        """Whether so much waits to be stored that whoever appends should wait, too.
+
+        Not while the inbox fails: it bounds by itself what it keeps until it works again, and loses the rest.
+        """
+        return self.waiting >= self._max_waiting and self._inbox.error is None
 
     async def has_room(self) -> None:
         """Wait until it is not full."""
         while self.is_full:
             await self._room.wait()
+
+    def _look_for_room(self) -> None:
+        if self.is_full:
+            self._room.clear()
+        else:
+            self._room.set()

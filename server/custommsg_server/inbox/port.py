@@ -178,6 +178,8 @@ class Inbox(Protocol):
         An arrival whose id was appended not long ago is not stored again, and gets the same position. The
         awaitable is done when they are safe; to let go of it takes nothing back.
 
+        While storing fails they wait, up to a bound of the engine, and are stored in order when it works again.
+
         Raises:
             InboxError: from the awaitable: they are lost. An INTERRUPTION stands in their place when storing works
                 again.

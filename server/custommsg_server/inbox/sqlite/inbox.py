@@ -28,7 +28,7 @@ from custommsg_server.inbox.port import (
 from custommsg_server.inbox.sqlite.feed import CHUNK_EVENTS, CHUNK_SIZE, Feed, FeedSubscription
 from custommsg_server.inbox.sqlite.reading import Chunk
 from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
-from custommsg_server.inbox.sqlite.writer import Pending, Report, Writer, WriterOptions
+from custommsg_server.inbox.sqlite.writer import Report, Writer, WriterOptions
 
 log = structlog.get_logger()
 
@@ -138,7 +138,7 @@ class SqliteInbox:
         elif not arrivals:
             positions.set_result([])
         else:
-            self._writer.put(Pending(arrivals, positions))
+            self._writer.put(arrivals, positions)
         return positions
 
     async def subscribe(self, wanted: Filter, start: Start | Position) -> FeedSubscription:
@@ -200,7 +200,7 @@ class SqliteInbox:
             self._feed.publish(report.stored)
         self._lost += report.lost
         for pending, positions in zip(report.done, report.positions, strict=True):
-            if pending.positions.done():  # whoever waited was cancelled
+            if pending.positions is None or pending.positions.done():  # whoever waited was cancelled
                 continue
             if positions is None:
                 _fail(pending.positions, report.error or "the inbox could not store this")

@@ -43,6 +43,8 @@ class WriterOptions:
     """How long to wait before a failing store is tried again; doubled after each failure ..."""
     backoff_max: float = 5.0
     """... up to this."""
+    max_waiting: int = 16 << 20
+    """Bytes of memory that are kept while the store fails; what comes beyond that is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,10 @@ class Pending:
     """Arrivals that wait to be stored."""
 
     arrivals: Sequence[Arrival]
-    positions: asyncio.Future[Sequence[Position]]
-    """Gets their positions; used on the event loop's thread only."""
+    positions: asyncio.Future[Sequence[Position]] | None
+    """Gets their positions; used on the event loop's thread only. None: nobody waits for them."""
+    size: int
+    """Bytes of memory that they take, about."""
 
 
 @dataclass(slots=True)
@@ -78,8 +82,9 @@ class Report:
 class Writer:
     """Stores what it is given, in order, until it is stopped.
 
-    While the store fails, what is given is lost; the loss is counted, and an INTERRUPTION in front of what is
-    stored next tells of it.
+    While the store fails, what is given waits and is tried again; the batch that has failed is tried as it was, so
+    that the store can tell whether it took effect after all. What comes when too much waits is lost, and all that
+    follows until the store works again: one INTERRUPTION behind what was kept has the number.
 
     Args:
         open_store: opens the store; it is called again, with backoff, while it raises InboxError.
@@ -100,8 +105,11 @@ class Writer:
         self._options = options
         self._tell = tell
         self._store: SqliteStore | None = None
-        self._waiting: deque[Pending] = deque()
         self._changed = threading.Condition()
+        self._waiting: deque[Pending] = deque()
+        self._waiting_size = 0
+        self._failed: list[Pending] = []
+        """The batch that could not be stored, to be tried again."""
         self._is_stopping = False
         self._recent = RecentIds(_RECENT_IDS)
         self._write_error: str | None = "it is not open yet"
@@ -111,18 +119,21 @@ class Writer:
         self._prune_at = 0.0
         self._unpruned = 0
         self._has_pruned = False
+        self._kept: int | None = None
+        """While arrivals are being lost: how many of those that wait are kept."""
         self._lost = 0
-        self._is_interrupted = False
         self._thread = threading.Thread(target=self._run, name="inbox-writer", daemon=True)
 
     def start(self) -> None:
         """Start the thread; its first report comes when the store was opened, or could not be."""
         self._thread.start()
 
-    def put(self, pending: Pending) -> None:
-        """Hand over arrivals."""
+    def put(self, arrivals: Sequence[Arrival], positions: asyncio.Future[Sequence[Position]]) -> None:
+        """Hand over arrivals; the future is part of the report that tells what became of them."""
+        size = sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
         with self._changed:
-            self._waiting.append(pending)
+            self._waiting.append(Pending(arrivals, positions, size))
+            self._waiting_size += size
             self._changed.notify()
 
     def stop(self) -> None:
@@ -139,57 +150,87 @@ class Writer:
         report, is_last = Report([]), False
         try:
             while not is_last:
-                batch, size, is_last = self._next()
-                report = Report(batch)
-                self._write(report, size, is_last)
+                batch = self._next()
+                if batch is not None:
+                    report.done = batch
+                    self._write(report)
+                if self._write_error is not None:
+                    self._lose(report)
                 self._prune(report)
                 report.error = self._write_error or self._prune_error
+                with self._changed:
+                    is_last = self._is_stopping and not self._waiting and not self._failed
                 self._tell(report)
                 report = Report([])
         except BaseException as error:
             # Nobody may wait for ever for what this thread will not store.
             with self._changed:
-                left = [*report.done, *self._waiting]
+                left = [*report.done, *self._failed, *self._waiting]
             why = f"the inbox's writer has ended because of a bug ({type(error).__name__})"
             self._tell(Report(left, why, [None] * len(left), ended_by=error))
 
-    def _next(self) -> tuple[list[Pending], int, bool]:
-        """Wait until there is something to do; return what to store, its size, and whether it is the last."""
+    def _next(self) -> list[Pending] | None:
+        """Wait until there is something to do; return what to store, or None while it is not time to try again."""
         with self._changed:
-            while not self._waiting and not self._is_stopping:
-                left = (self._retry_at if self._write_error else self._prune_at) - time.monotonic()
+            while not self._is_stopping:
+                if self._write_error is None:
+                    left = 0.0 if self._waiting else self._prune_at - time.monotonic()
+                else:
+                    left = self._retry_at - time.monotonic()
+                    if left > 0 and self._is_too_much:
+                        return None
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            batch, size = [], 0
-            while self._waiting and size < _COMMIT_SIZE:
-                batch.append(self._waiting.popleft())
-                arrivals = batch[-1].arrivals
-                size += sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
-            return batch, size, self._is_stopping and not self._waiting
+            return self._batch()
 
-    def _write(self, report: Report, size: int, is_last: bool) -> None:
+    def _batch(self) -> list[Pending]:
+        """Return what has failed, as it was, or take the first of what waits."""
+        if self._failed:
+            batch, self._failed = self._failed, []
+            return batch
+        most = len(self._waiting) if self._kept is None else self._kept
+        batch, size = [], 0
+        # Never more than may wait: so what has failed, and may have taken effect after all, is not lost.
+        while len(batch) < most and (not batch or size < min(_COMMIT_SIZE, self._options.max_waiting)):
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size
+        if self._kept is not None:
+            self._kept -= len(batch)
+        return batch
+
+    @property
+    def _is_too_much(self) -> bool:
+        """Whether something has to be lost if the store cannot take it now."""
+        return self._waiting_size > self._options.max_waiting or (
+            self._kept is not None and len(self._waiting) > self._kept
+        )
+
+    def _write(self, report: Report) -> None:
         arrivals = [arrival for pending in report.done for arrival in pending.arrivals]
         fresh = self._recent.without_known(arrivals)
-        if not fresh and self._write_error is None:
-            report.positions = self._recent.positions_of(report.done, ())
-        elif self._write_error is not None and time.monotonic() < self._retry_at and not is_last:
-            self._lose(report, fresh)
-        else:
+        events: Sequence[Event] = ()
+        if fresh or self._write_error is not None:
             try:
-                stored = report.stored = self._append(report, fresh)
+                report.stored = self._append(report, fresh)
             except Exception as error:
                 self._write_error = _reason(error)
                 self._retry_at = time.monotonic() + self._delay
                 self._delay = min(self._delay * 2, self._options.backoff_max)
-                self._lose(report, fresh)
-            else:
-                self._unpruned += size
-                self._write_error = None
-                self._delay = self._options.backoff_min
-                self._lost, self._is_interrupted = 0, False
-                events = stored.events[len(stored.events) - len(fresh) :]  # without our INTERRUPTION
-                report.positions = self._recent.positions_of(report.done, events)
+                self._failed, report.done = report.done, []
+                return
+            events = report.stored.events
+        self._write_error = None
+        self._delay = self._options.backoff_min
+        report.positions = self._recent.positions_of(report.done, events)
+        size = sum([pending.size for pending in report.done])
+        self._unpruned += size
+        with self._changed:
+            self._waiting_size -= size
+            if self._kept is not None:
+                told = [Arrival(Kind.INTERRUPTION, time.time_ns(), lost=self._lost)]
+                self._waiting.insert(self._kept, Pending(told, None, 0))
+                self._kept, self._lost = None, 0
 
     def _append(self, report: Report, arrivals: list[Arrival]) -> Stored:
         if self._store is None:
@@ -200,8 +241,6 @@ class Writer:
                 store.close()
                 raise
             self._store = report.opened = store
-        if self._is_interrupted:
-            arrivals = [Arrival(Kind.INTERRUPTION, time.time_ns(), lost=self._lost), *arrivals]
         try:
             return self._store.append(arrivals)
         except InboxError:
@@ -210,13 +249,25 @@ class Writer:
                 self._has_pruned, self._prune_at = True, 0.0
             return self._store.append(arrivals)
 
-    def _lose(self, report: Report, arrivals: list[Arrival]) -> None:
-        """Give arrivals up: whoever handed them over is told, and an INTERRUPTION will stand in their place."""
-        if arrivals:
-            report.lost = sum(arrival.kind is Kind.MESSAGE for arrival in arrivals)
-            self._lost += report.lost
-            self._is_interrupted = True
-        report.positions = self._recent.positions_of(report.done, ())
+    def _lose(self, report: Report) -> None:
+        """Give up what is too much, the newest first; at the end everything. Whoever handed it over is told."""
+        with self._changed:
+            most = -1 if self._is_stopping else self._options.max_waiting
+            lost: list[Pending] = []
+            for some in (self._waiting, self._failed):
+                while some and (
+                    self._waiting_size > most
+                    or (some is self._waiting and self._kept is not None and len(some) > self._kept)
+                ):
+                    lost.append(some.pop())
+                    self._waiting_size -= lost[-1].size
+            lost.reverse()
+            fresh = self._recent.without_known([one for pending in lost for one in pending.arrivals])
+            if fresh:
+                self._kept = len(self._waiting)
+        report.done, report.positions = lost, self._recent.positions_of(lost, ())
+        report.lost = sum(arrival.kind is Kind.MESSAGE for arrival in fresh)
+        self._lost += report.lost + sum(arrival.lost for arrival in fresh)
 
     def _prune(self, report: Report) -> None:
         now = time.monotonic()
