@@ -31,7 +31,7 @@ from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.channel import Channel, DeclinedError, open_stdio
 from custommsg_server.node.lightningd.link import LinkOptions

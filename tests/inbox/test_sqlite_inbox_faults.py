@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -14,7 +15,8 @@ import structlog
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import InboxError, Position, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
 from custommsg_server.inbox.sqlite.writer import Writer, WriterOptions
 from support.inboxes import EVERYTHING, arrival, collect, numbers, read
 from support.watched import QUICK, is_well, running
@@ -105,10 +107,14 @@ async def test_what_comes_while_the_store_begins_to_work_stands_behind_the_loss(
 
 async def test_deleting_may_make_the_room_that_is_missing(path: Path) -> None:
     """What the retention no longer allows is deleted before anything new is given up."""
-    async with running(path, PATIENT, retention=Retention(1, 1 << 40)) as (inbox, watched):
-        await inbox.append([arrival(time_ns=1)] * 100)
+    now = 0
+    options = SqliteOptions(writer=replace(PATIENT.writer, monotonic_ns=lambda: now))
+    async with running(path, options, retention=Retention(1, 1 << 40)) as (inbox, watched):
+        now = 10_000_000
+        await inbox.append([arrival(size=12_000)] * 100)  # so much that its age is noted at once
+        now = 2_000_000_000
         watched.store.fails, watched.store.is_helped_by_pruning = "no room", True
-        [position] = await inbox.append([arrival(1, time_ns=2**62)])
+        [position] = await inbox.append([arrival(1)])
         assert inbox.error is None
         assert (await inbox.bounds()).count == 1
         [event] = (await inbox.read(EVERYTHING, None, 10)).events

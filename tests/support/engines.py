@@ -9,7 +9,7 @@ from pathlib import Path
 
 from custommsg_server.inbox.port import Inbox, Position
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import FOREVER, Unruly
 from support.memory_inbox import Log, MemoryInbox

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import FOREVER, Unruly
 

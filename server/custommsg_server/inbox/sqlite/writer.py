@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -15,7 +15,8 @@ import structlog
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import Event, InboxError, Position
 from custommsg_server.inbox.sqlite.reading import Held
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.retention import AgeClock, Evicted, Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
 
 log = structlog.get_logger()
 
@@ -45,6 +46,10 @@ class WriterOptions:
     """... up to this."""
     max_waiting: int = 16 << 20
     """Bytes of memory that are kept while the store fails; what comes beyond that is lost."""
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+    """The time that passes, by which the age of events counts."""
+    wall_ns: Callable[[], int] = time.time_ns
+    """The machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class Report:
     """Messages that were lost in this turn."""
     stored: Stored | None = None
     """What was committed."""
+    evicted: list[Evicted] = field(default_factory=list)
+    """What was deleted to make room, after that."""
     opened: SqliteStore | None = None
     """The store, if it was opened in this turn."""
     held: Held | None = None
@@ -105,6 +112,9 @@ class Writer:
         self._options = options
         self._tell = tell
         self._store: SqliteStore | None = None
+        self._age_clock: AgeClock | None = None
+        self.favored = "[]"
+        """The peers of whom more is kept, as JSON."""
         self._changed = threading.Condition()
         self._waiting: deque[Pending] = deque()
         self._waiting_size = 0
@@ -117,6 +127,7 @@ class Writer:
         self._retry_at = 0.0
         self._delay = options.backoff_min
         self._prune_at = 0.0
+        self._prune_turns = max(_PRUNE_TURNS, 16 * _COMMIT_SIZE // max(1, retention.max_size))
         self._unpruned = 0
         self._has_pruned = False
         self._kept: int | None = None
@@ -237,16 +248,17 @@ class Writer:
             store = self._open_store()
             try:
                 report.held = store.held()
+                clock = store.age_clock(self._options.wall_ns(), self._options.monotonic_ns)
             except BaseException:
                 store.close()
                 raise
-            self._store = report.opened = store
+            self._store, self._age_clock, report.opened = store, clock, store
         try:
             return self._store.append(arrivals)
         except InboxError:
             # What is no longer kept may be just the room that is missing.
-            if self._store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
-                self._has_pruned, self._prune_at = True, 0.0
+            if self._delete(report, self._store):
+                self._prune_at = 0.0
             return self._store.append(arrivals)
 
     def _lose(self, report: Report) -> None:
@@ -275,7 +287,7 @@ class Writer:
         if self._store is None or (now < self._prune_at and self._unpruned <= enough):
             return
         try:
-            self._prune_some(self._store)
+            self._prune_some(report, self._store)
             if self._has_pruned:
                 report.held = self._store.held()
                 self._has_pruned = False
@@ -285,17 +297,27 @@ class Writer:
         else:
             self._prune_error = None
 
-    def _prune_some(self, store: SqliteStore) -> None:
+    def _prune_some(self, report: Report, store: SqliteStore) -> None:
         """Delete what is no longer kept, or some of it while arrivals wait."""
         turns = 0
-        while store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
-            self._has_pruned = True
+        while self._delete(report, store):
             turns += 1
-            if self._is_stopping or (self._waiting and turns >= _PRUNE_TURNS):
+            if self._is_stopping or (self._waiting and turns >= self._prune_turns):
                 self._prune_at = 0.0  # there is more to do
                 return
         self._prune_at = time.monotonic() + self._options.prune_interval
         self._unpruned = 0
+
+    def _delete(self, report: Report, store: SqliteStore) -> bool:
+        """Delete some of what is no longer kept; return whether there was any."""
+        assert self._age_clock is not None  # it comes with the store
+        now, favored = self._age_clock.now(), self.favored
+        known_ns = self._options.wall_ns() - self._age_clock.away
+        count = store.prune(self._retention, now, _PRUNE_EVENTS, known_ns, favored)
+        evicted = [] if count else store.evict(self._retention, _PRUNE_EVENTS, favored)
+        report.evicted += evicted
+        self._has_pruned = self._has_pruned or bool(count or evicted)
+        return bool(count or evicted)
 
 
 class RecentIds:
