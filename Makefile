@@ -184,4 +184,4 @@ lock: setup ## resolve the dependencies anew
 	@$(UV_COMPILE) $(CLIENTS)/gl_client/requirements.in -o $(CLIENTS)/gl_client/requirements.txt
 
 clean: ## remove everything that make has made
-	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) build
+	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) $(COMPILED)/bin $(COMPILED)/gen build

@@ -105,13 +105,17 @@ class Hook:
         assert "result" in answer, answer
 
 
+def token_line(folder: Path) -> bytes:
+    """Return what the gateway's script sends first: the gateway takes no connection without it."""
+    script = (folder / "custommsg-attach").read_text()
+    return script.partition("\ntoken=")[2].partition("\n")[0].encode() + b"\n"
+
+
 @asynccontextmanager
 async def attached(folder: Path, size: int) -> AsyncIterator[Hook]:
     """Attach to the gateway whose plugin socket is in `folder`."""
     reader, writer = await asyncio.open_unix_connection(folder / "plugin.sock", limit=1 << 20)
-    # The script sends its token first; the gateway takes no connection without it.
-    script = (folder / "custommsg-attach").read_text()
-    writer.write(script.partition("\ntoken=")[2].partition("\n")[0].encode() + b"\n")
+    writer.write(token_line(folder))
     hook = Hook(reader, writer, size)
     await hook.introduce(folder)
     async with asyncio.TaskGroup() as group:

@@ -16,6 +16,7 @@ from typing import Final
 
 from pyln.client import LightningRpc
 
+from benchmarks.inbox.hook import token_line
 from benchmarks.process import StartError, address_of, environment, started, wait_for_line
 
 ROOT: Final = Path(__file__).parents[2]
@@ -184,6 +185,7 @@ def attach_gateway(data: Path) -> Channel:
             if monotonic() > end:
                 raise
             sleep(0.02)
+    opened.sendall(token_line(data))
     introduce(opened, data, {})
     return Channel(opened, "hook")
 

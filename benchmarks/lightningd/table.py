@@ -91,17 +91,18 @@ def show(console: Console, results: Sequence[Result], rounds: Rounds) -> None:
 
 def _show_goal(console: Console, case: str, against: str, reached: float, goal: float) -> None:
     console.print(
-        f"{'reached' if reached >= goal else 'missed '}  {case} is {reached:.2f} of {against} (goal: {goal})",
-        style="green" if reached >= goal else "yellow",
+        f"{'reached' if round(reached, 2) >= goal else 'missed '}  {case} is {reached:.2f} of {against} (goal: {goal})",
+        style="green" if round(reached, 2) >= goal else "yellow",
         highlight=False,
     )
 
 
 def _show_cost_goal(console: Console, case: str, against: str, reached: float, goal: float) -> None:
+    verdict = "reached" if round(reached, 2) <= goal else "missed "
     console.print(
-        f"{'reached' if reached <= goal else 'missed '}  {case} takes {reached:.2f} of the CPU time of {against},"
+        f"{verdict}  {case} takes {reached:.2f} of the CPU time of {against},"
         f" node and later work included (goal: at most {goal})",
-        style="green" if reached <= goal else "yellow",
+        style="yellow" if verdict == "missed " else "green",
         highlight=False,
     )
 

@@ -122,7 +122,7 @@ class Calls(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(inner, *serializers)
         if handler.unary_stream is not None:
             inner = self._stream(cast("Behaviour", handler.unary_stream), method)
-            return grpc.unary_stream_rpc_method_handler(inner, *serializers)
+            return grpc.unary_stream_rpc_method_handler(inner, serializers[0], _or_bytes(serializers[1]))
         inner = self._unary(cast("Behaviour", handler.unary_unary), method)
         return grpc.unary_unary_rpc_method_handler(inner, *serializers)
 
@@ -212,6 +212,12 @@ async def _fail(call: Call, error: BaseException) -> None:
             grpc.StatusCode.INTERNAL,
             "The gateway failed because of a bug; its log says more. Whether anything was sent is not known.",
         )
+
+
+def _or_bytes(serializer: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+    """Return a serializer that also takes a response which is bytes already."""
+    assert serializer is not None
+    return lambda response: response if type(response) is bytes else serializer(response)
 
 
 _CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}

@@ -17,7 +17,7 @@ from custommsg_server.domain.events import Kind
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.domain.wire import Message, NodeId
 from custommsg_server.inbox.filter import Filter
-from custommsg_server.inbox.port import Batch, Consumer, Event, Position, Start
+from custommsg_server.inbox.port import Consumer, Event, Position, Start
 from custommsg_server.node.port import NodeInfo, Outbound, Peer
 
 MAX_FILTER: Final = 1000
@@ -160,9 +160,9 @@ def _range(first: int, last: int, field: str) -> range:
     return range(first, last + 1)
 
 
-def batch_to_proto(batch: Batch) -> pb.SubscribeCustomMsgsResponse:
-    """Convert a batch of events, or a heartbeat."""
-    return pb.SubscribeCustomMsgsResponse(events=events_to_proto(batch.events), position=batch.position)
+def events_to_response(events: Sequence[Event]) -> pb.SubscribeCustomMsgsResponse:
+    """Convert events to a response without a position."""
+    return pb.SubscribeCustomMsgsResponse(events=events_to_proto(events))
 
 
 def events_to_proto(events: Sequence[Event]) -> list[pb.Event]:

@@ -10,6 +10,7 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.api import convert
 from custommsg_server.api.call import DELIVERED, Call
+from custommsg_server.api.encoding import batch_encoder
 from custommsg_server.api.pages import page_of, page_size
 from custommsg_server.api.stream import SendStream
 from custommsg_server.core.mailbox import Mailbox
@@ -36,6 +37,7 @@ class CustomMsgService:
         self._relay = relay
         self._mailbox = mailbox
         self._version = version
+        self._encode = batch_encoder()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve it. The interceptor hands each method a `Call` in place of gRPC's context."""
@@ -64,7 +66,7 @@ class CustomMsgService:
         await self._mailbox.prove(call.caller)
         subscription = await self._mailbox.subscribe(call.caller, convert.subscribe_from_proto(request))
         try:
-            await call.write(convert.batch_to_proto(Batch((), subscription.position)))
+            await call.write(self._encode(Batch((), subscription.position)))
             async for batch in subscription:
                 await self._write_batch(batch, call)
         finally:
@@ -76,7 +78,7 @@ class CustomMsgService:
         await memory.room(key)
         memory.hold(key, "subscriptions", size)
         try:
-            await call.write(convert.batch_to_proto(batch))
+            await call.write(self._encode(batch))
         finally:
             memory.release(key, "subscriptions", size)
         if batch.events:

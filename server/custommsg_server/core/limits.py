@@ -86,6 +86,27 @@ class TokenBuckets(Generic[K]):
         if len(self._full_at) > self._max_keys:
             self._forget_one()
 
+    def charge_each(self, charges: Sequence[tuple[K, int]]) -> float:
+        """Account for messages, a key and its bytes each; return the seconds to wait until the last one is allowed."""
+        now = latest = self._clock()
+        full_at, per_message, per_byte = self._full_at, self._per_message, self._per_byte
+        for key, size in charges:  # written out: each message of each stream passes here
+            by_messages, by_bytes = full_at.get(key, (now, now))
+            if by_messages < now:
+                by_messages = now
+            if by_bytes < now:
+                by_bytes = now
+            if latest < by_messages:
+                latest = by_messages
+            if latest < by_bytes:
+                latest = by_bytes
+            if key not in full_at:
+                heapq.heappush(self._by_debt, (now, next(self._number), key))
+            full_at[key] = by_messages + per_message, by_bytes + size * per_byte
+        while len(full_at) > self._max_keys:
+            self._forget_one()
+        return max(0.0, round(latest - now - self._burst, 6))
+
     def give_back(self, key: K, messages: int, size: int) -> None:
         """Undo a charge: the messages are not sent."""
         if key in self._full_at:
@@ -136,28 +157,14 @@ class PeerLimits:
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
         """Account for a batch in any case; return the seconds to wait until its last message is allowed."""
-        wait = 0.0
-        for peer_id, (messages, size, last) in self._by_peer(batch).items():
-            self._buckets.charge(peer_id, messages - 1, size - last)
-            wait = max(wait, self._buckets.wait(peer_id))
-            self._buckets.charge(peer_id, 1, last)
-        return wait
+        if self._buckets.is_off:
+            return 0.0
+        return self._buckets.charge_each([(peer_id, len(message) + FRAMING) for peer_id, message in batch])
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
         """Undo a reservation: the batch is not sent."""
-        for peer_id, (messages, size, _) in self._by_peer(batch).items():
-            self._buckets.give_back(peer_id, messages, size)
-
-    def _by_peer(self, batch: Sequence[Outbound]) -> dict[NodeId, tuple[int, int, int]]:
-        """Return the messages of each peer, their bytes, and those of the last one."""
-        sums: dict[NodeId, tuple[int, int, int]] = {}
-        if self._buckets.is_off:
-            return sums
         for peer_id, message in batch:
-            messages, size, _ = sums.get(peer_id, (0, 0, 0))
-            last = len(message) + FRAMING
-            sums[peer_id] = messages + 1, size + last, last
-        return sums
+            self._buckets.give_back(peer_id, 1, len(message) + FRAMING)
 
 
 def _peer_is_full(wait: float) -> RelayError:

@@ -231,9 +231,11 @@ class _Judge:
 
         An interruption is always seen, but the peer that it concerns only by those who may see this peer.
         """
+        if self._caller.permit.is_unrestricted:
+            return batch
         arrivals = {(a.peer_id, a.message[:2]): a for _, a in batch.events}
         arrivals.pop(_NOBODY, None)
-        if not arrivals or self._caller.permit.is_unrestricted:
+        if not arrivals:
             return batch
         uses = [self._use(key, arrival) for key, arrival in arrivals.items()]
         refusals = await self._caller.permit.judge(uses, _soon())

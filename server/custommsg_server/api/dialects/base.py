@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from custommsg_server.api.call import DELIVERED, Call
+from custommsg_server.api.encoding import Encoder
 from custommsg_server.core.mailbox import Mailbox, SubscribeRequest
 from custommsg_server.core.relay import Relay
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import Kind
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Start
@@ -46,16 +46,14 @@ class DialectCore:
             call.names(outbound)
         return await self.relay.send(call.caller, outbound, call.deadline)
 
-    async def stream_live(
-        self, call: Call, to_proto: Callable[[Arrival], Any], types: TypeSet | None = None
-    ) -> None:
+    async def stream_live(self, call: Call, encoder: Encoder, types: TypeSet | None = None) -> None:
         """Write each message that arrives from now on, until the caller leaves or the gateway stops.
 
         Initial metadata is sent once the subscription is registered: a client that waits for it misses nothing.
 
         Args:
             call: the call.
-            to_proto: converts a message that has arrived.
+            encoder: encodes a message that has arrived.
             types: the types that are wanted; None: all.
 
         Raises:
@@ -69,7 +67,8 @@ class DialectCore:
                 for event in batch.events:
                     # An interruption passes every filter; these contracts have nothing to express it with.
                     if event.arrival.kind is Kind.MESSAGE:
-                        await call.write(to_proto(event.arrival))
-                        call.count(DELIVERED)
+                        await call.write(encoder.of(event))
+                if batch.events:
+                    call.count(DELIVERED, len(batch.events))
         finally:
             await subscription.aclose()

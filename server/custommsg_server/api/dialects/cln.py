@@ -8,6 +8,7 @@ from __future__ import annotations
 from custommsg_server.api.call import Call
 from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2
+from custommsg_server.api.encoding import Encoder
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.events import Arrival
@@ -19,6 +20,7 @@ class ClnNode:
 
     def __init__(self, core: DialectCore) -> None:
         self._core = core
+        self._encoder = Encoder(lambda event: message_to_cln(event.arrival).SerializeToString())
 
     async def SendCustomMsg(
         self, request: cln_pb2.SendcustommsgRequest, call: Call
@@ -29,7 +31,7 @@ class ClnNode:
 
     async def SubscribeCustomMsg(self, request: cln_pb2.StreamCustomMsgRequest, call: Call) -> None:
         """Stream the custom messages that peers send from now on."""
-        await self._core.stream_live(call, message_to_cln)
+        await self._core.stream_live(call, self._encoder)
 
 
 class GreenlightNode:
@@ -37,10 +39,11 @@ class GreenlightNode:
 
     def __init__(self, core: DialectCore) -> None:
         self._core = core
+        self._encoder = Encoder(lambda event: message_to_greenlight(event.arrival).SerializeToString())
 
     async def StreamCustommsg(self, request: greenlight_pb2.StreamCustommsgRequest, call: Call) -> None:
         """Stream the custom messages that peers send from now on."""
-        await self._core.stream_live(call, message_to_greenlight)
+        await self._core.stream_live(call, self._encoder)
 
 
 def outbound_from_proto(request: cln_pb2.SendcustommsgRequest) -> Outbound:

@@ -10,6 +10,7 @@ from custommsg_server.api.call import Call
 from custommsg_server.api.dialects import lnd_convert as convert
 from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.protos import lnd_pb2 as pb
+from custommsg_server.api.encoding import Encoder
 from custommsg_server.api.status import RecodedError
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.types import TypeSet
@@ -28,6 +29,7 @@ class LndLightning:
     def __init__(self, core: DialectCore, types: TypeSet) -> None:
         self._core = core
         self._types = types
+        self._encoder = Encoder(lambda event: convert.message_to_proto(event.arrival).SerializeToString())
 
     async def SendCustomMessage(
         self, request: pb.SendCustomMessageRequest, call: Call
@@ -44,7 +46,7 @@ class LndLightning:
 
     async def SubscribeCustomMessages(self, request: pb.SubscribeCustomMessagesRequest, call: Call) -> None:
         """Stream the custom messages that peers send from now on."""
-        await self._core.stream_live(call, convert.message_to_proto, self._types)
+        await self._core.stream_live(call, self._encoder, self._types)
 
     async def GetInfo(self, request: pb.GetInfoRequest, call: Call) -> pb.GetInfoResponse:
         """Describe the node."""

@@ -21,10 +21,15 @@ class Positions:
         self._inbox = inbox_id[:16]
         self.prefix = f"{self._inbox}-"
         """What stands before the sequence number: for loops that make many positions."""
+        self._last = (0, Position(f"{self.prefix}0"))
 
     def of(self, sequence: int) -> Position:
         """Return the position of a sequence number; 0 is the one before the first event."""
-        return Position(f"{self.prefix}{sequence}")
+        last, position = self._last
+        if sequence != last:  # else many subscribers have come to the same place, and share the text
+            position = Position(f"{self.prefix}{sequence}")
+            self._last = sequence, position
+        return position
 
     def sequence(self, position: Position) -> int:
         """Read a position.
