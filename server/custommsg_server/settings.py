@@ -29,6 +29,7 @@ PREFIX: Final = "CUSTOMMSG_"
 RELOADABLE: Final = {
     *("log_level", "log_calls"),
     *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
+    *("peer_received_messages_per_s", "peer_received_bytes_per_s", "peer_received_burst"),
     *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
 }
 """What SIGHUP may change; every other setting needs a restart."""
@@ -187,7 +188,32 @@ class Settings(BaseSettings):
     inbox_max_mb: int = Field(
         1024,
         ge=1,
-        description="Megabytes that the inbox may hold; beyond that the oldest events are deleted.",
+        description="Megabytes that the inbox may hold. Beyond that the oldest events of the peers that have most in it"
+        " are deleted; of peers with channels eight times as much is kept.",
+    )
+    inbox_consumer_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="The part of the inbox, about, that may be taken by events that a named consumer has not"
+        " acknowledged; only what is beyond that is deleted before what all have read.",
+    )
+    peer_received_messages_per_s: float = Field(
+        2000.0,
+        ge=0,
+        description="Messages a second that are stored of one peer; what it sends beyond that is refused, and an"
+        " interruption of the peer says how many. 0: no limit.",
+    )
+    peer_received_bytes_per_s: float = Field(
+        250_000.0,
+        ge=0,
+        description="Bytes a second that are stored of one peer, framing included; 0: no limit.",
+    )
+    peer_received_burst: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="Seconds' worth of these rates that a peer may send at once after a pause.",
     )
     heartbeat: float = Field(
         10.0,
