@@ -105,6 +105,8 @@ class SqliteInbox:
         self._feed.close()
         self._writer.stop()
         await asyncio.to_thread(self._close)
+        if self._error is not None:
+            log.error("inbox closed while it fails; what waited is lost", error=self._error, lost=self._lost)
 
     async def __aenter__(self) -> SqliteInbox:
         await self.start()

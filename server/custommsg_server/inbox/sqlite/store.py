@@ -14,7 +14,7 @@ import apsw
 from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError
-from custommsg_server.inbox.sqlite.errors import inbox_errors
+from custommsg_server.inbox.sqlite.errors import MOVE_AWAY, inbox_errors
 from custommsg_server.inbox.sqlite.files import (
     FileLock,
     Readers,
@@ -238,7 +238,8 @@ class SqliteStore:
             connection = open_writer(self._path)
             try:
                 migrate(connection, self._path, self._steps)
-                self._inode = self._path.stat().st_ino
+                opened = self._path.stat()
+                self._inode, self._file_size = opened.st_ino, opened.st_size
                 self._page_size = number(connection.pragma("page_size"))
             except BaseException:
                 connection.close(True)
@@ -293,10 +294,13 @@ class SqliteStore:
         connection.execute("COMMIT")
 
     def _check_in_place(self) -> None:
-        """Find out that somebody removed the file: what we write would be gone with the process."""
+        """Find out that somebody removed or truncated the file: what we write would be gone, or make it worse."""
         try:
-            in_place = self._path.stat().st_ino == self._inode
+            now = self._path.stat()
         except FileNotFoundError:
-            in_place = False
-        if not in_place:
+            now = None
+        if now is None or now.st_ino != self._inode:
             raise InboxError(f"inbox {self._path}: it was removed while in use; start the gateway again")
+        if now.st_size < self._file_size:
+            raise InboxError(f"inbox {self._path}: it was truncated while in use; {MOVE_AWAY}")
+        self._file_size = now.st_size
