@@ -35,6 +35,11 @@ SIZE: Final = 1000
 """Bytes of a message."""
 RATE: Final = 1000.0
 """Messages a second, for their latency."""
+_ONE_PEER: Final = {
+    "CUSTOMMSG_PEER_RECEIVED_MESSAGES_PER_S": "1e9",
+    "CUSTOMMSG_PEER_RECEIVED_BYTES_PER_S": "1e12",
+}
+"""Here one peer sends what the gateway takes; its budget is looked at all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,9 @@ async def measure(count: int, live: int, seconds: float) -> list[Line]:
         node = stack.enter_context(started("node", "benchmarks.programs.node", rpc_file, folder=folder))
         address_of(node, folder / "node.log")
         bench = Bench(
-            stack.enter_context(gateway("gateway", rpc_file, folder, {})), folder / "gateway-data", count
+            stack.enter_context(gateway("gateway", rpc_file, folder, _ONE_PEER)),
+            folder / "gateway-data",
+            count,
         )
         lines += [await bench.replay(read, subscribers) for subscribers in (1, 4)]
         async with attached(path.parent, SIZE) as hook:

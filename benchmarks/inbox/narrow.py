@@ -16,7 +16,8 @@ from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.reading import Chunk
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
 
 PEERS: Final = 10_000
 TYPES: Final = 1_000

@@ -22,7 +22,7 @@ from custommsg_server.api.dialects.serving import servicers
 from custommsg_server.api.reflection import Reflection
 from custommsg_server.api.server import GrpcServer, ServerOptions, Servicer
 from custommsg_server.api.service import CustomMsgService
-from custommsg_server.core.intake import Intake
+from custommsg_server.core.intake import Intake, keep_more_of_channels
 from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.memory import MemoryBudget
@@ -30,7 +30,7 @@ from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.channel import Channel, DeclinedError, open_stdio
 from custommsg_server.node.lightningd.link import LinkOptions
@@ -46,6 +46,8 @@ from custommsg_server.settings import Settings, SettingsError
 log = structlog.get_logger()
 
 VERSION: Final = version("custommsg-server")
+_CHANNELS_INTERVAL: Final = 300.0
+"""Seconds between two questions to the node, which peers have channels."""
 
 
 class PartEndedError(Exception):
@@ -100,6 +102,7 @@ async def running(
             settings.received_types,
             lambda: node.info.node_id if node.info else b"",
             watcher=telemetry.metrics,
+            rate=_received_rate(settings),
         )
         attachment = None if started_by_node or not settings.receive else _attachment(settings, node, intake)
 
@@ -122,6 +125,9 @@ async def running(
         )
         addresses = await server.start(settings.addresses)
         tasks = [_watched("node link", node.run(), part_ended), _watched("inbox", inbox.run(), part_ended)]
+        if settings.receive:
+            channels = keep_more_of_channels(node, inbox, _CHANNELS_INTERVAL)
+            tasks.append(_watched("list of channels", channels, part_ended))
         if attachment is not None:
             node.watch(attachment.node_changed)
             tasks.append(_watched("plugin", attachment.run(), part_ended))
@@ -129,6 +135,7 @@ async def running(
         def reload(settings: Settings) -> None:
             telemetry.reload(settings)
             peer_limits.set(_peer_rate(settings))
+            intake.set(_received_rate(settings))
             accounts.set(_caller_limits(settings))
 
         log.info(
@@ -143,6 +150,7 @@ async def running(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            intake.close()
             log.info("gateway stopped")
 
 
@@ -231,7 +239,9 @@ def _node(settings: Settings) -> Lightningd:
 
 
 def _inbox(settings: Settings) -> SqliteInbox:
-    retention = Retention(settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000)
+    retention = Retention(
+        settings.inbox_max_days * 86_400, settings.inbox_max_mb * 1_000_000, settings.inbox_consumer_share
+    )
     options = SqliteOptions(heartbeat=settings.heartbeat, make_parents=settings.data_dir is not None)
     return SqliteInbox(settings.inbox_path, retention, options)
 
@@ -275,6 +285,14 @@ def _server_options(settings: Settings) -> ServerOptions:
 
 def _peer_rate(settings: Settings) -> Rate:
     return Rate(settings.peer_messages_per_s, settings.peer_bytes_per_s, settings.peer_burst)
+
+
+def _received_rate(settings: Settings) -> Rate:
+    return Rate(
+        settings.peer_received_messages_per_s,
+        settings.peer_received_bytes_per_s,
+        settings.peer_received_burst,
+    )
 
 
 def _caller_limits(settings: Settings) -> CallerLimits:

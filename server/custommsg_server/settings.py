@@ -29,6 +29,7 @@ PREFIX: Final = "CUSTOMMSG_"
 RELOADABLE: Final = {
     *("log_level", "log_calls"),
     *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
+    *("peer_received_messages_per_s", "peer_received_bytes_per_s", "peer_received_burst"),
     *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
 }
 """Settings that SIGHUP applies; all others need a restart."""
@@ -190,7 +191,32 @@ class Settings(BaseSettings):
     inbox_max_mb: int = Field(
         1024,
         ge=1,
-        description="The maximum size of the inbox in megabytes; above that the oldest events are deleted.",
+        description="The maximum size of the inbox in megabytes. Above that the oldest events of the peers that have"
+        " most in it are deleted; peers with channels may have eight times as much as others.",
+    )
+    inbox_consumer_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="The approximate part of the inbox for events that a named consumer has not acknowledged. They are"
+        " deleted last, unless they take more than this part.",
+    )
+    peer_received_messages_per_s: float = Field(
+        2000.0,
+        ge=0,
+        description="Messages a second from one peer that are stored. More are refused, and an interruption of the peer"
+        " has their number. 0: no limit.",
+    )
+    peer_received_bytes_per_s: float = Field(
+        250_000.0,
+        ge=0,
+        description="Bytes a second from one peer that are stored, framing included; 0: no limit.",
+    )
+    peer_received_burst: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="The burst that a peer may send after a pause, in seconds of these rates.",
     )
     heartbeat: float = Field(
         10.0,

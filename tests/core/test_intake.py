@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import structlog
 
-from custommsg_server.core.intake import Intake
+from custommsg_server.core.intake import MAX_FAVORED, Intake, keep_more_of_channels
+from custommsg_server.core.limits import Rate
+from custommsg_server.domain.errors import RelayError, overloaded
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import Inbox, InboxError, Position
-from support.inboxes import BOB, OURS, arrival
+from custommsg_server.node.port import Peer
+from support.inboxes import ALICE, BOB, OURS, arrival
 
 
 class Pending:
@@ -21,6 +25,17 @@ class Pending:
     def __init__(self) -> None:
         self.appended: list[list[Arrival]] = []
         self.futures: list[asyncio.Future[Sequence[Position]]] = []
+        self.error: str | None = None
+        self.watcher: Callable[[str | None], None] = lambda _: None
+
+    def watch(self, watcher: Callable[[str | None], None]) -> None:
+        self.watcher = watcher
+        watcher(self.error)
+
+    def fail(self, error: str | None) -> None:
+        """Fail from now on, or work again."""
+        self.error = error
+        self.watcher(error)
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
         self.appended.append(list(arrivals))
@@ -105,6 +120,26 @@ async def test_it_is_full_until_enough_was_stored() -> None:
     assert len(inbox.appended) == 5
 
 
+async def test_it_is_not_full_while_the_inbox_fails() -> None:
+    """The inbox bounds what it keeps then and loses the rest; lightningd must not wait for a broken disk."""
+    inbox = Pending()
+    taker = intake(inbox, max_waiting=1000)
+    taker.append([arrival(size=1000)])
+    assert taker.is_full
+    room = asyncio.create_task(taker.has_room())
+    inbox.fail("no room")
+    await room
+    assert not taker.is_full
+    taker.append([arrival(size=1000)])
+    assert not taker.is_full
+    inbox.fail(None)
+    assert taker.is_full
+    room = asyncio.create_task(taker.has_room())
+    for future in inbox.futures:
+        future.set_result([])
+    await room
+
+
 async def test_who_stops_waiting_changes_nothing() -> None:
     """The message is counted all the same."""
     inbox = Pending()
@@ -130,3 +165,94 @@ async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool)
         assert await kept is False
     assert taker.lost == 1
     assert [line["event"] for line in logs] == ["unexpected error while storing"]
+
+
+CAROL = b"\x02" + b"c" * 32
+TWO = Rate(messages_per_s=1, burst=1)
+"""Two messages at once, and one a second after that."""
+
+
+def lost_of(arrivals: Sequence[Arrival]) -> dict[bytes, int]:
+    """Return how many messages the interruptions among arrivals say are missing, by peer."""
+    return {one.peer_id: one.lost for one in arrivals if one.kind is Kind.INTERRUPTION}
+
+
+async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() -> None:
+    """What is over is answered at once and counted; one interruption of that peer has the number."""
+    inbox = Pending()
+    taker = intake(inbox, rate=TWO, tell_after=0.01)
+    taken = [taker.append([arrival(number), arrival(number, peer_id=BOB)]) for number in range(3)]
+    only = taker.append([arrival(9, peer_id=BOB)])
+    assert await only is False
+    assert taker.refused == 3
+    for number in range(3, 6):
+        taker.append([arrival(number, peer_id=CAROL)])
+    assert [len(some) for some in inbox.appended] == [2, 2, 1, 1]
+    while len(inbox.appended) < 5:
+        await asyncio.sleep(0.001)
+    assert lost_of(inbox.appended[-1]) == {ALICE: 1, BOB: 2, CAROL: 1}
+    assert all(not one.done() for one in taken[:2])
+
+
+async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
+    """A peer in credit may overdraw it with what lightningd hands over together; it pays by waiting."""
+    inbox = Pending()
+    taker = intake(inbox, rate=TWO)
+    taker.append([arrival(number) for number in range(50)])
+    taker.append([arrival(99), arrival(99, kind=Kind.DISCONNECTED)])
+    assert [len(some) for some in inbox.appended] == [50, 1], "a disconnect is no message"
+    assert taker.refused == 1
+
+
+async def test_bytes_count_as_well_as_messages() -> None:
+    """With what the transport adds to each message."""
+    inbox = Pending()
+    taker = intake(inbox, rate=Rate(bytes_per_s=1000, burst=1))
+    for _ in range(4):
+        taker.append([arrival(size=470)])
+    assert len(inbox.appended) == 2
+    taker.set(Rate())
+    taker.append([arrival(size=470)])
+    assert len(inbox.appended) == 3, "with no limit all are stored"
+
+
+async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
+    """However many are refused, and also when the gateway ends before that."""
+    inbox = Pending()
+    taker = intake(inbox, rate=Rate(messages_per_s=0.001, burst=1), tell_after=1e6)
+    for number in range(1000):
+        taker.append([arrival(number)])
+    assert len(inbox.appended) == 1
+    taker.close()
+    assert lost_of(inbox.appended[-1]) == {ALICE: 999}
+    taker.close()
+    assert len(inbox.appended) == 2
+
+
+class Peers:
+    """A node that knows some peers, or fails to say so."""
+
+    def __init__(self, *answers: list[Peer] | RelayError) -> None:
+        self.answers = list(answers)
+
+    async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
+        if not self.answers:
+            await asyncio.Event().wait()
+        answer = self.answers.pop(0)
+        if isinstance(answer, RelayError):
+            raise answer
+        return answer
+
+
+async def test_more_is_kept_of_peers_with_channels_as_far_as_the_node_says() -> None:
+    """It is asked again now and then; while it does not answer, what it said last holds; their number is bounded."""
+    told: list[set[bytes]] = []
+    inbox = SimpleNamespace(keep_more_of=lambda peer_ids: told.append(set(peer_ids)))
+    many = [Peer(number.to_bytes(33, "big"), True, "", 1) for number in range(20_000)]
+    answers = [Peer(ALICE, True, "", 2), Peer(BOB, True, "", 0)], overloaded("node_queue", "busy", 1.0), many
+    asking = asyncio.create_task(keep_more_of_channels(Peers(*answers), cast("Inbox", inbox), interval=0.001))
+    while len(told) < 2:
+        await asyncio.sleep(0.001)
+    asking.cancel()
+    assert told[0] == {ALICE}
+    assert len(told[1]) == MAX_FAVORED

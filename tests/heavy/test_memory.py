@@ -48,6 +48,7 @@ async def test_a_subscriber_that_stops_reading_costs_little_and_stops_nobody(
     async with standin.running(short_path / "lightning-rpc") as node:
         address = f"unix:{short_path}/gateway.sock"
         arguments = ("serve", "--insecure", "--listen", address, "--rpc-file", str(node.rpc_file))
+        arguments += ("--peer-received-bytes-per-s", "0")
         async with processes.server(*arguments) as program, grpc.aio.insecure_channel(address) as channel:
             end = await LightningdEnd.connect(short_path / "custommsg" / "plugin.sock")
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)

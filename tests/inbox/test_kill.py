@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import numbers, read, sequences
 
 CHILD = """
 import sys
 from pathlib import Path
 from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]))

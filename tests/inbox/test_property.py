@@ -18,7 +18,8 @@ from custommsg_server.inbox.port import Event, PositionExpired, PositionNotReach
 from custommsg_server.inbox.sqlite.feed import Feed, FeedSubscription
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox
 from custommsg_server.inbox.sqlite.reading import Chunk
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
 from support.inboxes import ALICE, BOB, EVERYTHING, arrival, fast_directory, sequences
 
 FILTERS = (

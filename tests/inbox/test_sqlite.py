@@ -12,7 +12,8 @@ import pytest
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import InboxError
 from custommsg_server.inbox.sqlite.reading import Held
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import (
     ALICE,
     BOB,
@@ -103,7 +104,9 @@ def test_a_read_is_bounded_by_count_and_by_size(store: SqliteStore) -> None:
 def test_what_is_held_is_told(store: SqliteStore) -> None:
     """An empty, a filled, a pruned and an emptied inbox each say what they hold."""
     assert store.held() == Held(0, 0, 0, store.held().size, 0)
-    store.append([arrival(time_ns=time) for time in (10, 20, 30)])
+    for time in (10, 20, 30):
+        store.append([arrival(time_ns=time)])
+        assert store.prune(Retention(25e-9, 1 << 40), time, 1000) == 0
     assert store.held() == Held(0, 3, 3, store.held().size, 10)
     store.prune(Retention(15e-9, 1 << 40), 30, 1000)
     assert store.held() == Held(1, 3, 2, store.held().size, 20)
@@ -283,9 +286,12 @@ def test_a_commit_whose_outcome_is_unknown_is_not_made_twice(
 
 
 def test_what_is_too_old_is_deleted_oldest_first(store: SqliteStore) -> None:
-    """Age ends with the first event that is young enough; what is behind it stays, whatever its clock said."""
-    store.append([arrival(time_ns=time) for time in (10, 20, 50, 10)])
-    assert store.prune(Retention(25e-9, 1 << 40), 50, 1000) == 2
+    """Age ends with the first event that is young enough; what is behind it stays."""
+    for now in (10, 20, 50):
+        store.append([arrival()])
+        assert store.prune(Retention(40e-9, 1 << 40), now, 1000) == (now == 50)
+    store.append([arrival()])
+    assert store.prune(Retention(25e-9, 1 << 40), 50, 1000) == 1
     assert sequences(read(store)) == [3, 4]
     assert store.prune(Retention(25e-9, 1 << 40), 50, 1000) == 0
 

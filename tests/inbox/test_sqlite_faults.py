@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import InboxError
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from support.inboxes import ALICE, EVERYTHING, FOREVER, MOST, arrival, fast_directory, numbers, read
 
 NOBODY = 65534

@@ -11,7 +11,8 @@ import pytest
 
 from custommsg_server.inbox.port import Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import EVERYTHING, FOREVER, Unruly, arrival, collect, numbers, read, sequences
 
@@ -108,14 +109,15 @@ async def test_closing_stores_what_waits(path: Path) -> None:
 
 async def test_what_is_too_old_is_deleted_by_and_by(path: Path) -> None:
     """On a timer, with nothing arriving; subscriptions know it at once."""
-    options = SqliteOptions(writer=WriterOptions(prune_interval=0.01))
+    now = 0
+    options = SqliteOptions(writer=WriterOptions(prune_interval=0.01, monotonic_ns=lambda: now))
     async with running(path, Retention(0.05, 1 << 40), options) as (inbox, _):
         old = await inbox.append([arrival()] * 5000)
         while (await inbox.bounds()).count:
-            pass
-        await inbox.append([arrival(time_ns=2**62)])
+            now += 1_000_000
+        await inbox.append([arrival()])
         while (await inbox.subscribe(EVERYTHING, Start.BEGINNING)).position != old[-1]:
-            await asyncio.wait_for(inbox.append([arrival(time_ns=2**62)]), 20)
+            await asyncio.wait_for(inbox.append([arrival()]), 20)
         subscription = await inbox.subscribe(EVERYTHING, Start.BEGINNING)
         assert numbers(await collect(subscription, 1)) == [0]
         assert sequences((await inbox.read(EVERYTHING, None, 1)).events) == [5001]

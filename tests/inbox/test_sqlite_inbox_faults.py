@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -15,53 +15,13 @@ import structlog
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import InboxError, Position, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
 from custommsg_server.inbox.sqlite.writer import Writer, WriterOptions
-from support.inboxes import EVERYTHING, FOREVER, Unruly, arrival, collect, numbers, read
+from support.inboxes import EVERYTHING, arrival, collect, numbers, read
+from support.watched import QUICK, is_well, running
 
-QUICK = SqliteOptions(writer=WriterOptions(prune_interval=0.02, backoff_min=0.01, backoff_max=0.02))
-PATIENT = SqliteOptions(writer=WriterOptions(backoff_min=1e6, backoff_max=1e6))
-
-
-class Watched:
-    """An inbox and what it said about its health."""
-
-    def __init__(self, inbox: SqliteInbox) -> None:
-        self.inbox = inbox
-        self.errors: list[str | None] = []
-        self._changed = asyncio.Event()
-        inbox.watch(self._take)
-
-    @property
-    def store(self) -> Unruly:
-        """The store behind it."""
-        assert isinstance(self.inbox._store, Unruly)
-        return self.inbox._store
-
-    def _take(self, error: str | None) -> None:
-        self.errors.append(error)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[str | None], bool]) -> None:
-        """Wait for what it says."""
-        while not condition(self.inbox.error):
-            self._changed.clear()
-            await self._changed.wait()
-
-
-@asynccontextmanager
-async def running(
-    path: Path,
-    options: SqliteOptions = QUICK,
-    open_store: Callable[[Path], SqliteStore] = Unruly,
-    retention: Retention = FOREVER,
-) -> AsyncIterator[tuple[SqliteInbox, Watched]]:
-    async with SqliteInbox(path, retention, options, open_store) as inbox:
-        yield inbox, Watched(inbox)
-
-
-def is_well(error: str | None) -> bool:
-    return error is None
+PATIENT = SqliteOptions(writer=WriterOptions(backoff_min=1e6, backoff_max=1e6, max_waiting=0))
 
 
 async def is_lost(inbox: SqliteInbox, *arrivals: Arrival) -> bool:
@@ -119,29 +79,25 @@ async def test_what_is_stored_already_is_not_lost_by_a_second_time(path: Path) -
         assert interruption.arrival.lost == 1
 
 
-async def test_the_first_that_is_stored_again_gets_its_own_position(
+async def test_what_comes_while_the_store_begins_to_work_stands_behind_the_loss(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not that of the interruption, which is stored with it, in front of it."""
-    at_once = SqliteOptions(writer=WriterOptions(backoff_min=0, backoff_max=0))
-    async with running(path, at_once) as (inbox, watched):
-        entered, gate, calls, append = threading.Event(), threading.Event(), [0], watched.store.append
+    """It is kept, and gets its own position and not that of the interruption, which is stored in front of it."""
+    async with running(path) as (inbox, watched):
+        entered, gate, append = threading.Event(), threading.Event(), watched.store.append
 
-        def fail_first(arrivals: Sequence[Arrival]) -> Stored:
+        def wait(arrivals: Sequence[Arrival]) -> Stored:
             entered.set()
             assert gate.wait(20)
-            calls[0] += 1
-            if calls[0] <= 2:  # the try, and the second one after deleting
-                raise InboxError("no room")
             return append(arrivals)
 
-        monkeypatch.setattr(watched.store, "append", fail_first)
-        lost = inbox.append([arrival(1)])
+        watched.store.fails = "no room"
+        assert await is_lost(inbox, arrival(1))
+        monkeypatch.setattr(watched.store, "append", wait)
         await asyncio.to_thread(entered.wait)
+        watched.store.fails = None
         stored = inbox.append([arrival(2), arrival(3)])
         gate.set()
-        with pytest.raises(InboxError, match="no room"):
-            await lost
         positions = await stored
         interruption, *events = (await inbox.read(EVERYTHING, None, 10)).events
         assert interruption.arrival.lost == 1
@@ -151,10 +107,14 @@ async def test_the_first_that_is_stored_again_gets_its_own_position(
 
 async def test_deleting_may_make_the_room_that_is_missing(path: Path) -> None:
     """What the retention no longer allows is deleted before anything new is given up."""
-    async with running(path, PATIENT, retention=Retention(1, 1 << 40)) as (inbox, watched):
-        await inbox.append([arrival(time_ns=1)] * 100)
+    now = 0
+    options = SqliteOptions(writer=replace(PATIENT.writer, monotonic_ns=lambda: now))
+    async with running(path, options, retention=Retention(1, 1 << 40)) as (inbox, watched):
+        now = 10_000_000
+        await inbox.append([arrival(size=12_000)] * 100)  # so much that its age is noted at once
+        now = 2_000_000_000
         watched.store.fails, watched.store.is_helped_by_pruning = "no room", True
-        [position] = await inbox.append([arrival(1, time_ns=2**62)])
+        [position] = await inbox.append([arrival(1)])
         assert inbox.error is None
         assert (await inbox.bounds()).count == 1
         [event] = (await inbox.read(EVERYTHING, None, 10)).events

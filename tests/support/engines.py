@@ -9,13 +9,13 @@ from pathlib import Path
 
 from custommsg_server.inbox.port import Inbox, Position
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.store import Retention
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import FOREVER, Unruly
 from support.memory_inbox import Log, MemoryInbox
 
 NEVER = 1e6
-QUICK = WriterOptions(prune_interval=NEVER, backoff_min=0.001, backoff_max=0.01)
+QUICK = WriterOptions(prune_interval=NEVER, backoff_min=0.001, backoff_max=0.01, max_waiting=0)
 
 
 class Engine(ABC):

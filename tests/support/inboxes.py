@@ -12,7 +12,8 @@ from pathlib import Path
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError, Subscription
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
 
 ALICE = b"\x02" + b"a" * 32
 BOB = b"\x03" + b"b" * 32
@@ -107,8 +108,8 @@ class Unruly(SqliteStore):
         self.appended.append(len(arrivals))
         return super().append(arrivals)
 
-    def prune(self, retention: Retention, now_ns: int, limit: int) -> int:
-        pruned = super().prune(retention, now_ns, limit)
+    def prune(self, retention: Retention, now: int, limit: int, wall_ns: int = 0, favored: str = "[]") -> int:
+        pruned = super().prune(retention, now, limit, wall_ns, favored)
         if pruned and self.is_helped_by_pruning:
             self.fails = None
         return pruned

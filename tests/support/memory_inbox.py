@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from custommsg_server.domain.events import Arrival, Kind
@@ -192,6 +192,9 @@ class MemoryInbox:
             sum(len(event.arrival.message) for event in events),
             events[0].arrival.time_ns if events else 0,
         )
+
+    def keep_more_of(self, peer_ids: Collection[bytes]) -> None:
+        """Do nothing: this engine keeps everything."""
 
     async def close(self) -> None:
         self.commit()

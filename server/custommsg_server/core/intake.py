@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
-from custommsg_server.domain.events import MESSAGE, Arrival
+from custommsg_server.core.limits import FRAMING, Rate, TokenBuckets
+from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.events import MESSAGE, Arrival, Kind
 from custommsg_server.inbox.port import Inbox, InboxError
+from custommsg_server.node.port import Peer
 
 log = structlog.get_logger()
 
 MAX_WAITING: Final = 16 << 20
 """Bytes of memory that may wait to be stored before the intake is full."""
+MAX_FAVORED: Final = 10_000
+"""Peers with channels of whom more is kept, at most."""
 _OVERHEAD: Final = 400
 """Bytes of memory that an arrival takes beside its message, about."""
+_TELL_AFTER: Final = 1.0
+"""Seconds after which a peer's interruption tells how many of its messages were refused."""
+_ANSWER_TIME: Final = 30.0
+"""Seconds that the node may take to list its peers."""
+
+
+_NO_LIMIT: Final = Rate()
 
 
 class Watcher(Protocol):
@@ -37,6 +50,8 @@ class Intake:
         node_id: returns the id of our node, 33 bytes, or nothing while it is not known.
         watcher: is told what becomes of them.
         max_waiting: bytes of memory that may wait to be stored before it is full.
+        rate: what is taken of one peer; what it sends beyond that is refused.
+        tell_after: seconds after which an interruption of the peer says how many were refused.
     """
 
     def __init__(
@@ -46,14 +61,19 @@ class Intake:
         node_id: Callable[[], bytes],
         watcher: Watcher | None = None,
         max_waiting: int = MAX_WAITING,
+        rate: Rate = _NO_LIMIT,
+        tell_after: float = _TELL_AFTER,
     ) -> None:
         self._inbox = inbox
         self._types = types
         self._node_id = node_id
         self._watcher = watcher
         self._max_waiting = max_waiting
+        self._budgets: TokenBuckets[bytes] = TokenBuckets(rate)
+        self._tell_after = tell_after
+        self._untold: Counter[bytes] = Counter()
+        self._telling: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
-        self._room.set()
         self.waiting = 0
         """Bytes of memory that wait to be stored."""
         self.ignored = 0
@@ -62,6 +82,9 @@ class Intake:
         """Messages that were stored."""
         self.lost = 0
         """Messages that could not be stored."""
+        self.refused = 0
+        """Messages that were over the budget of their peer."""
+        inbox.watch(lambda _: self._look_for_room())
 
     def takes(self, message_type: int) -> bool:
         """Return whether messages of this type are wanted."""
@@ -70,8 +93,18 @@ class Intake:
         self.ignored += 1
         return False
 
+    def set(self, rate: Rate) -> None:
+        """Apply other budgets from now on."""
+        self._budgets.set(rate)
+
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
         """Keep arrivals, in order; the future ends when they are safe (True) or lost (False). It never raises."""
+        kept = asyncio.get_running_loop().create_future()
+        if not self._budgets.is_off:
+            arrivals = self._within_budget(arrivals)
+            if not arrivals:
+                kept.set_result(False)
+                return kept
         ours = self._node_id()
         stamped = [
             Arrival(one.kind, one.time_ns, one.peer_id, one.message, one.lost, one.node_id or ours, one.id)
@@ -79,20 +112,17 @@ class Intake:
         ]
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
         messages, size = len(sizes), sum(sizes) + _OVERHEAD * len(arrivals)
-        kept = asyncio.get_running_loop().create_future()
         stored = asyncio.ensure_future(self._inbox.append(stamped))
         stored.add_done_callback(partial(self._ended, kept, messages, size, time.perf_counter()))
         self.waiting += size
-        if self.is_full:
-            self._room.clear()
+        self._look_for_room()
         return kept
 
     def _ended(
         self, kept: asyncio.Future[bool], messages: int, size: int, since: float, stored: asyncio.Future[Any]
     ) -> None:
         self.waiting -= size
-        if not self.is_full:
-            self._room.set()
+        self._look_for_room()
         error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
         is_stored = error is None
         if error is not None and not isinstance(error, InboxError):
@@ -108,10 +138,77 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be stored that whoever appends should wait, too."""
-        return self.waiting >= self._max_waiting
+        """Whether so much waits to be stored that whoever appends should wait, too.
+
+        Not while the inbox fails: it bounds by itself what it keeps until it works again, and loses the rest.
+        """
+        return self.waiting >= self._max_waiting and self._inbox.error is None
 
     async def has_room(self) -> None:
         """Wait until it is not full."""
         while self.is_full:
             await self._room.wait()
+
+    def close(self) -> None:
+        """Tell of what was refused and not told yet."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell()
+
+    def _within_budget(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Leave out the messages of peers that are over their budgets, and charge the others for theirs."""
+        sums: dict[bytes, list[int]] = {}
+        for one in arrivals:
+            if one.kind is MESSAGE:
+                sums.setdefault(one.peer_id, []).append(len(one.message) + FRAMING)
+        over = {peer_id for peer_id in sums if self._budgets.wait(peer_id)}
+        for peer_id, sizes in sums.items():
+            if peer_id in over:
+                self._untold[peer_id] += len(sizes)
+                self.refused += len(sizes)
+            else:
+                self._budgets.charge(peer_id, len(sizes), sum(sizes))
+        if not over:
+            return arrivals
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(self._tell_after, self._tell)
+        return [one for one in arrivals if one.kind is not MESSAGE or one.peer_id not in over]
+
+    def _tell(self) -> None:
+        now, self._telling = time.time_ns(), None
+        refused, self._untold = self._untold, Counter()
+        self.append(
+            [Arrival(Kind.INTERRUPTION, now, peer_id, lost=lost) for peer_id, lost in refused.items()]
+        )
+
+    def _look_for_room(self) -> None:
+        if self.is_full:
+            self._room.clear()
+        else:
+            self._room.set()
+
+
+class PeerLister(Protocol):
+    """Knows the peers; a part of `node.port.Node`."""
+
+    async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
+        """List them. Raises RelayError."""
+
+
+async def keep_more_of_channels(node: PeerLister, inbox: Inbox, interval: float) -> None:
+    """Tell the inbox which peers have channels, until cancelled; one that the node did not name counts as others do.
+
+    Args:
+        node: is asked, seldom.
+        inbox: keeps more of them.
+        interval: seconds between two questions; a tenth of it while the node does not answer.
+    """
+    while True:
+        try:
+            peers = await node.list_peers(asyncio.get_running_loop().time() + _ANSWER_TIME, "")
+        except RelayError:  # what it said last holds
+            await asyncio.sleep(interval / 10)
+        else:
+            favored = [peer.peer_id for peer in peers if peer.num_channels]
+            inbox.keep_more_of(favored[:MAX_FAVORED])
+            await asyncio.sleep(interval)

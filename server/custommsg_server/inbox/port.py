@@ -7,7 +7,7 @@ which inbox it belongs to and a place in it. Gaps between the places of two even
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import NamedTuple, NewType, Protocol
@@ -63,6 +63,10 @@ class Bounds:
     """Bytes that they take."""
     oldest_ns: int
     """When the oldest of them arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
+    largest_share: float = 0.0
+    """The part of it that one peer has, at most; 0 if the engine does not know."""
+    evicted: int = 0
+    """Messages that were deleted since the start to make room, because their peer held most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,8 @@ class Inbox(Protocol):
         An arrival whose id was appended not long ago is not stored again, and gets the same position. The
         awaitable is done when they are safe; to let go of it takes nothing back.
 
+        While storing fails they wait, up to a bound of the engine, and are stored in order when it works again.
+
         Raises:
             InboxError: from the awaitable: they are lost. An INTERRUPTION stands in their place when storing works
                 again.
@@ -201,6 +207,13 @@ class Inbox(Protocol):
 
     async def bounds(self) -> Bounds:
         """Return what is held. Raises InboxError."""
+
+    def keep_more_of(self, peer_ids: Collection[bytes]) -> None:
+        """Keep more of these peers than of others when there is no room; who was named before counts no more.
+
+        Where events of single peers are deleted to make room, an INTERRUPTION of the peer stands in their place, for
+        those who have not passed it.
+        """
 
     @property
     def error(self) -> str | None:

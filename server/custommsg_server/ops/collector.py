@@ -159,11 +159,11 @@ class GatewayCollector(Collector):
         intake = self._sources.intake
         received = CounterMetricFamily(
             "custommsg_messages_received",
-            "Messages from lightningd, by outcome: STORED, LOST or IGNORED.",
+            "Messages from lightningd, by outcome: STORED, LOST, REFUSED or IGNORED.",
             labels=("outcome",),
         )
-        for outcome, count in (("STORED", intake.stored), ("LOST", intake.lost), ("IGNORED", intake.ignored)):
-            received.add_metric([outcome], count)
+        for outcome in ("STORED", "LOST", "REFUSED", "IGNORED"):
+            received.add_metric([outcome], getattr(intake, outcome.lower()))
         yield received
 
     def _inbox(self, now: _Now) -> Iterator[Metric]:
@@ -180,6 +180,14 @@ class GatewayCollector(Collector):
             yield _gauge("inbox_events", "Events in the inbox.", bounds.count)
             yield _gauge("inbox_bytes", "The size of the inbox; inbox_max_mb limits it.", bounds.size)
             yield _gauge("inbox_oldest_seconds", "The age of the oldest event in the inbox.", age)
+            yield _gauge(
+                "inbox_largest_share_ratio",
+                "The part of the inbox that the peer with the most events in it has.",
+                bounds.largest_share,
+            )
+            yield _counter(
+                "messages_evicted", "Messages that were deleted to free space in the inbox.", bounds.evicted
+            )
         with suppress(OSError):
             disk = os.statvfs(self._sources.data_path)
             yield _gauge(

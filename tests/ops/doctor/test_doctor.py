@@ -19,6 +19,7 @@ from custommsg_server.ops.doctor import examine as examine_module
 from custommsg_server.ops.doctor.examine import examine
 from custommsg_server.ops.doctor.finding import Finding, is_well
 from support.gateways import gateway, settings
+from support.inboxes import arrival
 from support.standin import StandIn
 
 Mistake = Callable[[Path], dict[str, Any]]
@@ -76,6 +77,16 @@ def inbox_that_is_none(folder: Path) -> dict[str, Any]:
     return {"data_dir": folder}
 
 
+def inbox_with_damage_in_the_middle(folder: Path) -> dict[str, Any]:
+    store = SqliteStore(folder / "inbox.sqlite3")
+    store.append([arrival(number, size=1000) for number in range(1000)])
+    store.close()
+    with (folder / "inbox.sqlite3").open("r+b") as file:
+        file.seek(400_000)
+        file.write(b"\xff" * 8192)
+    return {"data_dir": folder}
+
+
 def inbox_of_a_newer_gateway(folder: Path) -> dict[str, Any]:
     SqliteStore(folder / "inbox.sqlite3").close()
     connection = apsw.Connection(str(folder / "inbox.sqlite3"))
@@ -104,6 +115,7 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
         (plugin_folder_that_is_a_file, "plugin script", "cannot be written"),
         (script_that_cannot_be_run, "plugin script", "not executable"),
         (inbox_that_is_none, "inbox", "not an inbox"),
+        (inbox_with_damage_in_the_middle, "inbox", "it is damaged"),
         (inbox_of_a_newer_gateway, "inbox", "version 99"),
         (data_folder_that_is_a_file, "inbox", "cannot be written"),
     ],

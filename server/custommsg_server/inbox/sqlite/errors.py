@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import apsw
 
 from custommsg_server.inbox.port import InboxError
 
-_MOVE_AWAY = "stop the gateway, move the file away, and start it again: a new inbox is made"
+MOVE_AWAY: Final = "stop the gateway, move the file away, and start it again: a new inbox is made"
+"""What to do with a file that is of no use."""
 
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (apsw.FullError, "the disk is full; free some space, or keep less (retention)"),
     (apsw.ReadOnlyError, "it cannot be written; check its permissions and whether its disk is read-only"),
     (apsw.PermissionsError, "access is denied; check its permissions and its owner"),
-    (apsw.NotADBError, f"it is not an inbox, or it is damaged; {_MOVE_AWAY}"),
-    (apsw.CorruptError, f"it is damaged; {_MOVE_AWAY}"),
+    (apsw.NotADBError, f"it is not an inbox, or it is damaged; {MOVE_AWAY}"),
+    (apsw.CorruptError, f"it is damaged; {MOVE_AWAY}"),
     (apsw.BusyError, "another program has locked it; end that program"),
     (apsw.LockedError, "another program has locked it; end that program"),
     (
@@ -29,7 +31,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (FileNotFoundError, "its directory does not exist; make it, or set another path"),
     (PermissionError, "access is denied; check its permissions and its owner, and those of its directory"),
     (OSError, "it cannot be used"),
-    (UnicodeDecodeError, f"it is damaged; {_MOVE_AWAY}"),
+    (UnicodeDecodeError, f"it is damaged; {MOVE_AWAY}"),
 )
 
 

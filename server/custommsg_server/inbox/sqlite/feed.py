@@ -22,6 +22,7 @@ from custommsg_server.inbox.port import (
 )
 from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.reading import Chunk, Held
+from custommsg_server.inbox.sqlite.retention import Evicted
 from custommsg_server.inbox.sqlite.store import Stored
 
 CHUNK_EVENTS: Final = 500
@@ -103,10 +104,21 @@ class Feed:
             room -= len(event.arrival.message) + EVENT_OVERHEAD
         self._latest = stored.first + len(stored.events) - 1
         while room < 0:
-            room += len(recent.pop(self._first_recent).arrival.message) + EVENT_OVERHEAD
+            if (oldest := recent.pop(self._first_recent, None)) is not None:
+                room += len(oldest.arrival.message) + EVENT_OVERHEAD
             self._first_recent += 1
         self._room = room
         self.wake()
+
+    def evict(self, evicted: Evicted) -> None:
+        """Take note that single events were deleted, and what stands in the place of the last of them."""
+        for sequence in evicted.sequences:
+            if (gone := self._recent.pop(sequence, None)) is not None:
+                self._room += len(gone.arrival.message) + EVENT_OVERHEAD
+        last = evicted.sequences[-1]
+        if last >= self._first_recent:
+            self._recent[last] = evicted.interruption
+            self._room -= EVENT_OVERHEAD
 
     def forget(self, floor: int) -> None:
         """Take note that the retention has deleted everything up to `floor`."""
@@ -186,8 +198,8 @@ class Feed:
         recent, passes = self._recent, wanted.passes
         end = min(self._latest, place + CHUNK_EVENTS)
         for sequence in range(place + 1, end + 1):
-            event = recent[sequence]
-            if passes(event.arrival):
+            event = recent.get(sequence)  # None: it was evicted
+            if event is not None and passes(event.arrival):
                 size = len(event.arrival.message)
                 if size > max_size and events:
                     return events, sequence - 1

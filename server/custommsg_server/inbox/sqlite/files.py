@@ -57,12 +57,24 @@ class FileLock:
         os.close(self._file)
 
 
+def check_not_emptied(path: Path) -> None:
+    """Leave a file alone that somebody has emptied: SQLite would take it for a new one, and delete its log.
+
+    Raises:
+        apsw.CorruptError: it is empty, and its log is not.
+    """
+    with suppress(FileNotFoundError):
+        if not path.stat().st_size and Path(f"{path}-wal").stat().st_size:
+            raise apsw.CorruptError("it is empty, and its write-ahead log is not")
+
+
 def open_writer(path: Path) -> apsw.Connection:
     """Open the file for writing; make it, readable by its owner only, if it does not exist.
 
     Raises:
         apsw.Error, OSError: it cannot be opened.
     """
+    check_not_emptied(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,8 +28,9 @@ from custommsg_server.inbox.port import (
 )
 from custommsg_server.inbox.sqlite.feed import CHUNK_EVENTS, CHUNK_SIZE, Feed, FeedSubscription
 from custommsg_server.inbox.sqlite.reading import Chunk
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore
-from custommsg_server.inbox.sqlite.writer import Pending, Report, Writer, WriterOptions
+from custommsg_server.inbox.sqlite.retention import Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore
+from custommsg_server.inbox.sqlite.writer import Report, Writer, WriterOptions
 
 log = structlog.get_logger()
 
@@ -79,7 +81,7 @@ class SqliteInbox:
         self._feed = Feed(self._read, options.recent_size, options.heartbeat)
         self._store: SqliteStore | None = None
         self._error: str | None = "the inbox is not open yet"
-        self._lost = 0
+        self._lost = self._evicted = 0
         self._watchers: list[Callable[[str | None], None]] = []
         self._is_closed = False
         self._readers = ThreadPoolExecutor(_READERS, "inbox-reader")
@@ -103,6 +105,8 @@ class SqliteInbox:
         self._feed.close()
         self._writer.stop()
         await asyncio.to_thread(self._close)
+        if self._error is not None:
+            log.error("inbox closed while it fails; what waited is lost", error=self._error, lost=self._lost)
 
     async def __aenter__(self) -> SqliteInbox:
         await self.start()
@@ -138,7 +142,7 @@ class SqliteInbox:
         elif not arrivals:
             positions.set_result([])
         else:
-            self._writer.put(Pending(arrivals, positions))
+            self._writer.put(arrivals, positions)
         return positions
 
     async def subscribe(self, wanted: Filter, start: Start | Position) -> FeedSubscription:
@@ -159,12 +163,19 @@ class SqliteInbox:
             size -= sum([len(event.arrival.message) for event in some])
         return Batch(events, feed.positions.of(place), place >= until)
 
+    def keep_more_of(self, peer_ids: Collection[bytes]) -> None:
+        """Keep more of these peers; see `inbox.port.Inbox`."""
+        self._writer.favored = json.dumps([peer_id.hex() for peer_id in peer_ids])
+
     async def bounds(self) -> Bounds:
         """Return what is held; see `inbox.port.Inbox`."""
         held = await self._loop.run_in_executor(self._readers, self._opened().held)
         # The newest event that subscribers know of: the file may be further by now.
         of, latest = self._feed.positions.of, self._feed.latest
-        return Bounds(of(min(held.floor, latest)), of(latest), held.count, held.size, held.oldest_ns)
+        earliest = of(min(held.floor, latest))
+        return Bounds(
+            earliest, of(latest), held.count, held.size, held.oldest_ns, held.largest_share, self._evicted
+        )
 
     async def _read(self, wanted: Filter, after: int, until: int, limit: int, max_size: int) -> Chunk:
         store = self._opened()
@@ -198,9 +209,12 @@ class SqliteInbox:
             self._feed.forget(report.held.floor)
         if report.stored is not None:
             self._feed.publish(report.stored)
+        for evicted in report.evicted:
+            self._feed.evict(evicted)
+            self._evicted += evicted.messages
         self._lost += report.lost
         for pending, positions in zip(report.done, report.positions, strict=True):
-            if pending.positions.done():  # whoever waited was cancelled
+            if pending.positions is None or pending.positions.done():  # whoever waited was cancelled
                 continue
             if positions is None:
                 _fail(pending.positions, report.error or "the inbox could not store this")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import apsw
+
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import InboxError
 from custommsg_server.inbox.sqlite.errors import inbox_errors
-from custommsg_server.inbox.sqlite.files import FileLock, open_read_only
+from custommsg_server.inbox.sqlite.files import FileLock, check_not_emptied, open_read_only
 from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.reading import (
     read_chunk,
@@ -51,9 +53,12 @@ def look_at(path: Path) -> Seen:
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
         if not path.exists():
+            if Path(f"{path}-lock").exists() and _is_locked(path):
+                raise InboxError(f"inbox {path}: it was removed while in use; start the gateway again")
             return Seen(exists=False, in_use=False, free=free)
         if not os.access(path, os.W_OK):
             raise PermissionError(13, "Permission denied")
+        check_not_emptied(path)
         readers = open_read_only(path)
         try:
             with readers.borrow() as connection:
@@ -64,6 +69,9 @@ def look_at(path: Path) -> Seen:
                     after = max(0, latest - _NEWEST)
                     read_chunk(connection, positions, Filter(), after, latest, _NEWEST, 1 << 62)
                     read_held(connection)
+                    damage = str(connection.execute("PRAGMA quick_check(1)").get)
+                    if damage != "ok":
+                        raise apsw.CorruptError(damage)
                     read_consumers(connection)
         finally:
             readers.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -80,6 +80,8 @@ class Held:
     """Bytes of the pages in use."""
     oldest_ns: int
     """When the oldest event arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
+    largest_share: float = field(default=0.0, compare=False)
+    """The part of it that one peer has, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def read_chunk(
     else:
         end = _search(page, search, after, until, limit)
     # Read last: if it is not after the start even now, nothing was deleted before we came to it.
-    return Chunk(page.events, max(after, end), _floor(connection), page.rows)
+    return Chunk(page.events, max(after, end), read_floor(connection), page.rows)
 
 
 def _search(page: _Page, search: Search, after: int, until: int, limit: int) -> int:
@@ -252,10 +254,15 @@ def read_held(connection: apsw.Connection) -> Held:
     """Return what the inbox holds."""
     [row] = connection.execute(
         "SELECT (SELECT coalesce(sum(events), 0) FROM peers),"
-        " (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0))"
+        " (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0)),"
+        " (SELECT coalesce(sum(bytes), 0) FROM peers),"
+        " (SELECT coalesce(max(bytes), 0) FROM peers WHERE peer_id <> x'')"
     ).fetchall()
-    count, oldest_ns = map(number, row)
-    return Held(_floor(connection), read_latest(connection), count, read_size(connection), oldest_ns)
+    count, oldest_ns, size, largest = map(number, row)
+    share = largest / max(1, size)
+    return Held(
+        read_floor(connection), read_latest(connection), count, read_size(connection), oldest_ns, share
+    )
 
 
 def read_size(connection: apsw.Connection) -> int:
@@ -272,7 +279,8 @@ def read_consumers(connection: apsw.Connection) -> list[tuple[str, int, int]]:
     return [(str(name), number(position), number(updated_ns)) for name, position, updated_ns in rows]
 
 
-def _floor(connection: apsw.Connection) -> int:
+def read_floor(connection: apsw.Connection) -> int:
+    """Return the highest sequence number that the retention has deleted; 0 if none was."""
     return number(connection.execute("SELECT value FROM meta WHERE name = 'floor'").get)
 
 

@@ -17,7 +17,9 @@ STEPS: Final[tuple[str, ...]] = (
     # 1:
     # - meta.floor is the highest sequence number that the retention has deleted: what comes after it is complete,
     #   but for events of single peers that were deleted one by one.
-    # - peers holds how much each peer has in the inbox; the row with the empty id is for events of no single peer.
+    # - peers holds how much each peer has in the inbox, and the sequence number of the interruption that stands for
+    #   those that were evicted; the row with the empty id is for events of no single peer.
+    # - marks says what the age clock and the machine's clock said when the events up to a sequence number were there.
     # - AUTOINCREMENT keeps the last sequence number apart from the rows, so that none is used twice even after
     #   all rows are gone.
     # - The indexes begin with the block, so that a commit changes a few pages at their end, whatever it stores: an
@@ -28,7 +30,11 @@ STEPS: Final[tuple[str, ...]] = (
     INSERT INTO meta VALUES ('inbox_id', lower(hex(randomblob(16)))), ('floor', 0);
     CREATE TABLE nodes (id INTEGER PRIMARY KEY, node_id BLOB NOT NULL UNIQUE) STRICT;
     CREATE TABLE peers (
-        id INTEGER PRIMARY KEY, peer_id BLOB NOT NULL UNIQUE, events INTEGER NOT NULL, bytes INTEGER NOT NULL
+        id INTEGER PRIMARY KEY, peer_id BLOB NOT NULL UNIQUE, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        evicted INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE marks (
+        age INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, wall_ns INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE events (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,

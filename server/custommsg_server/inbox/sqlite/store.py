@@ -14,7 +14,7 @@ import apsw
 from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError
-from custommsg_server.inbox.sqlite.errors import inbox_errors
+from custommsg_server.inbox.sqlite.errors import MOVE_AWAY, inbox_errors
 from custommsg_server.inbox.sqlite.files import (
     FileLock,
     Readers,
@@ -33,24 +33,22 @@ from custommsg_server.inbox.sqlite.reading import (
     read_held,
     read_inbox_id,
     read_latest,
-    read_size,
+)
+from custommsg_server.inbox.sqlite.retention import (
+    AgeClock,
+    Evicted,
+    Retention,
+    delete_old,
+    evict,
+    last_mark,
+    mark,
 )
 from custommsg_server.inbox.sqlite.schema import STEPS, check_version, migrate, version_of
-from custommsg_server.inbox.sqlite.writing import Numbers, add_events, delete_oldest
+from custommsg_server.inbox.sqlite.writing import Numbers, add_events
 
 T = TypeVar("T")
 
 _EVERYTHING: Final = Filter(peer_events=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long events are kept."""
-
-    max_age: float
-    """Seconds."""
-    max_size: int
-    """Bytes in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,7 @@ class SqliteStore:
         self._numbers = Numbers()
         self._is_durable: bool | None = None
         self._is_closed = False
+        self._is_marked = False
         try:
             with inbox_errors(path):
                 self._open()
@@ -136,18 +135,36 @@ class SqliteStore:
         """Return what is held. Raises InboxError."""
         return self._read(read_held)
 
-    def prune(self, retention: Retention, now_ns: int, limit: int) -> int:
+    def age_clock(self, wall_ns: int, monotonic_ns: Callable[[], int]) -> AgeClock:
+        """Return the clock by which the age of events counts, going on from the last mark. Raises InboxError."""
+        age, marked_ns = self._read(last_mark) or (wall_ns, wall_ns)
+        return AgeClock(age, wall_ns - marked_ns, monotonic_ns)
+
+    def prune(self, retention: Retention, now: int, limit: int, wall_ns: int = 0, favored: str = "[]") -> int:
         """Delete some events that the retention no longer allows, the oldest first; return how many.
 
-        At most `limit`, and no more than takes a moment: call it again until it returns 0.
+        At most `limit`, and no more than takes a moment: call it again until it returns 0. See `delete_old`.
 
         Raises:
             InboxError: nothing was deleted.
         """
         # If the power fails, what was deleted may come back: harmless, and worth not waiting for the disk.
         with self._writing(is_durable=False) as connection:
-            excess = read_size(connection) - retention.max_size
-            return delete_oldest(connection, now_ns - retention.max_age * 1e9, excess, limit)
+            mark(connection, retention.max_age * 1e9, now, wall_ns, is_first=not self._is_marked)
+            count = delete_old(connection, retention, favored, now, limit)
+        self._is_marked = True
+        return count
+
+    def evict(self, retention: Retention, limit: int, favored: str = "[]") -> list[Evicted]:
+        """Delete some events of those who hold most, if the inbox is too large; see `retention.evict`.
+
+        At most `limit`, and no more than takes a moment: call it again until it returns nothing.
+
+        Raises:
+            InboxError: nothing was deleted.
+        """
+        with self._writing(is_durable=False) as connection:
+            return evict(connection, self.positions, retention, favored, limit)
 
     def consumers(self) -> list[tuple[str, int, int]]:
         """Return the name, position and time of the last acknowledgement of each consumer. Raises InboxError."""
@@ -221,7 +238,8 @@ class SqliteStore:
             connection = open_writer(self._path)
             try:
                 migrate(connection, self._path, self._steps)
-                self._inode = self._path.stat().st_ino
+                opened = self._path.stat()
+                self._inode, self._file_size = opened.st_ino, opened.st_size
                 self._page_size = number(connection.pragma("page_size"))
             except BaseException:
                 connection.close(True)
@@ -276,10 +294,13 @@ class SqliteStore:
         connection.execute("COMMIT")
 
     def _check_in_place(self) -> None:
-        """Find out that somebody removed the file: what we write would be gone with the process."""
+        """Find out that somebody removed or truncated the file: what we write would be gone, or make it worse."""
         try:
-            in_place = self._path.stat().st_ino == self._inode
+            now = self._path.stat()
         except FileNotFoundError:
-            in_place = False
-        if not in_place:
+            now = None
+        if now is None or now.st_ino != self._inode:
             raise InboxError(f"inbox {self._path}: it was removed while in use; start the gateway again")
+        if now.st_size < self._file_size:
+            raise InboxError(f"inbox {self._path}: it was truncated while in use; {MOVE_AWAY}")
+        self._file_size = now.st_size

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -15,7 +15,8 @@ import structlog
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import Event, InboxError, Position
 from custommsg_server.inbox.sqlite.reading import Held
-from custommsg_server.inbox.sqlite.store import Retention, SqliteStore, Stored
+from custommsg_server.inbox.sqlite.retention import AgeClock, Evicted, Retention
+from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
 
 log = structlog.get_logger()
 
@@ -43,6 +44,12 @@ class WriterOptions:
     """How long to wait before a failing store is tried again; doubled after each failure ..."""
     backoff_max: float = 5.0
     """... up to this."""
+    max_waiting: int = 16 << 20
+    """Bytes of memory that are kept while the store fails; what comes beyond that is lost."""
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+    """The time that passes, by which the age of events counts."""
+    wall_ns: Callable[[], int] = time.time_ns
+    """The machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,10 @@ class Pending:
     """Arrivals that wait to be stored."""
 
     arrivals: Sequence[Arrival]
-    positions: asyncio.Future[Sequence[Position]]
-    """Gets their positions; used on the event loop's thread only."""
+    positions: asyncio.Future[Sequence[Position]] | None
+    """Gets their positions; used on the event loop's thread only. None: nobody waits for them."""
+    size: int
+    """Bytes of memory that they take, about."""
 
 
 @dataclass(slots=True)
@@ -67,6 +76,8 @@ class Report:
     """Messages that were lost in this turn."""
     stored: Stored | None = None
     """What was committed."""
+    evicted: list[Evicted] = field(default_factory=list)
+    """What was deleted to make room, after that."""
     opened: SqliteStore | None = None
     """The store, if it was opened in this turn."""
     held: Held | None = None
@@ -78,8 +89,9 @@ class Report:
 class Writer:
     """Stores what it is given, in order, until it is stopped.
 
-    While the store fails, what is given is lost; the loss is counted, and an INTERRUPTION in front of what is
-    stored next tells of it.
+    While the store fails, what is given waits and is tried again; the batch that has failed is tried as it was, so
+    that the store can tell whether it took effect after all. What comes when too much waits is lost, and all that
+    follows until the store works again: one INTERRUPTION behind what was kept has the number.
 
     Args:
         open_store: opens the store; it is called again, with backoff, while it raises InboxError.
@@ -100,8 +112,14 @@ class Writer:
         self._options = options
         self._tell = tell
         self._store: SqliteStore | None = None
-        self._waiting: deque[Pending] = deque()
+        self._age_clock: AgeClock | None = None
+        self.favored = "[]"
+        """The peers of whom more is kept, as JSON."""
         self._changed = threading.Condition()
+        self._waiting: deque[Pending] = deque()
+        self._waiting_size = 0
+        self._failed: list[Pending] = []
+        """The batch that could not be stored, to be tried again."""
         self._is_stopping = False
         self._recent = RecentIds(_RECENT_IDS)
         self._write_error: str | None = "it is not open yet"
@@ -109,20 +127,24 @@ class Writer:
         self._retry_at = 0.0
         self._delay = options.backoff_min
         self._prune_at = 0.0
+        self._prune_turns = max(_PRUNE_TURNS, 16 * _COMMIT_SIZE // max(1, retention.max_size))
         self._unpruned = 0
         self._has_pruned = False
+        self._kept: int | None = None
+        """While arrivals are being lost: how many of those that wait are kept."""
         self._lost = 0
-        self._is_interrupted = False
         self._thread = threading.Thread(target=self._run, name="inbox-writer", daemon=True)
 
     def start(self) -> None:
         """Start the thread; its first report comes when the store was opened, or could not be."""
         self._thread.start()
 
-    def put(self, pending: Pending) -> None:
-        """Hand over arrivals."""
+    def put(self, arrivals: Sequence[Arrival], positions: asyncio.Future[Sequence[Position]]) -> None:
+        """Hand over arrivals; the future is part of the report that tells what became of them."""
+        size = sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
         with self._changed:
-            self._waiting.append(pending)
+            self._waiting.append(Pending(arrivals, positions, size))
+            self._waiting_size += size
             self._changed.notify()
 
     def stop(self) -> None:
@@ -139,84 +161,125 @@ class Writer:
         report, is_last = Report([]), False
         try:
             while not is_last:
-                batch, size, is_last = self._next()
-                report = Report(batch)
-                self._write(report, size, is_last)
+                batch = self._next()
+                if batch is not None:
+                    report.done = batch
+                    self._write(report)
+                if self._write_error is not None:
+                    self._lose(report)
                 self._prune(report)
                 report.error = self._write_error or self._prune_error
+                with self._changed:
+                    is_last = self._is_stopping and not self._waiting and not self._failed
                 self._tell(report)
                 report = Report([])
         except BaseException as error:
             # Nobody may wait for ever for what this thread will not store.
             with self._changed:
-                left = [*report.done, *self._waiting]
+                left = [*report.done, *self._failed, *self._waiting]
             why = f"the inbox's writer has ended because of a bug ({type(error).__name__})"
             self._tell(Report(left, why, [None] * len(left), ended_by=error))
 
-    def _next(self) -> tuple[list[Pending], int, bool]:
-        """Wait until there is something to do; return what to store, its size, and whether it is the last."""
+    def _next(self) -> list[Pending] | None:
+        """Wait until there is something to do; return what to store, or None while it is not time to try again."""
         with self._changed:
-            while not self._waiting and not self._is_stopping:
-                left = (self._retry_at if self._write_error else self._prune_at) - time.monotonic()
+            while not self._is_stopping:
+                if self._write_error is None:
+                    left = 0.0 if self._waiting else self._prune_at - time.monotonic()
+                else:
+                    left = self._retry_at - time.monotonic()
+                    if left > 0 and self._is_too_much:
+                        return None
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            batch, size = [], 0
-            while self._waiting and size < _COMMIT_SIZE:
-                batch.append(self._waiting.popleft())
-                arrivals = batch[-1].arrivals
-                size += sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
-            return batch, size, self._is_stopping and not self._waiting
+            return self._batch()
 
-    def _write(self, report: Report, size: int, is_last: bool) -> None:
+    def _batch(self) -> list[Pending]:
+        """Return what has failed, as it was, or take the first of what waits."""
+        if self._failed:
+            batch, self._failed = self._failed, []
+            return batch
+        most = len(self._waiting) if self._kept is None else self._kept
+        batch, size = [], 0
+        # Never more than may wait: so what has failed, and may have taken effect after all, is not lost.
+        while len(batch) < most and (not batch or size < min(_COMMIT_SIZE, self._options.max_waiting)):
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size
+        if self._kept is not None:
+            self._kept -= len(batch)
+        return batch
+
+    @property
+    def _is_too_much(self) -> bool:
+        """Whether something has to be lost if the store cannot take it now."""
+        return self._waiting_size > self._options.max_waiting or (
+            self._kept is not None and len(self._waiting) > self._kept
+        )
+
+    def _write(self, report: Report) -> None:
         arrivals = [arrival for pending in report.done for arrival in pending.arrivals]
         fresh = self._recent.without_known(arrivals)
-        if not fresh and self._write_error is None:
-            report.positions = self._recent.positions_of(report.done, ())
-        elif self._write_error is not None and time.monotonic() < self._retry_at and not is_last:
-            self._lose(report, fresh)
-        else:
+        events: Sequence[Event] = ()
+        if fresh or self._write_error is not None:
             try:
-                stored = report.stored = self._append(report, fresh)
+                report.stored = self._append(report, fresh)
             except Exception as error:
                 self._write_error = _reason(error)
                 self._retry_at = time.monotonic() + self._delay
                 self._delay = min(self._delay * 2, self._options.backoff_max)
-                self._lose(report, fresh)
-            else:
-                self._unpruned += size
-                self._write_error = None
-                self._delay = self._options.backoff_min
-                self._lost, self._is_interrupted = 0, False
-                events = stored.events[len(stored.events) - len(fresh) :]  # without our INTERRUPTION
-                report.positions = self._recent.positions_of(report.done, events)
+                self._failed, report.done = report.done, []
+                return
+            events = report.stored.events
+        self._write_error = None
+        self._delay = self._options.backoff_min
+        report.positions = self._recent.positions_of(report.done, events)
+        size = sum([pending.size for pending in report.done])
+        self._unpruned += size
+        with self._changed:
+            self._waiting_size -= size
+            if self._kept is not None:
+                told = [Arrival(Kind.INTERRUPTION, time.time_ns(), lost=self._lost)]
+                self._waiting.insert(self._kept, Pending(told, None, 0))
+                self._kept, self._lost = None, 0
 
     def _append(self, report: Report, arrivals: list[Arrival]) -> Stored:
         if self._store is None:
             store = self._open_store()
             try:
                 report.held = store.held()
+                clock = store.age_clock(self._options.wall_ns(), self._options.monotonic_ns)
             except BaseException:
                 store.close()
                 raise
-            self._store = report.opened = store
-        if self._is_interrupted:
-            arrivals = [Arrival(Kind.INTERRUPTION, time.time_ns(), lost=self._lost), *arrivals]
+            self._store, self._age_clock, report.opened = store, clock, store
         try:
             return self._store.append(arrivals)
         except InboxError:
             # What is no longer kept may be just the room that is missing.
-            if self._store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
-                self._has_pruned, self._prune_at = True, 0.0
+            if self._delete(report, self._store):
+                self._prune_at = 0.0
             return self._store.append(arrivals)
 
-    def _lose(self, report: Report, arrivals: list[Arrival]) -> None:
-        """Give arrivals up: whoever handed them over is told, and an INTERRUPTION will stand in their place."""
-        if arrivals:
-            report.lost = sum(arrival.kind is Kind.MESSAGE for arrival in arrivals)
-            self._lost += report.lost
-            self._is_interrupted = True
-        report.positions = self._recent.positions_of(report.done, ())
+    def _lose(self, report: Report) -> None:
+        """Give up what is too much, the newest first; at the end everything. Whoever handed it over is told."""
+        with self._changed:
+            most = -1 if self._is_stopping else self._options.max_waiting
+            lost: list[Pending] = []
+            for some in (self._waiting, self._failed):
+                while some and (
+                    self._waiting_size > most
+                    or (some is self._waiting and self._kept is not None and len(some) > self._kept)
+                ):
+                    lost.append(some.pop())
+                    self._waiting_size -= lost[-1].size
+            lost.reverse()
+            fresh = self._recent.without_known([one for pending in lost for one in pending.arrivals])
+            if fresh:
+                self._kept = len(self._waiting)
+        report.done, report.positions = lost, self._recent.positions_of(lost, ())
+        report.lost = sum(arrival.kind is Kind.MESSAGE for arrival in fresh)
+        self._lost += report.lost + sum(arrival.lost for arrival in fresh)
 
     def _prune(self, report: Report) -> None:
         now = time.monotonic()
@@ -224,7 +287,7 @@ class Writer:
         if self._store is None or (now < self._prune_at and self._unpruned <= enough):
             return
         try:
-            self._prune_some(self._store)
+            self._prune_some(report, self._store)
             if self._has_pruned:
                 report.held = self._store.held()
                 self._has_pruned = False
@@ -234,17 +297,27 @@ class Writer:
         else:
             self._prune_error = None
 
-    def _prune_some(self, store: SqliteStore) -> None:
+    def _prune_some(self, report: Report, store: SqliteStore) -> None:
         """Delete what is no longer kept, or some of it while arrivals wait."""
         turns = 0
-        while store.prune(self._retention, time.time_ns(), _PRUNE_EVENTS):
-            self._has_pruned = True
+        while self._delete(report, store):
             turns += 1
-            if self._is_stopping or (self._waiting and turns >= _PRUNE_TURNS):
+            if self._is_stopping or (self._waiting and turns >= self._prune_turns):
                 self._prune_at = 0.0  # there is more to do
                 return
         self._prune_at = time.monotonic() + self._options.prune_interval
         self._unpruned = 0
+
+    def _delete(self, report: Report, store: SqliteStore) -> bool:
+        """Delete some of what is no longer kept; return whether there was any."""
+        assert self._age_clock is not None  # it comes with the store
+        now, favored = self._age_clock.now(), self.favored
+        known_ns = self._options.wall_ns() - self._age_clock.away
+        count = store.prune(self._retention, now, _PRUNE_EVENTS, known_ns, favored)
+        evicted = [] if count else store.evict(self._retention, _PRUNE_EVENTS, favored)
+        report.evicted += evicted
+        self._has_pruned = self._has_pruned or bool(count or evicted)
+        return bool(count or evicted)
 
 
 class RecentIds:

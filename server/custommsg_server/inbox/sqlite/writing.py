@@ -1,4 +1,4 @@
-"""Writes to an SQLite inbox within a transaction: adds events, deletes the oldest, and keeps the accounts of peers.
+"""Adds events to an SQLite inbox within a transaction, and to the accounts of their peers.
 
 Each statement hands Python's lock to the event loop and has to wait to get it back. So under load a commit takes as
 long as it has statements: they are few, and have many rows.
@@ -17,8 +17,6 @@ from custommsg_server.inbox.sqlite.reading import number
 
 EVENT_OVERHEAD: Final = 64
 """Bytes that an event takes beside its message, about."""
-_DELETED_AT_ONCE: Final = 4 << 20
-"""Bytes that are deleted at once at most: about 10 ms."""
 
 
 def _of_many_rows(statement: str) -> tuple[tuple[int, str], ...]:
@@ -33,17 +31,6 @@ _ADD_EVENTS: Final = _of_many_rows("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?,
 _ADD_TO_PEERS: Final = _of_many_rows(
     "INSERT INTO peers (peer_id, events, bytes) VALUES (?, ?, ?) ON CONFLICT (peer_id) "
     "DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes RETURNING peer_id, id"
-)
-_DELETE_OLDEST: Final = (
-    f"""
-    UPDATE peers SET events = events - gone.count, bytes = bytes - gone.size FROM (
-        SELECT peer, count(*) AS count, sum(length(message) + {EVENT_OVERHEAD}) AS size
-        FROM events WHERE sequence <= ?1 GROUP BY peer
-    ) AS gone WHERE peers.id = gone.peer
-    """,  # noqa: S608 -- nothing but constants
-    "DELETE FROM peers WHERE events <= 0 AND id IN (SELECT peer FROM events WHERE sequence <= ?1)",
-    "DELETE FROM events WHERE sequence <= ?1",
-    "UPDATE meta SET value = ?1 WHERE name = 'floor'",
 )
 
 
@@ -121,31 +108,3 @@ def _add_to_peers(connection: apsw.Connection, arrivals: Sequence[Arrival]) -> d
                     peers[peer_id] = number(peer)
             at += rows
     return peers
-
-
-def delete_oldest(connection: apsw.Connection, too_old: float, excess: int, limit: int) -> int:
-    """Delete some of the oldest events; return how many.
-
-    Args:
-        connection: to the file, in a transaction.
-        too_old: an event that arrived before goes, in nanoseconds since 1970, UTC.
-        excess: bytes that are to be freed, whatever the age.
-        limit: how many events at most; only so many go as takes a moment.
-
-    Raises:
-        apsw.Error: the transaction cannot go on.
-    """
-    last, count, freed = 0, 0, 0
-    cursor = connection.execute(
-        "SELECT sequence, time_ns, length(message) FROM events ORDER BY sequence LIMIT ?", (limit,)
-    )
-    try:
-        for sequence, time_ns, size in cursor:
-            if (number(time_ns) >= too_old and freed >= excess) or freed >= _DELETED_AT_ONCE:
-                break
-            last, count, freed = number(sequence), count + 1, freed + number(size) + EVENT_OVERHEAD
-    finally:
-        cursor.close()
-    for statement in _DELETE_OLDEST if count else ():
-        connection.execute(statement, (last,))
-    return count
