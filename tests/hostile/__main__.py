@@ -115,7 +115,7 @@ async def hostile(plan: Plan, folder: Path) -> Run:
         actors = [
             _actor(plan, folder, "flood", "--node", node_address, "--folder", folder, "--peers", plan.peers),
             _actor(plan, folder, "strangers", *door, "--size", plan.strangers),
-            _actor(plan, folder, "callers", *door, "--rune", runes[1], "--spare", peer.id.hex()),
+            _actor(plan, folder, "callers", *door, f"--rune={runes[1]}", "--spare", peer.id.hex()),
         ]
         run = Run(plan, record, gateway, actors, Counter(), skipped)
         draw = random.Random(plan.seed_of("faults"))
