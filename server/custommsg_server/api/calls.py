@@ -134,6 +134,7 @@ class Calls(grpc.aio.ServerInterceptor):
                 call.caller = caller = self._enter(call)
                 return await inner(request, call)
             except BaseException as error:
+                del request
                 await _fail(call, error)
                 raise
             finally:
@@ -154,6 +155,7 @@ class Calls(grpc.aio.ServerInterceptor):
             except BaseException as error:
                 self._streams.discard(task)  # it is ending: a drain must not cut its last words short
                 is_ours = isinstance(error, asyncio.CancelledError) and is_drain(error)
+                del request
                 await _fail(call, stopping() if is_ours else error)
                 raise
             finally:
@@ -197,8 +199,13 @@ class Calls(grpc.aio.ServerInterceptor):
 
 
 async def _fail(call: Call, error: BaseException) -> None:
-    """Note how a call failed, and end it with a status if its handler did not; it returns if that was done already."""
+    """Note how a call failed, and end it with a status if its handler did not; it returns if that was done already.
+
+    gRPC's context keeps the error with which it is aborted, the error its traceback, and the frames there the context:
+    a cycle. No frame in it may hold the request, since the garbage collector counts objects and not bytes.
+    """
     if isinstance(error, RelayError):
+        error.__traceback__ = None
         call.failed(code_of(error).name, error)
         await abort(call.context, error)
     elif isinstance(error, grpc.aio.AbortError):
@@ -208,6 +215,7 @@ async def _fail(call: Call, error: BaseException) -> None:
     elif isinstance(error, Exception):
         call.failed("INTERNAL")
         log.error("a call failed because of a bug; please report it", method=call.method, exc_info=error)
+        error.__traceback__ = None
         await call.context.abort(
             grpc.StatusCode.INTERNAL,
             "The gateway failed because of a bug; its log says more. Whether anything was sent is not known.",
