@@ -1,4 +1,4 @@
-"""What a refused call leaves behind: nothing that waits for the garbage collector, which counts objects and not bytes."""
+"""What a refused call leaves behind: nothing that waits for the garbage collector, which counts objects, not bytes."""
 
 from __future__ import annotations
 
