@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-TESTS: Final = Path(__file__).parents[1]
+PYTHONPATH: Final = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+"""With which our own modules are found in a process that this one starts."""
 READY: Final = "ready"
 
 
@@ -89,7 +92,7 @@ class Actor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(TESTS), "GRPC_VERBOSITY": "NONE"},
+                env={**os.environ, "PYTHONPATH": PYTHONPATH, "GRPC_VERBOSITY": "NONE"},
             )
         assert self._process.stdout is not None
         async with asyncio.timeout(60):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trustme
 
-from hostile.actor import TESTS
+from hostile.actor import PYTHONPATH
 from hostile.record import Record
 from support import processes
 
@@ -42,7 +42,7 @@ class Supervised:
         self._log = log
         self._arguments = arguments
         self._first = first
-        self._env = {"PYTHONPATH": str(TESTS), **(env or {})}
+        self._env = {"PYTHONPATH": PYTHONPATH, **(env or {})}
         self._task: asyncio.Task[None] | None = None
         self._killed = False
         self.process: asyncio.subprocess.Process | None = None
