@@ -65,6 +65,7 @@ class SqliteEngine(Engine):
     """The SQLite engine with the events of last in memory, as it is used."""
 
     recent_size = 8 << 20
+    _age = 1 << 62
 
     async def open(self, heartbeat: float = NEVER) -> SqliteInbox:
         self.inbox = await self._open(self.folder / "inbox.db", heartbeat)
@@ -87,7 +88,9 @@ class SqliteEngine(Engine):
         return Position(f"{name}-{int(sequence) + 1000}")
 
     async def delete_oldest(self, count: int) -> None:
-        deleted = await asyncio.to_thread(self._store.prune, Retention(0, 0), 2**62, count)
+        # Far ahead, and further each time: after a restart the age clock goes on from what it was told last.
+        self._age += 1 << 52
+        deleted = await asyncio.to_thread(self._store.prune, Retention(0, 0), self._age, count)
         assert deleted == count
         self.inbox._feed.forget(self._store.held().floor)  # as the writer's report would
 

@@ -147,7 +147,11 @@ class Call:
 
     async def write(self, response: Any) -> None:
         """Write a response of a stream; wait while the caller does not read."""
-        await self.context.write(response)
+        try:
+            await self.context.write(response)
+        except grpc.aio.InternalError:
+            # gRPC could not write since the caller has gone, and has not cancelled this task yet.
+            raise asyncio.CancelledError from None
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """See `domain.caller.Record`."""

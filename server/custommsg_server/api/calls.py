@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from custommsg_server.access.access import Access
 from custommsg_server.api.call import Call, Observer
@@ -125,24 +126,26 @@ class Calls(grpc.GenericRpcHandler):
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
         """Wrap a handler; the streams of this server are coroutines that write, not generators."""
-        serializers = (handler.request_deserializer, handler.response_serializer)
+        read, serializer = _reader(handler.request_deserializer, method), handler.response_serializer
         if handler.stream_stream is not None:
             inner = self._stream(cast("Behaviour", handler.stream_stream), method)
-            return grpc.stream_stream_rpc_method_handler(inner, *serializers)
+            return grpc.stream_stream_rpc_method_handler(inner, read, serializer)
+        # A single request is not read before its caller was let in.
         if handler.unary_stream is not None:
-            inner = self._stream(cast("Behaviour", handler.unary_stream), method)
-            return grpc.unary_stream_rpc_method_handler(inner, serializers[0], _or_bytes(serializers[1]))
-        inner = self._unary(cast("Behaviour", handler.unary_unary), method)
-        return grpc.unary_unary_rpc_method_handler(inner, *serializers)
+            inner = self._stream(cast("Behaviour", handler.unary_stream), method, read)
+            return grpc.unary_stream_rpc_method_handler(inner, None, _or_bytes(serializer))
+        inner = self._unary(cast("Behaviour", handler.unary_unary), method, read)
+        return grpc.unary_unary_rpc_method_handler(inner, None, serializer)
 
-    def _unary(self, inner: Behaviour, method: str) -> Behaviour:
+    def _unary(self, inner: Behaviour, method: str, read: Callable[[bytes], Any]) -> Behaviour:
         async def unary(request: Any, context: Context) -> Any:
             call, caller = Call(method, False, context, self._timeout, self._observers), None
             self._begin()
             try:
                 call.caller = caller = self._enter(call)
-                return await inner(request, call)
+                return await inner(read(request), call)
             except BaseException as error:
+                del request
                 await _fail(call, error)
                 raise
             finally:
@@ -150,7 +153,7 @@ class Calls(grpc.GenericRpcHandler):
 
         return unary
 
-    def _stream(self, inner: Behaviour, method: str) -> Behaviour:
+    def _stream(self, inner: Behaviour, method: str, read: Callable[[bytes], Any] | None = None) -> Behaviour:
         async def stream(request: Any, context: Context) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -159,10 +162,11 @@ class Calls(grpc.GenericRpcHandler):
             self._streams.add(task)
             try:
                 call.caller = caller = self._enter(call)
-                await inner(request, call)
+                await inner(read(request) if read else request, call)
             except BaseException as error:
                 self._streams.discard(task)  # it is ending: a drain must not cancel its status
                 is_ours = isinstance(error, asyncio.CancelledError) and is_drain(error)
+                del request
                 await _fail(call, stopping() if is_ours else error)
                 raise
             finally:
@@ -205,8 +209,13 @@ class Calls(grpc.GenericRpcHandler):
 
 
 async def _fail(call: Call, error: BaseException) -> None:
-    """Record how a call failed, and abort it with a status, unless its handler has done so."""
+    """Record how a call failed, and abort it with a status, unless its handler has done so.
+
+    gRPC's context keeps the error it is aborted with, the error keeps its traceback, and the frames in it keep the
+    context: a cycle. No frame in it may keep the request, since the garbage collector counts objects and not bytes.
+    """
     if isinstance(error, RelayError):
+        error.__traceback__ = None
         call.failed(code_of(error).name, error)
         await abort(call.context, error)
     elif isinstance(error, grpc.aio.AbortError):
@@ -216,10 +225,27 @@ async def _fail(call: Call, error: BaseException) -> None:
     elif isinstance(error, Exception):
         call.failed("INTERNAL")
         log.error("a call failed because of a bug; please report it", method=call.method, exc_info=error)
+        error.__traceback__ = None
         await call.context.abort(
             grpc.StatusCode.INTERNAL,
             "The gateway failed because of a bug; its log says more. Whether anything was sent is not known.",
         )
+
+
+def _reader(deserializer: Callable[[bytes], Any] | None, method: str) -> Callable[[bytes], Any]:
+    """Return a deserializer whose failure is the caller's fault."""
+    assert deserializer is not None
+
+    def read(request: bytes) -> Any:
+        try:
+            return deserializer(request)
+        except DecodeError:
+            raise RelayError(
+                Reason.INVALID_MESSAGE,
+                f"What was sent is no request of {method}. Use the stubs of this contract.",
+            ) from None
+
+    return read
 
 
 def _or_bytes(serializer: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:

@@ -45,6 +45,8 @@ class OpenStreams:
                             await context.write(response)
                     else:
                         await inner(request, context)
+            except grpc.aio.InternalError:
+                raise asyncio.CancelledError from None  # the client has gone; gRPC cancels this task only afterwards
             except TimeoutError:
                 await context.abort(
                     grpc.StatusCode.UNAVAILABLE,

@@ -1,0 +1,48 @@
+"""A caller that goes away while the gateway is writing to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from grpc._cython import cygrpc
+
+from custommsg_server.api.call import Call
+from custommsg_server.api.open_streams import OpenStreams
+
+
+class Gone:
+    """The context of such a call: gRPC fails the write, and cancels the task only afterwards."""
+
+    async def write(self, response: object) -> None:
+        raise cygrpc.ExecuteBatchError("Failed to write.")
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:9"
+
+
+CONTEXT = cast("Any", Gone())
+
+
+async def test_a_write_to_a_caller_that_has_gone_is_no_bug_of_the_gateway() -> None:
+    """The call ends as one that was cancelled, and no error is logged."""
+    call = Call("a/b", True, CONTEXT, 10.0, ())
+    with pytest.raises(asyncio.CancelledError):
+        await call.write(b"")
+
+
+async def test_a_health_watch_of_a_client_that_has_gone_is_no_bug_either() -> None:
+    """Whether its handler yields responses or writes them."""
+
+    async def yields(request: object, context: object) -> Any:
+        yield b""
+
+    async def writes(request: object, context: Any) -> None:
+        await context.write(b"")
+
+    for handler in (yields, writes):
+        streams = OpenStreams()
+        with pytest.raises(asyncio.CancelledError):
+            await streams.bounded(handler)(b"", CONTEXT)
+        assert streams.count == 0

@@ -1,0 +1,241 @@
+"""Run all of it: phases alone and under attack by turns, then the report. Status 1 if a promise was broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_module
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+from pyln.client import LightningRpc
+
+from custommsg import aio
+from custommsg_testing import devnode
+from hostile import report
+from hostile.actor import Actor
+from hostile.faults import Faults, set_clock
+from hostile.honest import Honest
+from hostile.node import read_journal
+from hostile.programs import FAKETIME, Gateway, Node, small_disk
+from hostile.record import Record
+
+SETTINGS: Final[dict[str, Any]] = {
+    "inbox_max_mb": 10,
+    "memory_budget_mb": 64,
+    "caller_messages_per_s": 1000,
+    "caller_bytes_per_s": 1_000_000,
+    "log_calls": "none",
+}
+"""Of the gateway: what a small machine would have. The rest are the defaults."""
+DISK_MB: Final = 40
+RECOVERS_WITHIN: Final = 60.0
+"""Seconds in which all must work again after an attack."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is, and what is in it."""
+
+    rounds: int
+    alone: float
+    """Seconds of each round without attackers ..."""
+    attack: float
+    """... and with them."""
+    seed: int
+    peers: int
+    strangers: int
+    nice: int
+    throttle: float
+
+    def seed_of(self, name: str) -> int:
+        """Return the seed of a part, drawn from that of the run."""
+        return random.Random(f"{self.seed} {name}").randrange(1 << 32)
+
+
+@dataclass
+class Run:
+    """A run, and what came of it."""
+
+    plan: Plan
+    record: Record
+    gateway: Gateway
+    actors: list[Actor]
+    did: Counter[str]
+    skipped: list[str]
+
+
+async def hostile(plan: Plan, folder: Path) -> Run:
+    """Run everything."""
+    record = Record()
+    async with AsyncExitStack() as stack:
+        skipped = []
+        disk = folder / "disk"
+        if not (is_small := stack.enter_context(small_disk(disk, DISK_MB))):
+            skipped.append("a full disk (mounting a small file system needs root)")
+        clock = folder / "clock" if FAKETIME.exists() else None
+        if clock is None:
+            skipped.append("a clock that jumps (needs libfaketime: apt-get install libfaketime)")
+        else:
+            set_clock(clock, "+0")
+        peer = await stack.enter_async_context(devnode.run(folder / "peer", strict=False))
+        record.peer_id = peer.id
+        journal = folder / "answered"
+        node = Node(record, folder, journal, plan.throttle)
+        gateway = Gateway(record, folder, disk / "data", node.rpc_file, clock, **SETTINGS)
+        actors: list[Actor] = []
+        for part in (node, gateway):
+            part.start()
+            stack.push_async_callback(part.stop)
+        rpc = await _until_up(node.rpc_file)
+        node_address = f"{rpc.getinfo()['id']}@127.0.0.1:{node.port}"
+        runes = [(await asyncio.to_thread(rpc.call, "createrune", {}))["rune"] for _ in range(2)]
+        await _until(gateway.attached.wait(), "the gateway did not attach at the start")
+        gateway.weigh()
+        gateway.idle = gateway.peak
+        weighing = asyncio.create_task(_weigh(gateway))
+        stack.callback(weighing.cancel)
+        await peer.connect(node_address, keep=True)
+        client = await stack.enter_async_context(
+            aio.connect(gateway.address, ca=gateway.certificates, rune=runes[0])
+        )
+        honest = Honest(record, peer, client, node_address)
+        honest.start()
+        stack.push_async_callback(honest.stop)
+        door = ("--address", gateway.address, "--ca", gateway.certificates)
+        actors = [
+            _actor(plan, folder, "flood", "--node", node_address, "--folder", folder, "--peers", plan.peers),
+            _actor(plan, folder, "strangers", *door, "--size", plan.strangers),
+            _actor(plan, folder, "callers", *door, f"--rune={runes[1]}", "--spare", peer.id.hex()),
+        ]
+        run = Run(plan, record, gateway, actors, Counter(), skipped)
+        draw = random.Random(plan.seed_of("faults"))
+        faults = Faults(record, draw, gateway, node, honest, disk if is_small else None, clock)
+        try:
+            for number in range(plan.rounds):
+                await _round(run, number, honest, faults)
+        finally:
+            for actor in actors:
+                actor.kill()
+        if not await honest.finish(RECOVERS_WITHIN):
+            record.broken.append(f"the last message was not received within {RECOVERS_WITHIN:g} s")
+        await honest.stop()
+    record.answered = read_journal(journal)
+    return run
+
+
+async def _round(run: Run, number: int, honest: Honest, faults: Faults) -> None:
+    plan, record = run.plan, run.record
+    if not await honest.works(RECOVERS_WITHIN):
+        record.broken.append(
+            f"nothing was received {RECOVERS_WITHIN:g} s after the attack before round {number + 1}"
+        )
+    _say(f"round {number + 1} of {plan.rounds}: alone for {plan.alone:g} s")
+    await _phase(record, "alone", asyncio.sleep(plan.alone))
+    for actor in run.actors:
+        await actor.start()
+    _say(f"round {number + 1} of {plan.rounds}: under attack for {plan.attack:g} s")
+    await _phase(record, "attack", faults.run(plan.attack))
+    for actor in run.actors:
+        did = await actor.stop()
+        run.did.update({f"{actor.name}: {what}": count for what, count in did.items()})
+    honest.check()
+
+
+async def _phase(record: Record, name: str, work: Any) -> None:
+    begin = time.monotonic()
+    await work
+    record.phases.append((name, begin, time.monotonic()))
+
+
+async def _weigh(gateway: Gateway) -> None:
+    while True:
+        gateway.weigh()
+        await asyncio.sleep(0.1)
+
+
+async def _until(work: Any, otherwise: str) -> None:
+    try:
+        async with asyncio.timeout(30):
+            await work
+    except TimeoutError:
+        raise RuntimeError(otherwise) from None
+
+
+async def _until_up(rpc_file: Path) -> LightningRpc:
+    rpc = LightningRpc(str(rpc_file))
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(OSError):
+                await asyncio.to_thread(rpc.getinfo)
+                return rpc
+            await asyncio.sleep(0.05)
+
+
+def _actor(plan: Plan, folder: Path, name: str, *arguments: object) -> Actor:
+    more = ("--seed", plan.seed_of(name), "--nice", plan.nice)
+    return Actor(name, folder / f"{name}.log", *arguments, *more)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+cli = App(name="hostile", help=__doc__)
+
+
+@cli.default
+def main(
+    *,
+    minutes: Annotated[float, Parameter(help="How long, about.")] = 4.0,
+    quick: Annotated[bool, Parameter(help="One short round, some 30 s with all that belongs to it.")] = False,
+    seed: Annotated[int | None, Parameter(help="Repeats the moments and choices of an earlier run.")] = None,
+    peers: Annotated[int, Parameter(help="Peers that flood the node at once.")] = 6,
+    strangers: Annotated[int, Parameter(help="About how many connections strangers hold.")] = 160,
+    nice: Annotated[
+        int, Parameter(help="Niceness of the attackers, which elsewhere have machines of their own.")
+    ] = 10,
+    throttle: Annotated[
+        float,
+        Parameter(help="Bytes a second that the node reads from a peer, as lightningd does; 0: all it can."),
+    ] = 1_000_000,
+    keep: Annotated[Path | None, Parameter(help="A folder for the logs, which must not exist.")] = None,
+    json: Annotated[bool, Parameter(help="Print the report as JSON.")] = False,
+) -> int:
+    """Run all of it, and print how the honest ones fared."""
+    rounds = 1 if quick else max(1, round(minutes))
+    alone, attack = (5.0, 15.0) if quick else (12.0, minutes * 60 / rounds - 12)
+    seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    plan = Plan(rounds, alone, attack, seed, peers, strangers, nice, throttle)
+    _say(f"seed {seed}; repeat with: make test-hostile ARGS='--seed {seed}{' --quick' if quick else ''}'")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # so that all it has started ends, too
+    with tempfile.TemporaryDirectory(prefix="cm-") as temporary:
+        folder = Path(temporary)
+        try:
+            run = asyncio.run(hostile(plan, folder))
+        finally:
+            if keep is not None:
+                keep.mkdir(parents=True)
+                for file in (*folder.glob("*.log"), *folder.glob("answered")):
+                    (keep / file.name).write_bytes(file.read_bytes())
+    content = report.make(
+        run.record, run.gateway.idle, run.gateway.peak, SETTINGS["memory_budget_mb"] * 1_000_000
+    )
+    content |= {"seed": seed, "skipped": run.skipped, "attackers": dict(sorted(run.did.items()))}
+    print(json_module.dumps(content, indent=1) if json else report.text(content))
+    return 0 if content["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

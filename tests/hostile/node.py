@@ -1,0 +1,87 @@
+"""What is added to the embedded node's process: a journal of answered hook calls, and lightningd's throttle.
+
+lightningd reads 1,000,000 bytes a second from one peer (`incoming_stream_limit` of connectd), framing included; the
+embedded node reads all that it can. The peers themselves do not hold back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, Final
+
+from custommsg_testing.devnode.node import DevNode
+from custommsg_testing.devnode.peer import Peer
+from custommsg_testing.devnode.plugins import Plugins
+
+RECORD: Final = 8
+"""Bytes of a record of the journal: the number that follows the type of a message."""
+_FRAMING: Final = 34
+"""Bytes that the transport adds to a message."""
+_PATIENCE: Final = 0.05
+"""Seconds that a peer may be ahead of its rate."""
+
+
+def install(journal: Path, peer_id: bytes, rate: float) -> None:
+    """Prepare the process, before the node is made.
+
+    Args:
+        journal: gets the number of each message of the peer whose hook call was answered, at once: what was written
+            there stays, whatever becomes of this process.
+        peer_id: the peer; its messages begin with type and number.
+        rate: bytes a second to read from one peer; 0: no limit.
+    """
+    _keep_journal(os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), peer_id)
+    if rate:
+        _throttle(rate)
+
+
+def read_journal(journal: Path) -> list[int]:
+    """Return the numbers."""
+    content = journal.read_bytes() if journal.exists() else b""
+    whole = len(content) - len(content) % RECORD
+    return [int.from_bytes(content[at : at + RECORD], "big") for at in range(0, whole, RECORD)]
+
+
+def _keep_journal(file: int, peer_id: bytes) -> None:
+    call_hook = Plugins._call_hook
+    its = b'"peer_id":"%b"}' % peer_id.hex().encode()
+    payload = len(b'{"payload":"') + 4
+
+    def record_answer(self: Plugins, chain: list[Any], params: bytes) -> None:
+        if not chain or not params.endswith(its):
+            call_hook(self, chain, params)
+            return
+        number = bytes.fromhex(params[payload : payload + 2 * RECORD].decode())
+
+        def answered(response: Any) -> None:
+            if response is not None:
+                os.write(file, number)
+            self._hook_answered(chain, params, response)
+
+        chain[0].request("custommsg", params, answered)
+
+    Plugins._call_hook = record_answer  # type: ignore[method-assign]
+
+
+def _throttle(rate: float) -> None:
+    take = DevNode._message
+    free_at: dict[bytes, float] = defaultdict(float)
+
+    def take_slowly(self: DevNode, peer: Peer, message: bytes) -> Awaitable[None] | None:
+        waiting, now = take(self, peer, message), time.monotonic()
+        free_at[peer.id] = max(free_at[peer.id], now) + (len(message) + _FRAMING) / rate
+        ahead = free_at[peer.id] - now
+        return waiting if ahead < _PATIENCE else _both(waiting, ahead)
+
+    DevNode._message = take_slowly  # type: ignore[method-assign]
+
+
+async def _both(waiting: Awaitable[None] | None, seconds: float) -> None:
+    if waiting is not None:
+        await waiting
+    await asyncio.sleep(seconds)

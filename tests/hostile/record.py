@@ -1,0 +1,277 @@
+"""What happened in a run, and whether the promises were kept. Times are seconds of the monotonic clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+DISK_SETTLES: Final = 15.0
+"""Seconds after a full disk was freed in which an interruption is taken as its consequence."""
+LOST_WITH_NODE: Final = 2.0
+"""Seconds before a kill of the node in which a message that it had queued may be lost with it."""
+
+
+@dataclass(slots=True)
+class Outage:
+    """A time in which nothing can pass, or nothing need pass: a kill, a full disk, a consumer that is away."""
+
+    kind: str
+    begin: float
+    since: float
+    """A message of the peer from after this, once it is delivered, shows that receiving works again."""
+    received: float = inf
+    """When receiving worked again."""
+    sent: float = inf
+    """When sending worked again; sending suffers from kills only."""
+
+    @property
+    def is_kill(self) -> bool:
+        """Whether a process was killed."""
+        return self.kind in (KILL_GATEWAY, KILL_NODE)
+
+
+KILL_GATEWAY: Final = "kill -9 of the gateway"
+KILL_NODE: Final = "kill -9 of the node"
+FULL_DISK: Final = "full disk"
+CONSUMER_AWAY: Final = "consumer away"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message that the honest consumer got for the first time."""
+
+    number: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """An interruption that the honest consumer got."""
+
+    peer_id: bytes
+    lost: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The honest consumer was told that what comes next is no longer kept."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One call of the honest sender: OK, or the reason why not."""
+
+    begin: float
+    end: float
+    outcome: str
+
+
+@dataclass(slots=True)
+class Record:
+    """All that the run took note of."""
+
+    peer_id: bytes = b""
+    """The honest peer."""
+    sent: dict[int, float] = field(default_factory=dict)
+    """When the honest peer sent each number."""
+    stream: list[Delivered | Interrupted | Expired] = field(default_factory=list)
+    """What the honest consumer got, in order."""
+    positions: dict[str, int] = field(default_factory=dict)
+    redelivered: int = 0
+    """Messages that came again after a pause of the consumer, since they were not acknowledged."""
+    answered: list[int] = field(default_factory=list)
+    """The numbers of the honest peer whose hook call was answered."""
+    sends: dict[int, Send] = field(default_factory=dict)
+    heard: list[int] = field(default_factory=list)
+    """The numbers that the honest sender's peer got."""
+    outages: list[Outage] = field(default_factory=list)
+    full: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when the disk was full."""
+    attaches: list[float] = field(default_factory=list)
+    """What makes lightningd attach anew: starts of the gateway, and detaches that it logged."""
+    phases: list[tuple[str, float, float]] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    """What must never happen, and did, in words."""
+
+    def deliver(self, number: int, position: str, now: float) -> None:
+        """Take note of a message that the consumer got."""
+        if self.positions.get(position) == number:
+            self.redelivered += 1
+            return
+        self.positions[position] = number
+        self.stream.append(Delivered(number, now))
+        for outage in self.outages:
+            if outage.received == inf and outage.since <= self.sent.get(number, -inf):
+                outage.received = now
+
+    def end_send(self, number: int, send: Send) -> None:
+        """Take note of a call of the sender."""
+        self.sends[number] = send
+        if send.outcome == "OK":
+            for outage in self.outages:
+                if outage.sent == inf and outage.begin <= send.begin:
+                    outage.sent = send.end
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """What must be so, and how often it was not."""
+
+    name: str
+    broken: int
+    note: str = ""
+
+
+def judge(record: Record) -> list[Invariant]:
+    """Say which promises were kept."""
+    numbers = [one.number for one in record.stream if isinstance(one, Delivered)]
+    lost = sorted(set(record.answered) - set(numbers))
+    heard, outcomes = Counter(record.heard), record.sends
+    refused = [n for n in heard if n in outcomes and outcomes[n].outcome not in ("OK", "OUTCOME_UNKNOWN")]
+    unheard = [n for n, send in outcomes.items() if send.outcome == "OK" and n not in heard]
+    return [
+        Invariant("received: answered to the node, and lost", len(lost), _lost_note(record, lost)),
+        Invariant("received: twice", len(numbers) - len(set(numbers))),
+        Invariant("received: out of order", sum(b < a for a, b in itertools.pairwise(numbers))),
+        Invariant("received: missing, and nothing said so", sum(_silent_gaps(record))),
+        Invariant("interruptions that nothing explains", len(unexplained(record))),
+        Invariant("sent: twice", sum(count - 1 for count in heard.values())),
+        Invariant("sent: although the sender was told it was not", len(refused)),
+        Invariant(
+            "sent: OK, and never with the peer, without a kill of the node",
+            sum(not _died_with_node(record, outcomes[n].end) for n in unheard),
+            f"{len(unheard)} with a kill of the node" if unheard else "",
+        ),
+    ]
+
+
+def _lost_note(record: Record, lost: list[int]) -> str:
+    if not lost:
+        return ""
+    told = sum(_is_told(record, number) for number in lost)
+    return (
+        f"of {len(record.answered):,}; {told} of them admitted by an interruption with a count, or as expired"
+    )
+
+
+def _is_told(record: Record, number: int) -> bool:
+    """Return whether a count of lost messages, or POSITION_EXPIRED, stands where a lost number would stand."""
+    between: list[Interrupted | Expired] = []
+    for one in record.stream:
+        if not isinstance(one, Delivered):
+            between.append(one)
+        elif one.number < number:
+            between.clear()
+        else:
+            break
+    return any(isinstance(one, Expired) or one.lost for one in between)
+
+
+def _silent_gaps(record: Record) -> Iterable[int]:
+    """Yield how many numbers are missing at each place where nothing tells of it."""
+    last, told = 0, False
+    for one in record.stream:
+        if isinstance(one, Interrupted):
+            told |= one.peer_id in (b"", record.peer_id)
+        elif isinstance(one, Expired):
+            told = True
+        else:
+            if one.number > last + 1 and not told:
+                yield one.number - last - 1
+            last, told = max(last, one.number), False
+
+
+def explain(record: Record) -> Counter[str]:
+    """Count the interruptions by what explains them."""
+    return Counter(reason for _, reason in _explained(record))
+
+
+def unexplained(record: Record) -> list[Interrupted]:
+    """Return the interruptions that nothing explains."""
+    return [one for one, reason in _explained(record) if reason == UNEXPLAINED]
+
+
+UNEXPLAINED: Final = "nothing explains it"
+ATTACHED: Final = "lightningd attached again (a kill, a detach)"
+REFUSED: Final = "another peer was over its budget"
+
+
+def _explained(record: Record) -> Iterable[tuple[Interrupted, str]]:
+    """Match interruptions: each new attachment explains one; a full disk all while it lasts, and shortly after."""
+    unused, causes = 0, sorted(record.attaches)
+    for one in record.stream:
+        if not isinstance(one, Interrupted):
+            continue
+        while causes and causes[0] <= one.time:
+            causes.pop(0)
+            unused += 1
+        if one.peer_id and one.peer_id != record.peer_id:
+            yield one, REFUSED
+        elif not one.peer_id and not one.lost and unused:
+            unused -= 1
+            yield one, ATTACHED
+        elif any(begin <= one.time <= end + DISK_SETTLES for begin, end in record.full):
+            yield one, FULL_DISK
+        else:
+            yield one, UNEXPLAINED
+
+
+def _died_with_node(record: Record, when: float) -> bool:
+    return any(
+        outage.kind == KILL_NODE and when <= outage.begin + 0.1 and outage.begin - when <= LOST_WITH_NODE
+        for outage in record.outages
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Seconds that messages took, by when that was."""
+
+    alone: list[float]
+    attacked: list[float]
+    outage: list[float]
+    """In an outage, as far as they passed at all."""
+
+
+def receive_latencies(record: Record) -> Latencies:
+    """Return the seconds from the peer's sending to the consumer."""
+    spans = [
+        (record.sent[one.number], one.time)
+        for one in record.stream
+        if isinstance(one, Delivered) and one.number in record.sent
+    ]
+    return _sorted(record, spans, lambda outage: outage.received)
+
+
+def send_latencies(record: Record) -> Latencies:
+    """Return the seconds that calls of the sender took which were OK."""
+    spans = [(send.begin, send.end) for send in record.sends.values() if send.outcome == "OK"]
+    return _sorted(record, spans, lambda outage: outage.sent if outage.is_kill else -inf)
+
+
+def _sorted(
+    record: Record, spans: Iterable[tuple[float, float]], end_of: Callable[[Outage], float]
+) -> Latencies:
+    sorted_ = Latencies([], [], [])
+    for begin, end in spans:
+        phase = next((name for name, first, last in record.phases if first <= begin and end <= last), "")
+        if any(outage.begin <= end and begin <= end_of(outage) for outage in record.outages):
+            sorted_.outage.append(end - begin)
+        elif phase == "alone":
+            sorted_.alone.append(end - begin)
+        elif phase == "attack":
+            sorted_.attacked.append(end - begin)
+    return sorted_
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value below which this share of the values is; 0 if there are no values."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
