@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from custommsg_server.access import macaroon
 from custommsg_server.access.credentials import hex_of
 from support import nodes
 from support.doors import Certificates, Metadata, Rpc, rpcs, until_serving
@@ -67,6 +68,8 @@ RUNES = [
     "blacklisted",
     "right",
     "narrow",
+    "macaroon",
+    "foreign-macaroon",
     "other-type",
     "other-peer",
 ]
@@ -91,6 +94,10 @@ async def shown(kind: str, make_rune: MakeRune, node: nodes.Node) -> Metadata:
         case "narrow":
             # As LND's clients show it: the other key for the same thing.
             return (("macaroon", hex_of(await make_rune(*NARROW))),)
+        case "macaroon":
+            return (("macaroon", macaroon.make(await make_rune()).hex()),)
+        case "foreign-macaroon":
+            return (("macaroon", macaroon.make(await make_rune())[:-1].hex() + "00"),)
         case "other-type":
             return (("rune", await make_rune(["pnamemsg^7779"])),)
         case "other-peer":
@@ -114,7 +121,9 @@ def expected(listener: Listener, rune: str, certificate: str, rpc: Rpc) -> tuple
     """Return what the documentation says becomes of a call."""
     if listener.clients and certificate != "right":
         return NO_HANDSHAKE
-    if rune in ("malformed", "wrong", "blacklisted") or not listener.lets_in(rune, certificate):
+    if rune in ("malformed", "wrong", "blacklisted", "foreign-macaroon") or not listener.lets_in(
+        rune, certificate
+    ):
         return NONE
     if rune == "expired":
         return NOT
