@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, not_sent
-from custommsg_server.node.port import NodeInfo, Peer
+from custommsg_server.node.port import Announcement, Connected, NetAddress, NodeInfo, Peer
 
 T = TypeVar("T")
 
@@ -21,6 +21,9 @@ INVALID_PARAMS: Final = -32602
 LIGHTNINGD: Final = -1
 CONNECT_FAILED: Final = (400, 401, 402)
 """No address known, all addresses failed, disconnected during (common/jsonrpc_errors.h)."""
+
+FEATURE_SETS: Final = ("init", "node", "channel", "invoice")
+"""Where a node says its features: the fields of `our_features` of getinfo."""
 
 _INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
 
@@ -64,6 +67,7 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
             connected=_field(peer, "connected", bool),
             address=str((peer.get("netaddr") or [""])[0]),
             num_channels=int(peer.get("num_channels", 0)),
+            features=_hex(peer, "features"),
         )
         for peer in _field(result_of(reply), "peers", list)
     ]
@@ -76,21 +80,45 @@ def info_of(reply: Mapping[str, Any]) -> NodeInfo:
         RelayError: it answered with an error.
     """
     result = result_of(reply)
+    node_id, ours = _node_id(result), result.get("our_features")
     return NodeInfo(
-        node_id=_node_id(result),
+        node_id=node_id,
         alias=str(result.get("alias", "")),
         network=_field(result, "network", str),
         version=_field(result, "version", str),
-        color=str(result.get("color", "")),
+        color=_hex(result, "color").hex(),
         block_height=_count(result, "blockheight"),
         is_synced=not any(f"warning_{daemon}_sync" in result for daemon in ("bitcoind", "lightningd")),
         active_channels=_count(result, "num_active_channels"),
         inactive_channels=_count(result, "num_inactive_channels"),
         pending_channels=_count(result, "num_pending_channels"),
+        peers=_count(result, "num_peers"),
+        addresses=_addresses(result),
+        features={name: _hex(ours, name) for name in FEATURE_SETS} if isinstance(ours, Mapping) else {},
     )
 
 
-def result_of_connect(reply: Mapping[str, Any]) -> Any:
+def announcement_of(reply: Mapping[str, Any]) -> Announcement | None:
+    """Return the node that listnodes answered, or None if it knows none.
+
+    Raises:
+        RelayError: it answered with an error.
+    """
+    nodes = _field(result_of(reply), "nodes", list)
+    if not nodes:
+        return None
+    node = nodes[0] if isinstance(nodes[0], Mapping) else {}
+    return Announcement(
+        node_id=_node_id(node, "nodeid"),
+        time=_count(node, "last_timestamp"),
+        alias=str(node.get("alias", "")),
+        color=_hex(node, "color").hex(),
+        features=_hex(node, "features"),
+        addresses=_addresses(node),
+    )
+
+
+def result_of_connect(reply: Mapping[str, Any]) -> Connected:
     """Return what connect answered.
 
     Raises:
@@ -101,7 +129,10 @@ def result_of_connect(reply: Mapping[str, Any]) -> Any:
         code, message = error.get("code"), str(error.get("message", ""))
         if code in CONNECT_FAILED or (code == LIGHTNINGD and message.startswith("Host ")):
             raise unreachable(message)
-    return result_of(reply)
+    result = result_of(reply)
+    _field(result, "id", str)
+    address = _address(result.get("address")) or NetAddress("", "", 0)
+    return Connected(_hex(result, "features"), result.get("direction") == "in", address)
 
 
 def unreachable(why: str) -> RelayError:
@@ -174,13 +205,13 @@ def error_of(error: object) -> RelayError:
     if not isinstance(error, Mapping):
         return _node_error("?", "a reply without a result and without an error")
     code, message = error.get("code"), str(error.get("message", ""))
-    if message.startswith("No such peer"):
+    if message.startswith(("No such peer", "Unknown peer")):
         return RelayError(
             Reason.PEER_UNKNOWN,
             "The node knows no such peer. Connect to it first: lightning-cli connect ID HOST PORT.",
             field="node_id",
         )
-    if message.startswith("Peer is not connected"):
+    if message.startswith(("Peer is not connected", "Peer not connected")):
         return RelayError(
             Reason.PEER_NOT_CONNECTED,
             "The node is not connected to this peer now. Try again when ListPeers shows it as connected.",
@@ -215,8 +246,32 @@ def _count(obj: Mapping[str, Any], name: str) -> int:
     return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
 
 
-def _node_id(obj: object) -> bytes:
+def _hex(obj: Mapping[str, Any], name: str) -> bytes:
+    """Return bytes given as hex digits; empty if they are missing or invalid."""
+    value = obj.get(name)
     try:
-        return wire.unhex(_field(obj, "id", str))
+        return wire.unhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        return b""
+
+
+def _addresses(obj: Mapping[str, Any]) -> tuple[NetAddress, ...]:
+    found = obj.get("address" if "address" in obj else "addresses")
+    listed = map(_address, found if isinstance(found, list) else ())
+    return tuple(one for one in listed if one is not None)
+
+
+def _address(obj: object) -> NetAddress | None:
+    if not isinstance(obj, Mapping):
+        return None
+    kind, host, port = obj.get("type"), obj.get("address", obj.get("socket")), obj.get("port", 0)
+    if isinstance(kind, str) and isinstance(host, str) and isinstance(port, int) and 0 <= port < 1 << 16:
+        return NetAddress(kind, host, port)
+    return None
+
+
+def _node_id(obj: object, name: str = "id") -> bytes:
+    try:
+        return wire.unhex(_field(obj, name, str))
     except ValueError:
         raise _node_error("?", "a reply with an id that is not hex") from None
