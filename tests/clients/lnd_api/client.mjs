@@ -22,25 +22,25 @@ await serve({
   },
   async events() {
     client.lightning.subscribePeerEvents().on("data", (event) => {
-      changed(event.pub_key ?? event.pubKey, event.type === "PEER_ONLINE");
+      changed(event.pubKey, event.type === "PEER_ONLINE");
     });
   },
   async info() {
     const info = await client.lightning.getInfo();
-    return { text: `${info.alias} ${info.identity_pubkey} ${info.num_peers}` };
+    return { text: `${info.alias} ${info.identityPubkey} ${info.numPeers}` };
   },
   async peers() {
     const { peers } = await client.lightning.listPeers();
-    return { text: peers.map((peer) => peer.pub_key).join(" ") };
+    return { text: peers.map((peer) => peer.pubKey).join(" ") };
   },
   async connect({ peer, host }) {
     await client.lightning.connectPeer({ addr: { pubkey: peer, host } });
   },
   async disconnect({ peer }) {
-    await client.lightning.disconnectPeer({ pub_key: peer });
+    await client.lightning.disconnectPeer({ pubKey: peer });
   },
   async node({ peer }) {
-    const { node } = await client.lightning.getNodeInfo({ pub_key: peer });
+    const { node } = await client.lightning.getNodeInfo({ pubKey: peer });
     return { text: `${node.alias} ${node.addresses[0].addr}` };
   },
   async version() {
