@@ -12,12 +12,14 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from custommsg_testing import devnode
 from custommsg_testing.devnode import DevNode
 from support.gateways import gateway
+from support.keys import node_id
 
 from . import table
-from .programs import HERE, running
-from .stage import needs, receive_all, rows, send_all, server_certificate, staged
+from .programs import HERE, Client, running
+from .stage import Stage, needs, receive_all, rows, send_all, server_certificate, staged
 
 LSPS0 = HERE.parents[1] / "examples/lsps0.py"
 
@@ -60,7 +62,25 @@ async def test_pyln_grpc_proto(short_path: Path) -> None:
         async with running(*program) as client:
             seen = rows("SendCustomMsg", await send_all(client, stage))
             seen += rows("SubscribeCustomMsg", await receive_all(client, stage))
+            seen += await questions(client, stage, short_path)
     table.check("pyln-grpc-proto 24.2.1", seen)
+
+
+async def questions(client: Client, stage: Stage, directory: Path) -> list[tuple[str, str, object]]:
+    """Make the calls with which programs begin, and connect to a peer."""
+    info, peers = await client.call("info"), await client.call("peers")
+    assert info.text == f"{stage.node.alias} {stage.node.id.hex()} 1"
+    assert peers.text.startswith(f"{stage.peer.id.hex()} 127.0.0.1:")
+    seen: list[tuple[str, str, object]] = [("Getinfo", "", info), ("ListPeers", "", peers)]
+    async with devnode.run(directory / "other") as other:
+        outcome = await client.call("connect", peer=other.id.hex(), host=str(other.address))
+        assert outcome.text == f"{other.id.hex()} OUT 127.0.0.1"
+        seen.append(("ConnectPeer", "a node that listens", outcome))
+        for case in ("a peer that is connected", "an unknown peer"):
+            outcome = await client.call("disconnect", peer=other.id.hex())
+            seen.append(("Disconnect", case, outcome))
+    outcome = await client.call("connect", peer=node_id().hex(), host="127.0.0.1:1")
+    return [*seen, ("ConnectPeer", "an address without a node", outcome)]
 
 
 @needs("gl_client/.venv/.ready")
