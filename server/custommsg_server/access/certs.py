@@ -21,7 +21,7 @@ CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 397
 """Days; browsers and others accept no longer validity."""
 CLN: Final = "cln"
-"""The name in the certificate of cln-grpc, which its clients require whatever the server's address is."""
+"""The name in the certificate of cln-grpc, which many of its clients expect, whatever the server's address is."""
 _SKEW: Final = timedelta(hours=1)
 
 
