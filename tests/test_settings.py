@@ -25,6 +25,13 @@ def test_flags_win_over_the_environment_over_the_file_over_the_default(
     assert settings.node_max_waiting == Settings.model_fields["node_max_waiting"].default
 
 
+def test_every_setting_has_a_description_in_one_line() -> None:
+    """The docstring of a setting is its text in --help and in the docs."""
+    descriptions = [field.description or "" for field in Settings.model_fields.values()]
+    assert all(descriptions)
+    assert not any("\n" in text for text in descriptions)
+
+
 def test_the_socket_is_found_as_lightning_cli_finds_it() -> None:
     """~/.lightning/bitcoin/lightning-rpc, and each part can be set."""
     assert load({}).socket_path == Path.home() / ".lightning/bitcoin/lightning-rpc"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.retention import HASTE, AgeClock, Retention
+from custommsg_server.inbox.sqlite.retention import CATCH_UP_SPEED, AgeClock, Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import EVERYTHING, arrival, numbers, sequences
@@ -118,7 +118,7 @@ async def test_a_gateway_that_was_away_catches_up(path: Path) -> None:
     async with running(path, clocks) as inbox:
         await store(inbox, clocks, 2)
         assert await kept(inbox) == [1, 2]
-        clocks.pass_(31 * DAY // HASTE + SECOND)
+        clocks.pass_(31 * DAY // CATCH_UP_SPEED + SECOND)
         await store(inbox, clocks, 3)
         assert await kept(inbox) == [2, 3]
 
@@ -153,7 +153,7 @@ def test_events_behind_each_other_go_by_when_they_were_stored(path: Path) -> Non
     st.lists(st.integers(0, 10**14), max_size=20),
 )
 def test_the_age_clock_goes_on_and_never_jumps(age: int, away: int, steps: list[int]) -> None:
-    """At each look at least as much has passed as in truth, and at most HASTE times as much."""
+    """At each look at least as much has passed as in truth, and at most CATCH_UP_SPEED times as much."""
     monotonic = 7
     clock = AgeClock(age, away, lambda: monotonic)
     before = clock.now()
@@ -161,6 +161,6 @@ def test_the_age_clock_goes_on_and_never_jumps(age: int, away: int, steps: list[
     for step in steps:
         monotonic += step
         now = clock.now()
-        assert step <= now - before <= HASTE * step
+        assert step <= now - before <= CATCH_UP_SPEED * step
         before = now
     assert before <= age + sum(steps) + max(0, away)

@@ -45,7 +45,7 @@ def test_an_inbox_is_looked_at_while_it_is_used_and_afterwards(path: Path) -> No
         ("UPDATE meta SET value = 'x' WHERE name = 'inbox_id'", "its id is not as it was written"),
         ("UPDATE meta SET value = 'x' WHERE name = 'floor'", "a number is not as it was written"),
         ("DROP TABLE consumers", "no such table: consumers"),
-        ("PRAGMA user_version = 99", "it has version 99"),
+        ("PRAGMA user_version = 99", "its version is 99"),
     ],
 )
 def test_what_is_wrong_is_told(path: Path, damage: str, said: str) -> None:

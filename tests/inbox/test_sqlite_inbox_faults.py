@@ -183,7 +183,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     async with running(tmp_path / "file" / "inbox.db") as (inbox, _):
         assert inbox.error is not None
-        assert f"cannot make {tmp_path / 'file'}" in inbox.error
+        assert f"cannot create {tmp_path / 'file'}" in inbox.error
         assert "set data_dir" in inbox.error
 
 

@@ -63,6 +63,6 @@ def test_a_newer_inbox_is_refused(old: Path) -> None:
     """A gateway that was set back says which version it cannot read, and touches nothing."""
     SqliteStore(old, steps=NEXT).close()
     before = old.read_bytes()
-    with pytest.raises(InboxError, match=r"inbox\.db: it has version 3, .* up to 1; run the newer"):
+    with pytest.raises(InboxError, match=r"inbox\.db: its version is 3, .* up to 1; run the newer"):
         SqliteStore(old, steps=STEPS[:1])
     assert old.read_bytes() == before

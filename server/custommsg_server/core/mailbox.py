@@ -99,8 +99,8 @@ class Mailbox:
         start = Start.LIVE if request.start is None else request.start
         with _reasons("after" if isinstance(start, str) else ""):
             if request.consumer is not None:
-                kept = await self._inbox.consumers.open(request.consumer, start)
-                start = kept if isinstance(start, Start) else start
+                acknowledged = await self._inbox.consumers.open(request.consumer, start)
+                start = acknowledged if isinstance(start, Start) else start
             subscription = await self._inbox.subscribe(request.filter, start)
         return MailboxSubscription(caller, subscription, request.consumer)
 
@@ -317,7 +317,7 @@ def _reason(error: PositionError | InboxError, field: str = "") -> RelayError:
         case InboxError():
             return RelayError(
                 Reason.INBOX_UNAVAILABLE,
-                f"The inbox cannot be used now: {error}. Stored events are not lost; try again.",
+                f"The inbox cannot be used now: {error}. Stored events are not lost. Try again later.",
                 retry_after=1.0,
             )
         case PositionExpired():

@@ -67,7 +67,7 @@ class RelayError(Exception):
 
     Args:
         reason: for programs.
-        message: for people: what is wrong and what to do. It holds no payload and no credential.
+        message: for people: what is wrong and what to do. It contains no payload and no credential.
         field: the invalid field of the request ("peer_id", "msg", ...); empty: no field is invalid.
         metadata: details for programs, as documented with the reason.
         retry_after: seconds after which a retry makes sense; None: a retry is not safe, or does not help.
