@@ -71,7 +71,7 @@ def append_until_it_fails(store: SqliteStore, first: int = 0) -> tuple[str, int]
 
 def test_a_missing_directory_is_named(path: Path) -> None:
     """The message holds the path and says what to do about it."""
-    with pytest.raises(InboxError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; make it"):
+    with pytest.raises(InboxError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; create it"):
         SqliteStore(path.parent / "no" / "inbox.db")
 
 

@@ -184,7 +184,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     async with running(tmp_path / "file" / "inbox.db") as (inbox, _):
         assert inbox.error is not None
         assert f"cannot create {tmp_path / 'file'}" in inbox.error
-        assert "set data_dir" in inbox.error
+        assert "set another data_dir" in inbox.error
 
 
 async def test_a_damaged_file_stops_nothing_and_is_not_touched(path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_a_bug_in_the_store_does_not_end_the_writer(
             patched.setattr(watched.store, "append", lambda arrivals: 1 / 0)
             patched.setattr(watched.store, "prune", lambda *arguments: 1 / 0)
             assert await is_lost(inbox, arrival(1))
-            assert inbox.error == "unexpected ZeroDivisionError; see the log"
+            assert inbox.error == "unexpected ZeroDivisionError, which is a bug; see the log, and report it"
             await watched.until(lambda error: error is not None)
         await watched.until(is_well)
         assert not await is_lost(inbox, arrival(2))

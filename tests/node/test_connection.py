@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.wire import join_message
+from custommsg_server.node.lightningd.fair_queue import QUANTUM, Batch, FairQueue
 from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.node import Lightningd
-from custommsg_server.node.lightningd.turns import QUANTUM, Batch, Turns
 from custommsg_server.node.port import Outbound, PeerAddress
 from support import standin
 from support.keys import node_id
@@ -428,7 +428,7 @@ async def test_a_caller_with_much_that_waits_leaves_room_for_others(node: StandI
 )
 def test_no_caller_that_waits_falls_behind_by_more_than_a_turn(work: list[tuple[int, list[int]]]) -> None:
     """While two callers wait, what they wrote differs by a turn and the largest request of each."""
-    turns, loop = Turns(), asyncio.new_event_loop()
+    turns, loop = FairQueue(), asyncio.new_event_loop()
     for caller, sizes in work:
         turns.add(Batch("x", ["." * size for size in sizes], str(caller), loop.create_future()))
     written: Counter[str] = Counter()

@@ -228,7 +228,7 @@ async def _fail(call: Call, error: BaseException) -> None:
         error.__traceback__ = None
         await call.context.abort(
             grpc.StatusCode.INTERNAL,
-            "The gateway failed because of a bug; its log has the details. It is not known whether the message was sent.",
+            "The gateway failed because of a bug; its log has the details. The message may or may not have been sent.",
         )
 
 

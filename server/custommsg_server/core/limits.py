@@ -115,7 +115,7 @@ class TokenBuckets(Generic[K]):
         return round(left, 6) if left > 0 else 0.0
 
     def _forget_one(self) -> None:
-        # Each iteration corrects a key that was charged after it was last checked, so there are never more than charges.
+        # Each iteration corrects a key that was charged after its last check: there are no more of them than charges.
         while True:
             seen, number, key = self._by_debt[0]
             full_at = max(self._full_at[key])

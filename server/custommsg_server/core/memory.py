@@ -1,7 +1,7 @@
 """A budget of memory for the messages of callers, shared fairly.
 
-A caller may use as much memory as is free (the dynamic threshold of Choudhury and Hahne, 1998). One caller alone gets half
-of the budget, each of n greedy callers gets 1/(n + 1) of it, and some memory is always free for a new caller.
+A caller may use as much memory as is free (the dynamic threshold of Choudhury and Hahne, 1998). One caller alone gets
+half of the budget, each of n greedy callers gets 1/(n + 1) of it, and some memory is always free for a new caller.
 """
 
 from __future__ import annotations

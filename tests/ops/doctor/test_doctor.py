@@ -106,7 +106,7 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
         (no_socket, "node", "does not exist"),
         (no_node, "inbox", "waits for"),
         (no_node, "plugin script", "waits for"),
-        (socket_left_behind, "node", "left behind"),
+        (socket_left_behind, "node", "leftover"),
         (no_socket_but_a_file, "node", "is not a socket"),
         (address_of_another_machine, "listen", "not an address of this machine"),
         (metrics_on_an_address_of_another_machine, "metrics_listen", "not an address of this machine"),
