@@ -87,8 +87,8 @@ async def test_a_broken_certificate_keeps_the_old_and_says_so(node: StandIn, tmp
         first = await asyncio.to_thread(serial, address, certificates)
         other = Certificates(_folder(tmp_path / "other"))
         for content, said in (
-            (b"no certificate", "has no PEM certificate"),
-            (other.cert_file.read_bytes(), "is not that of the certificate"),
+            (b"no certificate", "does not contain a PEM certificate"),
+            (other.cert_file.read_bytes(), "does not belong to the certificate"),
             (None, "cannot read"),
         ):
             if content is None:
@@ -177,7 +177,7 @@ def test_certs_makes_what_serves_and_what_calls(tmp_path: Path) -> None:
     with pytest.raises(certs.CertsError, match="not overwritten"):
         certs.make(tmp_path / "new", ["localhost"], "shop")
     assert [path.read_bytes() for path in paths] == before
-    with pytest.raises(TlsError, match="is not that of"):
+    with pytest.raises(TlsError, match="does not belong to"):
         TlsFiles(paths[2], paths[5]).read()
 
 

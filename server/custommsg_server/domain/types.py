@@ -8,7 +8,7 @@ from typing import Final
 from custommsg_server.domain.wire import MAX_TYPE
 
 NODES_OWN: Final = ("7", "9", "0x4c4d", "0x4c4f", "0x594b", "0x594d")
-"""Traffic of the node itself that reaches the hook: peer storage, and commando, whose payloads have credentials."""
+"""Types of the node itself that reach the hook: peer storage, and commando, whose payloads have credentials."""
 
 
 class TypeSet:

@@ -41,7 +41,7 @@ class Sources:
     node: Node
     inbox: Inbox
     data_path: Path
-    """Where the inbox is kept."""
+    """The folder of the inbox."""
     intake: Intake
     attached: Callable[[], bool]
     """Returns whether lightningd is attached."""
@@ -64,7 +64,7 @@ class GatewayCollector(Collector):
     Args:
         sources: what to read.
         calls: the calls in progress.
-        version: the gateway's.
+        version: the gateway's version.
         registry: where to register.
     """
 

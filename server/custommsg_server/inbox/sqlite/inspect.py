@@ -48,7 +48,9 @@ def look_at(path: Path) -> Seen:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InboxError(f"inbox {path}: {folder} cannot be written; give it to this user, or set data_dir")
+        raise InboxError(
+            f"inbox {path}: {folder} cannot be written; let this user write to it, or set another data_dir"
+        )
     with inbox_errors(path):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
