@@ -21,12 +21,7 @@ class CallerLimits:
 
 
 class Accounts:
-    """Counts the calls and messages of all callers.
-
-    Args:
-        limits: the limits of one caller.
-        clock: seconds, monotonic.
-    """
+    """Counts the calls and messages of all callers."""
 
     def __init__(self, limits: CallerLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits

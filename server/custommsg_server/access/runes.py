@@ -144,7 +144,7 @@ class Runes:
         return rune.asks_node or asked is None or self._clock() - asked >= self._interval
 
     async def judge(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Return for each use why the rune does not permit it, or None. The deadline is in seconds of the loop's clock."""
+        """Return for each use why the rune does not permit it, or None. The deadline is in the loop's seconds."""
         if not uses:
             return []
         if rune.asks_node:
@@ -189,7 +189,8 @@ class Runes:
         """Ask the node, and remember whether the rune is valid."""
         is_stranger, asked = not self.is_known(rune), self._clock()
         if is_stranger and self._strangers >= MAX_STRANGERS:
-            return [_crowded()] * len(uses)
+            text = "Too many calls with runes that the node has not checked before. Try again."
+            return [overloaded("unknown_runes", text, 1.0)] * len(uses)
         self._strangers += is_stranger
         try:
             # All runes that are not known count as one caller, since their ids may be forged.
@@ -209,14 +210,7 @@ class Runes:
 
 
 class RunePermit:
-    """What the holder of a rune may do. Implements `domain.caller.Permit`.
-
-    Args:
-        rune: the rune.
-        runes: checks it.
-        account: counts the call; confirmed when the rune is valid.
-        record: of the call, for the time that the node takes.
-    """
+    """What the holder of a rune may do. Implements `domain.caller.Permit`."""
 
     __slots__ = ("_account", "_record", "_rune", "_runes")
 
@@ -274,10 +268,4 @@ def _is_about_use(refusal: RelayError | None) -> bool:
         refusal is None
         or refusal.reason is Reason.NOT_PERMITTED
         or refusal.metadata.get("limit") == "rune_rate"
-    )
-
-
-def _crowded() -> RelayError:
-    return overloaded(
-        "unknown_runes", "Too many calls with runes that the node has not checked before. Try again.", 1.0
     )

@@ -73,14 +73,7 @@ class TlsFiles:
 
 
 class Tls:
-    """The server's side of TLS.
-
-    Args:
-        files: where certificate and key are.
-
-    Raises:
-        TlsError: they cannot be used.
-    """
+    """The server's side of TLS. Raises TlsError if the files cannot be used."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files

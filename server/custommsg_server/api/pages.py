@@ -42,11 +42,8 @@ def page_of(items: Sequence[T], key: Callable[[T], bytes], size: int, token: str
     """
     after = _decode(token)
     left = sorted((item for item in items if after is None or key(item) > after), key=key)
-    return left[:size], _encode(key(left[size - 1])) if len(left) > size else ""
-
-
-def _encode(key: bytes) -> str:
-    return base64.urlsafe_b64encode(key).decode()
+    next_token = base64.urlsafe_b64encode(key(left[size - 1])).decode() if len(left) > size else ""
+    return left[:size], next_token
 
 
 def _decode(token: str) -> bytes | None:

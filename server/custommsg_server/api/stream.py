@@ -95,7 +95,12 @@ class SendStream:
                 return
             if len(message.messages) > MAX_MESSAGES:
                 await self._finish()
-                raise _too_many(len(message.messages))
+                raise overloaded(
+                    "request_messages",
+                    f"The request has {len(message.messages):,} messages; {MAX_MESSAGES:,} are allowed."
+                    " Send fewer in one request.",
+                    None,
+                )
             if not message.messages:
                 continue
             memory = weight(len(message.messages), message.ByteSize())
@@ -210,11 +215,3 @@ class SendStream:
         """Wait until each message that was read has its result."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-def _too_many(count: int) -> RelayError:
-    return overloaded(
-        "request_messages",
-        f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed. Send fewer in one request.",
-        None,
-    )

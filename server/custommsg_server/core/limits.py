@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from custommsg_server.domain.errors import RelayError, overloaded
+from custommsg_server.domain.errors import overloaded
 from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.port import Outbound
 
@@ -131,10 +131,6 @@ class PeerLimits:
 
     A Core Lightning peer reads at most 1,000,000 bytes a second, framing included. The node keeps the rest in its
     memory, without a limit of its own.
-
-    Args:
-        rate: the rate of one peer.
-        clock: seconds, monotonic.
     """
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
@@ -153,7 +149,12 @@ class PeerLimits:
         if self._buckets.is_off:
             return
         if wait := self._buckets.wait(outbound.peer_id):
-            raise _peer_is_full(wait)
+            raise overloaded(
+                "peer_rate",
+                "This peer gets messages faster than it can read them; more would only fill the node's memory."
+                f" Try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
+                wait,
+            )
         self._buckets.charge(outbound.peer_id, 1, len(outbound.message) + FRAMING)
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
@@ -164,12 +165,3 @@ class PeerLimits:
         """Undo a reservation: the batch is not sent."""
         for peer_id, message in batch:
             self._buckets.give_back(peer_id, 1, len(message) + FRAMING)
-
-
-def _peer_is_full(wait: float) -> RelayError:
-    return overloaded(
-        "peer_rate",
-        "This peer gets messages faster than it can read them; more would only fill the node's memory."
-        f" Try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
-        wait,
-    )

@@ -29,11 +29,7 @@ def weight(messages: int, size: int) -> int:
 
 
 class MemoryBudget:
-    """Counts the memory that callers use.
-
-    Args:
-        limit: bytes in total.
-    """
+    """Counts the memory that callers use, in bytes, up to a limit in total."""
 
     def __init__(self, limit: int) -> None:
         self._of_caller: dict[str, int] = {}

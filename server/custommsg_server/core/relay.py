@@ -9,15 +9,13 @@ from typing import Final
 
 from custommsg_server.core.limits import FRAMING, PeerLimits
 from custommsg_server.core.memory import MemoryBudget, weight
-from custommsg_server.core.uses import send_use
+from custommsg_server.core.uses import check_deadline, send_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
 from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
 
 CHECKED: Final = "Checked, not sent"
 """The status of a message that was only validated."""
-CHECK_TIME: Final = 10.0
-"""Seconds that the node may take to check a credential, if the call itself has no deadline."""
 
 
 class Relay:
@@ -82,7 +80,7 @@ class Relay:
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.
         """
-        await caller.prove("sendcustommsg", min(deadline, _soon()))
+        await caller.prove("sendcustommsg", min(deadline, check_deadline()))
 
     async def admit(
         self, caller: Caller, batch: Sequence[Outbound], deadline: float
@@ -97,7 +95,8 @@ class Relay:
         """
         allowed, refusals = batch, None
         if not caller.permit.is_unrestricted:
-            refusals = await caller.permit.judge([send_use(one) for one in batch], min(deadline, _soon()))
+            uses = [send_use(one) for one in batch]
+            refusals = await caller.permit.judge(uses, min(deadline, check_deadline()))
             allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
         size = sum([len(message) + FRAMING for _, message in allowed])
         wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
@@ -205,7 +204,3 @@ async def _wait(seconds: float, deadline: float) -> None:
     if asyncio.get_running_loop().time() + seconds > deadline:
         raise not_sent()
     await asyncio.sleep(seconds)
-
-
-def _soon() -> float:
-    return asyncio.get_running_loop().time() + CHECK_TIME

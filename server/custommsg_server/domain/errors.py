@@ -117,6 +117,15 @@ def overloaded(limit: str, what: str, retry_after: float | None) -> RelayError:
     )
 
 
+def node_unavailable(why: str) -> RelayError:
+    """Make the error for a node that cannot be reached, when nothing was written to it."""
+    return RelayError(
+        Reason.NODE_UNAVAILABLE,
+        f"The Lightning node cannot be reached: {why}. Nothing was sent. Try again, and check that lightningd runs.",
+        retry_after=1.0,
+    )
+
+
 def no_credential(why: str) -> RelayError:
     """Make the error for a caller without a valid credential."""
     return RelayError(

@@ -59,14 +59,7 @@ class _Now:
 
 
 class GatewayCollector(Collector):
-    """Reads the sources at each scrape, on a thread of the metrics endpoint.
-
-    Args:
-        sources: what to read.
-        calls: the calls in progress.
-        version: the gateway's version.
-        registry: where to register.
-    """
+    """Reads the sources at each scrape, on a thread of the metrics endpoint."""
 
     def __init__(
         self, sources: Sources, calls: CallMetrics, version: str, registry: CollectorRegistry

@@ -242,12 +242,7 @@ class SqliteInbox:
 
 
 class SqliteConsumers:
-    """The named consumers. Implements `inbox.port.Consumers`.
-
-    Args:
-        feed: converts positions.
-        opened: returns the store, or raises InboxError.
-    """
+    """The named consumers. Implements `inbox.port.Consumers`. `opened` returns the store, or raises InboxError."""
 
     def __init__(self, feed: Feed, opened: Callable[[], SqliteStore]) -> None:
         self._feed = feed

@@ -11,11 +11,7 @@ _POSITION: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,18})")
 
 
 class Positions:
-    """Turns sequence numbers of one inbox into positions, and back.
-
-    Args:
-        inbox_id: the random id of the inbox, 32 hex digits.
-    """
+    """Turns sequence numbers of the inbox with this id, 32 hex digits, into positions, and back."""
 
     def __init__(self, inbox_id: str) -> None:
         self._inbox = inbox_id[:16]

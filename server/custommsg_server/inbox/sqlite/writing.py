@@ -59,17 +59,7 @@ class Numbers:
 def add_events(
     connection: apsw.Connection, numbers: Numbers, first: int, arrivals: Sequence[Arrival]
 ) -> None:
-    """Add events.
-
-    Args:
-        connection: to the file, in a transaction.
-        numbers: the numbers of our nodes.
-        first: the sequence number of the first event.
-        arrivals: the events.
-
-    Raises:
-        apsw.Error: the transaction has failed.
-    """
+    """Add events in a transaction; `first` is the sequence number of the first. Raises apsw.Error."""
     peers = _add_to_peers(connection, arrivals)
     nodes = numbers.of_nodes(connection, {one.node_id for one in arrivals})
     at = 0

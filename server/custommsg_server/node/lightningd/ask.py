@@ -13,12 +13,7 @@ from custommsg_server.node.port import NodeInfo
 
 
 class AskError(Exception):
-    """lightningd did not answer.
-
-    Args:
-        what: what is wrong.
-        advice: what to do.
-    """
+    """lightningd did not answer; `what` is wrong, and `advice` says what to do."""
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(what)

@@ -128,7 +128,8 @@ class Attachment:
         logged = ""
         while True:
             try:
-                await self._listen_and_attach()
+                with _only_one(self._paths.socket.parent, self._make_parents):
+                    await self._listen_and_attach()
             except OSError as error:
                 if str(error) != logged:
                     log.error(
@@ -140,10 +141,6 @@ class Attachment:
                 await asyncio.sleep(RETRY)
 
     async def _listen_and_attach(self) -> None:
-        with _only_one(self._paths.socket.parent, self._make_parents):
-            await self._listen_and_attach_alone()
-
-    async def _listen_and_attach_alone(self) -> None:
         self._write_script()  # first: a script of an earlier start would send an old token
         server = await self._bind()
         try:

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 import structlog
 
-from custommsg_server.domain.errors import Reason, RelayError, not_sent
+from custommsg_server.domain.errors import Reason, RelayError, node_unavailable, not_sent, overloaded
 from custommsg_server.node.lightningd.fair_queue import Batch, FairQueue, Reply
 from custommsg_server.node.lightningd.frames import END, FrameError, Frames
 
@@ -91,9 +91,9 @@ class Connection(asyncio.Protocol):
             held_back: the caller has waited for `room`, so the requests are not refused.
         """
         if not self.is_open:
-            return [unavailable("the connection to it was lost")] * len(requests)
+            return [node_unavailable("the connection to it was lost")] * len(requests)
         if not held_back and self._waiting.count + len(requests) > self._max_waiting + self._window:
-            return [overloaded()] * len(requests)
+            return [queue_full()] * len(requests)
         if not requests:
             return []
         batch = Batch(method, requests, caller, self._loop.create_future())
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._fewer.set()
         self._sent.clear()
         for batch in batches:
-            batch.give_up(written=_lost(), unwritten=unavailable("the connection to it was lost"))
+            batch.give_up(written=_lost(), unwritten=node_unavailable("the connection to it was lost"))
         self._on_lost()
 
     def pause_writing(self) -> None:
@@ -235,23 +235,10 @@ class Connection(asyncio.Protocol):
         self._fewer.set()
 
 
-def unavailable(why: str) -> RelayError:
-    """Make the error for a node that cannot be reached, when nothing was written to it."""
-    return RelayError(
-        Reason.NODE_UNAVAILABLE,
-        f"The Lightning node cannot be reached: {why}. Nothing was sent."
-        " Try again, and check that lightningd runs.",
-        retry_after=1.0,
-    )
-
-
-def overloaded() -> RelayError:
+def queue_full() -> RelayError:
     """Make the error for more requests than may wait."""
-    return RelayError(
-        Reason.OVERLOADED,
-        "Too many requests wait for the node. Nothing was sent. Try again, with fewer at once.",
-        metadata={"limit": "node_queue"},
-        retry_after=0.5,
+    return overloaded(
+        "node_queue", "Too many requests wait for the node. Try again, with fewer at once.", 0.5
     )
 
 

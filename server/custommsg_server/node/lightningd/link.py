@@ -15,8 +15,8 @@ from typing import Final
 import structlog
 from pyln.client.lightning import UnixSocket
 
-from custommsg_server.domain.errors import RelayError
-from custommsg_server.node.lightningd.connection import Connection, overloaded, unavailable
+from custommsg_server.domain.errors import RelayError, node_unavailable
+from custommsg_server.node.lightningd.connection import Connection, queue_full
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Link:
             RelayError: NODE_UNAVAILABLE.
         """
         if self._connection is None or not self._is_up:
-            raise unavailable(self._why)
+            raise node_unavailable(self._why)
         return self._connection
 
     @asynccontextmanager
@@ -96,7 +96,7 @@ class Link:
         """
         self.connection()
         if self._separate >= MAX_SEPARATE:
-            raise overloaded()
+            raise queue_full()
         self._separate += 1
         try:
             connection = await self._open(lambda: None)
@@ -105,7 +105,7 @@ class Link:
             finally:
                 connection.close()
         except OSError as error:
-            raise unavailable(error.strerror or str(error)) from None
+            raise node_unavailable(error.strerror or str(error)) from None
         finally:
             self._separate -= 1
 

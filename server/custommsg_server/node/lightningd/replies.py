@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from custommsg_server.domain import wire
-from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, not_sent
+from custommsg_server.domain.errors import (
+    Reason,
+    RelayError,
+    no_credential,
+    node_unavailable,
+    not_permitted,
+    not_sent,
+    overloaded,
+)
 from custommsg_server.node.port import NodeInfo, Peer
 
 T = TypeVar("T")
@@ -121,9 +129,9 @@ def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
     if isinstance(reply, RelayError):
         if reply.reason is not Reason.OUTCOME_UNKNOWN:
             return reply
-        return (
-            not_sent() if reply.expired else unchecked("the connection to it broke while it checked the rune")
-        )
+        if reply.expired:
+            return not_sent()
+        return node_unavailable("the connection to it broke while it checked the rune")
     try:
         if _field(result_of(reply), "valid", bool):
             return None
@@ -148,25 +156,12 @@ def rune_error_of(error: object) -> RelayError | None:
             return no_credential("the text is not a rune")
         case 1502 if text.endswith("too soon"):
             # https://grpc.github.io/grpc/core/md_doc_statuscodes.html: never PERMISSION_DENIED for a rate.
-            return RelayError(
-                Reason.OVERLOADED,
-                "The rune has a rate limit, and was used too soon. Nothing was sent. Try again later.",
-                metadata={"limit": "rune_rate"},
-                retry_after=1.0,
-            )
+            text = "The rune has a rate limit, and was used too soon. Try again later."
+            return overloaded("rune_rate", text, 1.0)
         case 1502:
             return not_permitted(text.removeprefix("Not permitted: "))
         case _:
             return None
-
-
-def unchecked(why: str) -> RelayError:
-    """Make the error for a credential that the node could not check."""
-    return RelayError(
-        Reason.NODE_UNAVAILABLE,
-        f"The Lightning node cannot be reached: {why}. Nothing was sent. Try again.",
-        retry_after=1.0,
-    )
 
 
 def error_of(error: object) -> RelayError:
