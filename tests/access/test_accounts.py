@@ -12,7 +12,7 @@ from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.access.accounts import Accounts, CallerAccount, CallerLimits
 from custommsg_server.core.limits import Rate
 from custommsg_server.domain.errors import Reason, RelayError
-from support.doors import Certificates, until_serving
+from support.every_rpc import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id
 from support.standin import StandIn

@@ -14,7 +14,7 @@ import grpc
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes, processes
-from support.doors import Certificates, Metadata, rpcs, until_serving
+from support.every_rpc import Certificates, Metadata, rpcs, until_serving
 
 from .conftest import MakeRune
 

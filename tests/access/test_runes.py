@@ -19,7 +19,7 @@ from custommsg_server.domain.rune import Alternative
 from custommsg_testing.devnode.rune import derive, encode, parse_condition
 from support import nodes
 from support.callers import NoRecord
-from support.doors import until_serving
+from support.every_rpc import until_serving
 from support.gateways import gateway
 
 NOW = 1000.0

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from support import nodes
-from support.doors import Certificates, Metadata, Rpc, rpcs, until_serving
+from support.every_rpc import Certificates, Metadata, Rpc, rpcs, until_serving
 from support.gateways import gateway
 
 from .conftest import MakeRune

@@ -19,7 +19,7 @@ from custommsg_server.access import certs
 from custommsg_server.access.tls import TlsError, TlsFiles
 from custommsg_server.ops import native_log
 from support import processes
-from support.doors import Certificates, until_serving
+from support.every_rpc import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id
 from support.standin import StandIn

@@ -18,7 +18,7 @@ from custommsg_server.api.convert import MAX_FILTER, filter_from_proto
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival, Kind
 from support import nodes
-from support.doors import until_serving
+from support.every_rpc import until_serving
 from support.gateways import gateway
 
 FIELDS = ("peer_ids", "peer_ids_hex", "types", "type_ranges")

@@ -17,7 +17,7 @@ from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError, Position, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox
-from support.inboxes import ALICE, BOB, EVERYTHING, FOREVER, Unruly, arrival, numbers, some
+from support.inboxes import ALICE, BOB, EVERYTHING, FOREVER, FaultyStore, arrival, numbers, some
 from support.memory_inbox import Log, MemoryInbox
 
 
@@ -115,7 +115,7 @@ async def test_the_default_is_live_and_a_new_consumer_keeps_its_start(
 
 async def test_a_known_consumer_resumes_while_the_inbox_cannot_be_written(tmp_path: Path) -> None:
     """What is held can be read, so who has a position reads it."""
-    async with SqliteInbox(tmp_path / "inbox.sqlite3", FOREVER, open_store=Unruly) as inbox:
+    async with SqliteInbox(tmp_path / "inbox.sqlite3", FOREVER, open_store=FaultyStore) as inbox:
         mailbox = Mailbox(inbox, lambda: True)
         request = SubscribeRequest(Filter(), Start.BEGINNING, consumer="shop")
         await mailbox.subscribe(ANYONE, request)

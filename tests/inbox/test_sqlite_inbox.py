@@ -14,16 +14,16 @@ from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
-from support.inboxes import EVERYTHING, FOREVER, Unruly, arrival, collect, numbers, read, sequences
+from support.inboxes import EVERYTHING, FOREVER, FaultyStore, arrival, collect, numbers, read, sequences
 
 
 @asynccontextmanager
 async def running(
     path: Path, retention: Retention = FOREVER, options: SqliteOptions | None = None
-) -> AsyncIterator[tuple[SqliteInbox, Unruly]]:
+) -> AsyncIterator[tuple[SqliteInbox, FaultyStore]]:
     """Run an inbox on a store that does what the test says."""
-    async with SqliteInbox(path, retention, options, Unruly) as inbox:
-        assert isinstance(inbox._store, Unruly)
+    async with SqliteInbox(path, retention, options, FaultyStore) as inbox:
+        assert isinstance(inbox._store, FaultyStore)
         store = inbox._store
         try:
             yield inbox, store
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "inbox.db"
 
 
-def hold(store: Unruly) -> None:
+def hold(store: FaultyStore) -> None:
     """Let the next commit wait, and forget that there was one before."""
     store.is_appending.clear()
     store.may_append.clear()

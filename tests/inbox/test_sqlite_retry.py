@@ -134,7 +134,7 @@ def test_each_message_is_stored_once_or_counted_as_lost(outcomes: list[str]) -> 
     async def run(path: Path) -> None:
         left = list(outcomes)
 
-        class Moody(SqliteStore):
+        class FlakyStore(SqliteStore):
             def _commit(self, connection: apsw.Connection) -> None:
                 outcome = left.pop(0) if left else "works"
                 if outcome == "fails":
@@ -146,7 +146,7 @@ def test_each_message_is_stored_once_or_counted_as_lost(outcomes: list[str]) -> 
         options = SqliteOptions(
             writer=WriterOptions(backoff_min=0, backoff_max=0, max_waiting=4 * SIZE, prune_interval=1e6)
         )
-        async with SqliteInbox(path, FOREVER, options, Moody) as inbox:
+        async with SqliteInbox(path, FOREVER, options, FlakyStore) as inbox:
             appends = []
             for number in range(1, 21):
                 appends.append(inbox.append([arrival(number, size=1000)]))

@@ -14,7 +14,7 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes
 from support.containers import PROJECT
-from support.doors import until_serving
+from support.every_rpc import until_serving
 
 NAME = "custommsg-plugin"
 FOLDER = PROJECT / NAME

@@ -25,7 +25,7 @@ EVEN = {32768}
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rig:
     """A node and its peer, a gateway on the node, and a stub of each dialect."""
 
     node: DevNode
@@ -37,15 +37,15 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(short_path: Path) -> AsyncIterator[Stage]:
-    """Run the stage with the default settings."""
-    async with staged(short_path) as running:
+async def rig(short_path: Path) -> AsyncIterator[Rig]:
+    """Run the rig with the default settings."""
+    async with running_rig(short_path) as running:
         yield running
 
 
 @asynccontextmanager
-async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
-    """Run the stage; `more` are settings of the gateway."""
+async def running_rig(directory: Path, **more: Any) -> AsyncIterator[Rig]:
+    """Run the rig; `more` are settings of the gateway."""
     async with (
         devnode.run(directory / "node") as node,
         devnode.run(directory / "peer", even_types=EVEN) as peer,
@@ -54,7 +54,7 @@ async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
     ):
         await peer.connect(node)
         await gateway.ready()
-        yield Stage(
+        yield Rig(
             node,
             peer,
             channel,

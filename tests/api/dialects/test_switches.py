@@ -14,7 +14,7 @@ from custommsg_server.api.dialects import DIALECTS, Dialect
 from support import standin
 from support.gateways import gateway
 
-from .conftest import staged
+from .conftest import running_rig
 
 SERVICES: dict[Dialect, str] = {
     "cln": "cln.Node",
@@ -50,8 +50,8 @@ async def test_only_the_dialects_of_the_setting_are_served(
 
 async def test_a_dialect_is_healthy_while_the_node_answers(short_path: Path) -> None:
     """As our own contract is."""
-    async with staged(short_path) as stage:
-        health = health_pb2_grpc.HealthStub(stage.channel)
+    async with running_rig(short_path) as rig:
+        health = health_pb2_grpc.HealthStub(rig.channel)
         for service in SERVICES.values():
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
