@@ -1,4 +1,4 @@
-"""A rune in the place of a macaroon."""
+"""A rune instead of a macaroon."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RUNE = "zVqGWdlTMnPLjGrTjcjeXkTV6DPvMcSHzuSFe5SkfRk9MCZtZXRob2Q9c2VuZGN1c3RvbW1z
 
 @given(st.from_regex(r"\A[A-Za-z0-9_-]{1,400}={0,2}\Z"))
 def test_a_rune_comes_back_from_its_hex(rune: str) -> None:
-    """In digits of either case."""
+    """In upper-case and lower-case digits."""
     assert rune_from_hex(rune.encode().hex()) == rune
     assert rune_from_hex(rune.encode().hex().upper()) == rune
 
 
 @given(st.text() | st.binary().map(bytes.hex))
 def test_any_macaroon_is_a_rune_or_none(text: str) -> None:
-    """Never an exception, and never a rune that the node could not read."""
+    """Never an exception, and never a malformed rune."""
     rune = rune_from_hex(text)
     assert rune is None or rune.encode().hex() == text.lower()
 
@@ -46,7 +46,7 @@ def test_any_macaroon_is_a_rune_or_none(text: str) -> None:
     ],
 )
 def test_what_is_no_rune_is_no_credential(text: str) -> None:
-    """A macaroon that LND has made means nothing here."""
+    """A real macaroon of LND is not accepted."""
     assert rune_from_hex(text) is None
 
 

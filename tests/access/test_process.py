@@ -1,4 +1,4 @@
-"""The process that people run: what it never says, and how it ends."""
+"""The real process: what it never logs, and how it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAYLOAD = b"\xab\xcda payload that nobody else may read"
 async def test_no_rune_no_payload_and_no_key_is_ever_logged(
     embedded: nodes.Node, make_rune: MakeRune, certificates: Certificates
 ) -> None:
-    """At level debug, whatever RPC they come with, and whether they are right or wrong."""
+    """Even at level debug, for every RPC, whether the credentials are valid or not."""
     right, foreign = await make_rune(["pnamemsg^9419"]), "AAAA" + (await make_rune())[4:]
     near = right[:-4] + "!!!!"
     every: list[Metadata] = [
@@ -78,7 +78,7 @@ async def _ended(call: Any) -> None:
 async def test_sigterm_under_load_loses_no_call_that_was_accepted(
     embedded: nodes.Node, make_rune: MakeRune, tmp_path: Path
 ) -> None:
-    """What was answered with OK has reached the peer, what was refused has not, and it exits with 0 in time."""
+    """Messages answered with OK have reached the peer, refused ones have not, and it exits with 0 in time."""
     metadata = (("rune", await make_rune(["method=sendcustommsg"])),)
     sent: set[int] = set()
     refused: set[int] = set()

@@ -116,7 +116,7 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
         (script_that_cannot_be_run, "plugin script", "not executable"),
         (inbox_that_is_none, "inbox", "not an inbox"),
         (inbox_with_damage_in_the_middle, "inbox", "it is damaged"),
-        (inbox_of_a_newer_gateway, "inbox", "version 99"),
+        (inbox_of_a_newer_gateway, "inbox", "version is 99"),
         (data_folder_that_is_a_file, "inbox", "cannot be written"),
     ],
 )
