@@ -78,7 +78,7 @@ async def drained(subscription: MailboxSubscription) -> list[Event]:
 async def test_a_new_consumer_starts_where_it_asks_and_a_known_one_resumes(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """After its acknowledged position, whatever its start is; an explicit position takes precedence, and moves nothing."""
+    """After its acknowledged position, whatever its start is; an explicit position takes precedence."""
     positions = await inbox.append(some(1, 5))
 
     async def subscribe(start: Start | Position | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""A gateway on an embedded node, seen through the stubs of the dialects."""
+"""A gateway on an embedded node, with the stubs of the dialects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from custommsg_testing.devnode import DevNode
 from support.gateways import settings
 
 EVEN = {32768}
-"""The even types of these tests: nodes drop a peer that sends others."""
+"""The even types of these tests: nodes disconnect a peer that sends other even types."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ async def failure(call: Any) -> tuple[str, str, str]:
 
 
 async def registered(stream: Any) -> Any:
-    """Wait until a stream is registered: what arrives from now on will be on it."""
+    """Wait until a stream is registered: it gets all messages from now on."""
     async with asyncio.timeout(10):
         assert "custommsg-position" in dict(await stream.initial_metadata())
     return stream

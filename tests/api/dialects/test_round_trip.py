@@ -1,4 +1,4 @@
-"""One message all the way: LND client, gateway, node, peer, and back to a Core Lightning client."""
+"""The way of one message: LND client, gateway, node, peer, and back to a Core Lightning client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .conftest import Rig, read, registered
 async def test_a_message_of_an_lnd_client_returns_to_a_cln_client(
     rig: Rig, message_type: int, size: int
 ) -> None:
-    """The bytes are what they were, for every kind of type and size."""
+    """The bytes do not change, for all kinds of types and sizes."""
     stream = await registered(rig.cln.SubscribeCustomMsg(cln_pb2.StreamCustomMsgRequest()))
     data = (bytes(range(256)) * 256)[:size]
     request = lnd_pb2.SendCustomMessageRequest(peer=rig.peer.id, type=message_type, data=data)

@@ -1,4 +1,4 @@
-"""What LND's clients call before anything else."""
+"""The first calls of LND's clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def at(pubkey: str, host: str) -> lnd_pb2.ConnectPeerRequest:
 
 
 async def test_the_node_is_described_truthfully(rig: Rig) -> None:
-    """Each field is what getinfo says, under LND's name for it."""
+    """Each field has the value of getinfo, under LND's name."""
     info = await rig.lnd.GetInfo(lnd_pb2.GetInfoRequest())
     described = await asyncio.to_thread(LightningRpc(str(rig.node.rpc_file)).getinfo)
     assert (info.identity_pubkey, info.alias) == (described["id"], described["alias"])
@@ -31,7 +31,7 @@ async def test_the_node_is_described_truthfully(rig: Rig) -> None:
 
 
 async def test_only_connected_peers_are_listed(rig: Rig) -> None:
-    """As LND does; lightningd lists also those that are away."""
+    """As LND does; lightningd also lists disconnected peers."""
     [peer] = (await rig.lnd.ListPeers(lnd_pb2.ListPeersRequest())).peers
     assert peer.pub_key == rig.peer.id.hex()
     assert peer.address.startswith("127.0.0.1:")
@@ -41,7 +41,7 @@ async def test_only_connected_peers_are_listed(rig: Rig) -> None:
 
 
 async def test_a_peer_is_connected_to(rig: Rig, short_path: Path) -> None:
-    """By id and address; once more does no harm."""
+    """By id and address; a second call does no harm."""
     async with devnode.run(short_path / "other") as other:
         for _ in range(2):
             answer = await rig.lnd.ConnectPeer(at(other.id.hex(), str(other.address)))
@@ -52,13 +52,13 @@ async def test_a_peer_is_connected_to(rig: Rig, short_path: Path) -> None:
 
 
 async def test_a_peer_that_cannot_be_reached_is_a_failed_precondition(rig: Rig) -> None:
-    """With the node's words for why."""
+    """With the node's text."""
     code, reason, message = await failure(rig.lnd.ConnectPeer(at(node_id().hex(), "127.0.0.1:1")))
     assert (code, reason) == ("FAILED_PRECONDITION", "PEER_NOT_CONNECTED")
     assert "could not connect" in message
 
 
 async def test_connecting_to_oneself_is_refused_in_lnds_words(rig: Rig) -> None:
-    """Clients take "connection to self" for success."""
+    """Clients treat "connection to self" as success."""
     call = rig.lnd.ConnectPeer(at(rig.node.id.hex(), str(rig.node.address)))
     assert await failure(call) == ("INVALID_ARGUMENT", "INVALID_NODE_ID", "cannot make connection to self")

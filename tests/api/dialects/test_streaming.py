@@ -12,7 +12,7 @@ from .conftest import Rig, failure, read, registered, running_rig
 
 
 async def test_cln_and_greenlight_clients_get_the_message_with_its_type(rig: Rig) -> None:
-    """Of every type, below 32,768 too."""
+    """Of every type, also below 32,768."""
     cln = await registered(rig.cln.SubscribeCustomMsg(cln_pb2.StreamCustomMsgRequest()))
     greenlight = await registered(rig.greenlight.StreamCustommsg(greenlight_pb2.StreamCustommsgRequest()))
     for message in (b"\x94\x19\xca\xfe", b"\x03\xe9", b"\xff\xff\x00"):
@@ -23,7 +23,7 @@ async def test_cln_and_greenlight_clients_get_the_message_with_its_type(rig: Rig
 
 
 async def test_an_lnd_client_gets_custom_types_alone(rig: Rig) -> None:
-    """Types of 32,768 and above, the type apart from the data."""
+    """Types of 32,768 and above, with type and data as separate fields."""
     stream = await registered(rig.lnd.SubscribeCustomMessages(lnd_pb2.SubscribeCustomMessagesRequest()))
     await rig.peer.send(rig.node.id, b"\x7f\xff\x01")
     await rig.peer.send(rig.node.id, b"\x80\x01\x02")
@@ -43,7 +43,7 @@ async def test_a_setting_says_which_types_lnd_clients_send_and_get(short_path: P
 
 
 async def test_a_stream_is_live(rig: Rig) -> None:
-    """What arrived before is not on it: these contracts have no word for a position."""
+    """It has no earlier messages, since these contracts have no positions."""
     early = await registered(rig.cln.SubscribeCustomMsg(cln_pb2.StreamCustomMsgRequest()))
     await rig.peer.send(rig.node.id, b"\x94\x19\x01")
     assert (await read(early)).payload == b"\x94\x19\x01"
@@ -53,7 +53,7 @@ async def test_a_stream_is_live(rig: Rig) -> None:
 
 
 async def test_coming_and_going_of_peers_is_no_message(rig: Rig) -> None:
-    """The next thing on the stream is the next message."""
+    """The next response on the stream is the next message."""
     stream = await registered(rig.cln.SubscribeCustomMsg(cln_pb2.StreamCustomMsgRequest()))
     await rig.node.disconnect(rig.peer.id)
     await rig.peer.until_connected(rig.node.id, connected=False)
@@ -63,7 +63,7 @@ async def test_coming_and_going_of_peers_is_no_message(rig: Rig) -> None:
 
 
 async def test_a_gateway_that_stops_says_so(short_path: Path) -> None:
-    """The stream ends with a reason; it does not just break."""
+    """The stream ends with a reason."""
     async with grpc.aio.insecure_channel(f"unix:{short_path}/gateway.sock") as channel:
         async with running_rig(short_path, listen=(f"unix:{short_path}/gateway.sock",)):
             stub = lnd_pb2_grpc.LightningStub(channel)
