@@ -34,11 +34,7 @@ class Accounts:
         self.buckets.set(limits.rate)
 
     def begin(self, key: str) -> None:
-        """Count a call; `end` has to follow.
-
-        Raises:
-            RelayError: OVERLOADED; then `end` must not follow.
-        """
+        """Count a call; `end` has to follow. Raises RelayError: OVERLOADED; then `end` must not follow."""
         calls = self._calls.get(key, 0)
         if 0 < self._limits.calls <= calls:
             raise overloaded(

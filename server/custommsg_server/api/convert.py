@@ -100,11 +100,7 @@ def subscribe_from_proto(request: pb.SubscribeCustomMsgsRequest) -> SubscribeReq
 
 
 def consumer_from_proto(name: str) -> str:
-    """Check the name of a consumer.
-
-    Raises:
-        RelayError: INVALID_CONSUMER.
-    """
+    """Check the name of a consumer. Raises RelayError: INVALID_CONSUMER."""
     if not _CONSUMER_NAME.fullmatch(name):
         raise RelayError(
             Reason.INVALID_CONSUMER,
@@ -115,11 +111,7 @@ def consumer_from_proto(name: str) -> str:
 
 
 def filter_from_proto(request: pb.EventFilter) -> Filter:
-    """Read a filter.
-
-    Raises:
-        RelayError: INVALID_NODE_ID or INVALID_FILTER, with the field that is wrong.
-    """
+    """Read a filter. Raises RelayError: INVALID_NODE_ID or INVALID_FILTER, with the field that is wrong."""
     for field in ("peer_ids", "peer_ids_hex", "types", "type_ranges"):
         if len(getattr(request, field)) > MAX_FILTER:
             raise RelayError(

@@ -127,32 +127,20 @@ class Mailbox:
         return now
 
     async def delete_consumer(self, caller: Caller, consumer: str) -> None:
-        """Delete a consumer.
-
-        Raises:
-            RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN or INBOX_UNAVAILABLE.
-        """
+        """Delete a consumer. Raises RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN or INBOX_UNAVAILABLE."""
         await caller.require(Use("deleteconsumer", {"consumer": consumer}), check_deadline())
         with _reasons():
             if not await self._inbox.consumers.delete(consumer):
                 raise _unknown_consumer()
 
     async def consumers(self, caller: Caller) -> list[Consumer]:
-        """List the named consumers, by name.
-
-        Raises:
-            RelayError: NOT_PERMITTED or INBOX_UNAVAILABLE.
-        """
+        """List the named consumers, by name. Raises RelayError: NOT_PERMITTED or INBOX_UNAVAILABLE."""
         await caller.require(Use("listconsumers", {}), check_deadline())
         with _reasons():
             return await self._inbox.consumers.list()
 
     async def state(self, caller: Caller) -> State:
-        """Return the state of the inbox, even if the inbox cannot be read.
-
-        Raises:
-            RelayError: NOT_PERMITTED.
-        """
+        """Return the state of the inbox, even if the inbox cannot be read. Raises RelayError: NOT_PERMITTED."""
         await caller.require(Use("getinbox", {}), check_deadline())
         bounds, error = None, self._inbox.error
         try:
@@ -252,11 +240,7 @@ def _seen(events: Sequence[Event], verdicts: dict[_Key, bool]) -> Iterator[Event
 
 
 async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str | None) -> None:
-    """Return if the caller may see any events.
-
-    Raises:
-        RelayError: it may see none, or the node cannot answer now.
-    """
+    """Return if the caller may see any events. Raises RelayError: it may see none, or the node cannot answer now."""
     if caller.permit.asks_node:
         raise RelayError(
             Reason.NOT_PERMITTED,

@@ -119,20 +119,12 @@ class Relay:
         return outcomes
 
     async def list_peers(self, caller: Caller, deadline: float) -> list[Peer]:
-        """List the peers that the node knows now.
-
-        Raises:
-            RelayError: NOT_PERMITTED, or the node cannot answer now.
-        """
+        """List the peers that the node knows now. Raises RelayError: NOT_PERMITTED, or the node cannot answer now."""
         await caller.require(Use("listpeers", {}), deadline)
         return await self._node.list_peers(deadline, caller.key)
 
     async def describe_node(self, caller: Caller, deadline: float) -> NodeInfo:
-        """Ask the node to describe itself now.
-
-        Raises:
-            RelayError: NOT_PERMITTED, or the node cannot answer now.
-        """
+        """Ask the node to describe itself now. Raises RelayError: NOT_PERMITTED, or the node cannot answer now."""
         await caller.require(Use("getinfo", {}), deadline)
         return await self._node.describe(deadline, caller.key)
 
@@ -165,11 +157,7 @@ class Relay:
         return self._node.info
 
     def serves(self, node_id: bytes) -> None:
-        """Return if this gateway serves the node with this id; empty: any node.
-
-        Raises:
-            RelayError: NODE_UNKNOWN.
-        """
+        """Return if this gateway serves the node with this id; empty: any node. Raises RelayError: NODE_UNKNOWN."""
         info = self._node.info
         if node_id and (info is None or info.node_id != node_id):
             raise RelayError(

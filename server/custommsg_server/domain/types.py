@@ -51,11 +51,7 @@ class TypeSet:
 
 
 def parse_range(text: str) -> range:
-    """Parse one type, or a range including both ends.
-
-    Raises:
-        ValueError: the text is neither.
-    """
+    """Parse one type, or a range including both ends. Raises ValueError: the text is neither."""
     first, dash, last = text.strip().partition("-")
     try:
         numbers = range(int(first, 0), int(last if dash else first, 0) + 1)
@@ -69,9 +65,5 @@ def parse_range(text: str) -> range:
 
 
 def parse_set(texts: Iterable[str]) -> frozenset[int]:
-    """Parse several types and ranges.
-
-    Raises:
-        ValueError: one of them is invalid.
-    """
+    """Parse several types and ranges. Raises ValueError: one of them is invalid."""
     return frozenset(number for text in texts for number in parse_range(text))

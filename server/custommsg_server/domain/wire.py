@@ -48,11 +48,7 @@ The set grows with its releases; the node makes the final check.
 
 
 def parse_node_id(raw: bytes) -> NodeId:
-    """Check that `raw` is a node id, as lightningd does.
-
-    Raises:
-        RelayError: INVALID_NODE_ID.
-    """
+    """Check that `raw` is a node id, as lightningd does. Raises RelayError: INVALID_NODE_ID."""
     # The length comes first: an uncompressed point of 65 bytes would pass the point check.
     if len(raw) != NODE_ID_SIZE:
         raise _bad_node_id(f"it has {len(raw)} bytes, not {NODE_ID_SIZE}")
@@ -62,11 +58,7 @@ def parse_node_id(raw: bytes) -> NodeId:
 
 
 def parse_node_id_hex(text: str) -> NodeId:
-    """Parse a node id from hex digits of either case.
-
-    Raises:
-        RelayError: INVALID_NODE_ID.
-    """
+    """Parse a node id from hex digits of either case. Raises RelayError: INVALID_NODE_ID."""
     try:
         raw = unhex(text)
     except ValueError as error:
@@ -75,11 +67,7 @@ def parse_node_id_hex(text: str) -> NodeId:
 
 
 def parse_message(raw: bytes) -> Message:
-    """Check that `raw` is a message that may be sent.
-
-    Raises:
-        RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
-    """
+    """Check that `raw` is a message that may be sent. Raises RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE."""
     if not MIN_MESSAGE_SIZE <= len(raw) <= MAX_MESSAGE_SIZE:
         raise bad_message(
             f"it has {len(raw)} bytes, its 2-byte type included;"
@@ -92,11 +80,7 @@ def parse_message(raw: bytes) -> Message:
 
 
 def parse_message_hex(text: str) -> Message:
-    """Parse a message from hex digits of either case.
-
-    Raises:
-        RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
-    """
+    """Parse a message from hex digits of either case. Raises RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE."""
     try:
         raw = unhex(text)
     except ValueError as error:
@@ -105,11 +89,7 @@ def parse_message_hex(text: str) -> Message:
 
 
 def join_message(number: int, payload: bytes) -> Message:
-    """Make a message from its type and its payload.
-
-    Raises:
-        RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
-    """
+    """Make a message from its type and its payload. Raises RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE."""
     if not 0 <= number <= MAX_TYPE:
         raise bad_message(f"its type is {number}; a type is a number from 0 to {MAX_TYPE:,}")
     return parse_message(number.to_bytes(2, "big") + payload)

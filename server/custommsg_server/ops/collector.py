@@ -78,11 +78,7 @@ class GatewayCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the sources, and yield the metrics.
-
-        Raises:
-            TimeoutError: the event loop does not answer.
-        """
+        """Read the sources, and yield the metrics. Raises TimeoutError: the event loop does not answer."""
         now = self._on_loop(self._ask(time.perf_counter()))
         yield from self._node()
         yield from self._callers()

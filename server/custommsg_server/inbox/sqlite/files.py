@@ -129,11 +129,7 @@ class Readers:
 
     @contextmanager
     def borrow(self) -> Iterator[apsw.Connection]:
-        """Lend a connection.
-
-        Raises:
-            apsw.Error: no connection can be opened.
-        """
+        """Lend a connection. Raises apsw.Error: no connection can be opened."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -160,11 +156,7 @@ class Readers:
 
 
 def open_read_only(path: Path) -> Readers:
-    """Open a file that can only be read now.
-
-    Raises:
-        apsw.Error: it cannot be read either.
-    """
+    """Open a file that can only be read now. Raises apsw.Error: it cannot be read either."""
     readers = Readers(path)
     try:
         _try(readers)

@@ -65,11 +65,7 @@ def version_of(connection: apsw.Connection) -> int:
 
 
 def check_version(path: Path, version: int, known: int = len(STEPS)) -> None:
-    """Refuse a file of a newer gateway.
-
-    Raises:
-        InboxError: it is newer.
-    """
+    """Refuse a file of a newer gateway. Raises InboxError: it is newer."""
     if version > known:
         raise InboxError(
             f"inbox {path}: its version is {version}, and this gateway supports versions up to {known}; "

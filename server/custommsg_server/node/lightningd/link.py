@@ -78,11 +78,7 @@ class Link:
         return self._connection is None or self._connection.has_room(caller)
 
     def connection(self) -> Connection:
-        """Return the connection to make requests on.
-
-        Raises:
-            RelayError: NODE_UNAVAILABLE.
-        """
+        """Return the connection to make requests on. Raises RelayError: NODE_UNAVAILABLE."""
         if self._connection is None or not self._is_up:
             raise node_unavailable(self._why)
         return self._connection
@@ -188,11 +184,7 @@ class Link:
 
 
 def open_socket(rpc_file: Path) -> socket.socket:
-    """Connect to lightningd's socket.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
+    """Connect to lightningd's socket. Raises OSError: it cannot be opened."""
     # pyln-client can connect to a socket whose path is longer than the kernel allows.
     wrapper = UnixSocket(str(rpc_file))
     sock: socket.socket = wrapper.sock

@@ -34,11 +34,7 @@ _INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
 
 
 def result_of(reply: Mapping[str, Any]) -> Any:
-    """Return the result of a JSON-RPC reply.
-
-    Raises:
-        RelayError: the reply is an error, or not a valid reply.
-    """
+    """Return the result of a JSON-RPC reply. Raises RelayError: the reply is an error, or not a valid reply."""
     if "result" in reply and reply.get("error") is None:
         return reply["result"]
     raise error_of(reply.get("error"))
@@ -61,11 +57,7 @@ def outcome_of(reply: Mapping[str, Any] | RelayError) -> str | RelayError:
 
 
 def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
-    """Return the peers in the reply of listpeers.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the peers in the reply of listpeers. Raises RelayError: it answered with an error."""
     return [
         Peer(
             peer_id=_node_id(peer),
@@ -78,11 +70,7 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
 
 
 def info_of(reply: Mapping[str, Any]) -> NodeInfo:
-    """Return the description in the reply of getinfo.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the description in the reply of getinfo. Raises RelayError: it answered with an error."""
     result = result_of(reply)
     return NodeInfo(
         node_id=_node_id(result),
@@ -99,11 +87,7 @@ def info_of(reply: Mapping[str, Any]) -> NodeInfo:
 
 
 def result_of_connect(reply: Mapping[str, Any]) -> Any:
-    """Return the reply of connect.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the reply of connect. Raises RelayError: it answered with an error."""
     error = reply.get("error")
     if isinstance(error, Mapping):
         code, message = error.get("code"), str(error.get("message", ""))
