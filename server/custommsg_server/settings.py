@@ -255,7 +255,7 @@ class Settings(BaseSettings):
 
     @property
     def data_path(self) -> Path:
-        """Where the inbox is kept."""
+        """The folder of the inbox."""
         return self.data_dir or self.socket_path.parent / "custommsg"
 
     @property
