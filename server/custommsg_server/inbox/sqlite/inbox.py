@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -33,6 +33,9 @@ from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import Report, Writer, WriterOptions
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _READERS: Final = 4
 """Threads that read the file for subscribers."""
@@ -252,27 +255,22 @@ class SqliteConsumers:
 
     async def open(self, name: str, start: Start | Position) -> Position:
         """Return the position of a consumer; create it at `start` if it does not exist."""
-        store, loop = self._opened(), asyncio.get_running_loop()
-        known = {
-            one: position for one, position, _ in await loop.run_in_executor(self._thread, store.consumers)
-        }
+        store = self._opened()
+        known = {one: place for one, place, _ in await self._run(store.consumers)}
         place = known.get(name)
         if place is None:
-            at = self._feed.place(start)
-            place = await loop.run_in_executor(self._thread, store.open_consumer, name, at, time.time_ns())
+            place = await self._run(store.open_consumer, name, self._feed.place(start), time.time_ns())
         return self._feed.positions.of(place)
 
     async def ack(self, name: str, position: Position) -> Position | None:
         """Advance a consumer, never back; return its position, or None if it does not exist."""
         store, place = self._opened(), self._feed.reached(position)
-        loop = asyncio.get_running_loop()
-        now = await loop.run_in_executor(self._thread, store.advance, name, place, time.time_ns())
+        now = await self._run(store.advance, name, place, time.time_ns())
         return None if now is None else self._feed.positions.of(now)
 
     async def list(self) -> list[Consumer]:
         """Return all consumers, by name."""
-        loop = asyncio.get_running_loop()
-        consumers = await loop.run_in_executor(self._thread, self._opened().consumers)
+        consumers = await self._run(self._opened().consumers)
         of, latest, floor = self._feed.positions.of, self._feed.latest, self._feed.floor
         return [
             Consumer(name, of(place), updated_ns, max(0, latest - place), place < floor)
@@ -281,8 +279,10 @@ class SqliteConsumers:
 
     async def delete(self, name: str) -> bool:
         """Delete a consumer; return whether it existed."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._opened().delete_consumer, name)
+        return await self._run(self._opened().delete_consumer, name)
+
+    async def _run(self, method: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, method, *args)
 
     def close(self) -> None:
         """End the thread; no other method may be called after that."""
