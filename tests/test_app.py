@@ -263,7 +263,7 @@ async def test_a_port_that_is_taken_ends_with_2_and_one_line(
             assert await program.process.wait() == 2
     (line,) = program.lines
     assert line.startswith(
-        f"custommsg-server: Cannot listen on {address}: it is in use. Stop the other program"
+        f"custommsg-server: Cannot listen on {address}: it is in use. Stop the program that uses it"
     )
 
 
