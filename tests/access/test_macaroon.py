@@ -18,7 +18,6 @@ from custommsg_server.access.credentials import (
     GREENLIGHT_KEY,
     MACAROON_KEY,
     MAX_SIZE,
-    hex_of,
     rune_from_hex,
     rune_of_dialect,
 )
@@ -66,7 +65,7 @@ def test_a_rune_comes_back_from_its_macaroon(rune: str) -> None:
     made = macaroon.make(rune)
     assert rune_from_hex(made.hex(), PEER) == rune
     assert rune_from_hex(made.hex().upper(), PEER) == rune
-    assert rune_from_hex(hex_of(rune), PEER) == rune
+    assert rune_from_hex(rune.encode().hex(), PEER) == rune
 
 
 @given(RUNES, st.lists(st.binary(min_size=1, max_size=100), max_size=macaroon.MAX_CAVEATS))

@@ -12,7 +12,7 @@ from support.keys import node_id
 
 from . import table
 from .programs import Client, running
-from .stage import Stage, receive_all, rows, send_all, server_certificate, staged
+from .rig import Rig, receive_all, rows, running_rig, send_all, server_certificate
 
 FOREIGN: Final = "zVqGWdlTMnPLjGrTjcjeXkTV6DPvMcSHzuSFe5SkfRk9MCZtZXRob2Q9c2VuZGN1c3RvbW1zZw=="
 """A rune of another node."""
@@ -34,20 +34,20 @@ async def check(
     def arguments(rune: str) -> tuple[str | Path, ...]:
         made, file = macaroon.make(rune), directory / f"{len(list(directory.iterdir()))}.macaroon"
         file.write_bytes(made)
-        return stage.address, directory / "ca.pem", made.hex() if hex_digits else file
+        return rig.address, directory / "ca.pem", made.hex() if hex_digits else file
 
     settings = server_certificate(directory, "127.0.0.1")
-    async with staged(directory, insecure=False, **settings) as stage:
-        stage.node.announce(stage.peer)
-        rune = (await stage.node_call("createrune"))["rune"]
+    async with running_rig(directory, insecure=False, **settings) as rig:
+        rig.node.announce(rig.peer)
+        rune = (await rig.node_call("createrune"))["rune"]
         seen: list[tuple[str, str, object]] = []
         async with running(*program, *arguments(rune)) as client:
             if "send" in calls:
-                seen += rows(calls["send"], await send_all(client, stage))
+                seen += rows(calls["send"], await send_all(client, rig))
             if "subscribe" in calls:
-                seen += rows(calls["subscribe"], await receive_all(client, stage))
-            seen += await questions(client, stage, calls)
-            seen += await connections(client, stage, calls, directory)
+                seen += rows(calls["subscribe"], await receive_all(client, rig))
+            seen += await questions(client, rig, calls)
+            seen += await connections(client, rig, calls, directory)
         if "foreign" in calls:
             async with running(*program, *arguments(FOREIGN)) as stranger:
                 outcome = await stranger.call("info")
@@ -55,12 +55,12 @@ async def check(
     table.check(name, seen)
 
 
-async def questions(client: Client, stage: Stage, calls: Mapping[str, str]) -> list[tuple[str, str, object]]:
+async def questions(client: Client, rig: Rig, calls: Mapping[str, str]) -> list[tuple[str, str, object]]:
     """Make the calls with which programs begin."""
     expected = {
-        "info": f"{stage.node.alias} {stage.node.id.hex()} 1",
-        "peers": stage.peer.id.hex(),
-        "node": f"{stage.peer.alias} {stage.peer.address}",
+        "info": f"{rig.node.alias} {rig.node.id.hex()} 1",
+        "peers": rig.peer.id.hex(),
+        "node": f"{rig.peer.alias} {rig.peer.address}",
         "version": None,
         "state": None,
         "channels": None,
@@ -69,7 +69,7 @@ async def questions(client: Client, stage: Stage, calls: Mapping[str, str]) -> l
     for call, text in expected.items():
         if call not in calls:
             continue
-        given = {"peer": stage.peer.id.hex()} if call == "node" else {}
+        given = {"peer": rig.peer.id.hex()} if call == "node" else {}
         outcome = await client.call(call, **given)
         assert text in (None, outcome.text), outcome
         seen.append((calls[call], "a node known from gossip" if call == "node" else "", outcome))
@@ -77,39 +77,39 @@ async def questions(client: Client, stage: Stage, calls: Mapping[str, str]) -> l
 
 
 async def connections(
-    client: Client, stage: Stage, calls: Mapping[str, str], directory: Path
+    client: Client, rig: Rig, calls: Mapping[str, str], directory: Path
 ) -> list[tuple[str, str, object]]:
     """Connect to peers, and disconnect; see both as events."""
     seen: list[tuple[str, str, object]] = []
     async with devnode.run(directory / "other") as other:
         for case, peer, host in (
             ("a node that listens", other.id, other.address),
-            ("a peer that is connected", stage.peer.id, stage.peer.address),
-            ("the node itself", stage.node.id, stage.node.address),
+            ("a peer that is connected", rig.peer.id, rig.peer.address),
+            ("the node itself", rig.node.id, rig.node.address),
             ("an address without a node", node_id(), "127.0.0.1:1"),
         ):
             outcome = await client.call("connect", peer=peer.hex(), host=str(host))
             seen.append((calls["connect"], case, outcome))
-        await other.until_connected(stage.node.id)
+        await other.until_connected(rig.node.id)
         if "disconnect" not in calls:
             return seen
         for case, peer in (("a peer that is connected", other.id), ("an unknown peer", node_id())):
             seen.append((calls["disconnect"], case, await client.call("disconnect", peer=peer.hex())))
-        await other.until_connected(stage.node.id, connected=False)
+        await other.until_connected(rig.node.id, connected=False)
         if "events" in calls:
-            seen.append((calls["events"], "a peer that connects", await events(client, stage, other)))
+            seen.append((calls["events"], "a peer that connects", await events(client, rig, other)))
     return seen
 
 
-async def events(client: Client, stage: Stage, other: devnode.DevNode) -> object:
+async def events(client: Client, rig: Rig, other: devnode.DevNode) -> object:
     """Have a peer connect and disconnect until the client has seen both."""
     outcome = await client.call("events")
     connected = False
     while not connected:
         # The client does not tell when it is registered: the first events may be missed.
-        await other.connect(stage.node)
-        await stage.node.disconnect(other.id)
-        await other.until_connected(stage.node.id, connected=False)
+        await other.connect(rig.node)
+        await rig.node.disconnect(other.id)
+        await other.until_connected(rig.node.id, connected=False)
         try:
             while True:
                 event = await client.event(timeout=0.5)

@@ -19,7 +19,7 @@ from support.keys import node_id
 
 from . import table
 from .programs import HERE, Client, running
-from .stage import Stage, needs, receive_all, rows, send_all, server_certificate, staged
+from .rig import Rig, needs, receive_all, rows, running_rig, send_all, server_certificate
 
 LSPS0 = HERE.parents[1] / "examples/lsps0.py"
 
@@ -57,20 +57,20 @@ def device_certificate(directory: Path) -> tuple[Path, Path]:
 async def test_pyln_grpc_proto(short_path: Path) -> None:
     """Core Lightning's stubs for Python, over cln.Node."""
     directory = HERE / "pyln_grpc_proto"
-    async with staged(short_path) as stage:
-        program = (directory / ".venv/bin/python", directory / "client.py", stage.address)
+    async with running_rig(short_path) as rig:
+        program = (directory / ".venv/bin/python", directory / "client.py", rig.address)
         async with running(*program) as client:
-            seen = rows("SendCustomMsg", await send_all(client, stage))
-            seen += rows("SubscribeCustomMsg", await receive_all(client, stage))
-            seen += await questions(client, stage, short_path)
+            seen = rows("SendCustomMsg", await send_all(client, rig))
+            seen += rows("SubscribeCustomMsg", await receive_all(client, rig))
+            seen += await questions(client, rig, short_path)
     table.check("pyln-grpc-proto 24.2.1", seen)
 
 
-async def questions(client: Client, stage: Stage, directory: Path) -> list[tuple[str, str, object]]:
+async def questions(client: Client, rig: Rig, directory: Path) -> list[tuple[str, str, object]]:
     """Make the calls with which programs begin, and connect to a peer."""
     info, peers = await client.call("info"), await client.call("peers")
-    assert info.text == f"{stage.node.alias} {stage.node.id.hex()} 1"
-    assert peers.text.startswith(f"{stage.peer.id.hex()} 127.0.0.1:")
+    assert info.text == f"{rig.node.alias} {rig.node.id.hex()} 1"
+    assert peers.text.startswith(f"{rig.peer.id.hex()} 127.0.0.1:")
     seen: list[tuple[str, str, object]] = [("Getinfo", "", info), ("ListPeers", "", peers)]
     async with devnode.run(directory / "other") as other:
         outcome = await client.call("connect", peer=other.id.hex(), host=str(other.address))
@@ -88,14 +88,14 @@ async def test_gl_client(short_path: Path) -> None:
     """Greenlight's client, over cln.Node and greenlight.Node; its LspClient speaks LSPS0 to a peer."""
     directory = HERE / "gl_client"
     certificate, key = device_certificate(short_path)
-    async with staged(short_path, insecure=False) as stage:
-        rune = (await stage.node_call("createrune"))["rune"]
-        program = (directory / ".venv/bin/python", directory / "client.py", f"http://{stage.address}")
+    async with running_rig(short_path, insecure=False) as rig:
+        rune = (await rig.node_call("createrune"))["rune"]
+        program = (directory / ".venv/bin/python", directory / "client.py", f"http://{rig.address}")
         async with running(*program, certificate, key, rune) as client:
-            seen = rows("`send_custommsg`", await send_all(client, stage))
-            seen += rows("`stream_custommsg`", await receive_all(client, stage))
-            async with lsp(stage.peer):
-                outcome = await client.call("list_protocols", peer=stage.peer.id.hex())
+            seen = rows("`send_custommsg`", await send_all(client, rig))
+            seen += rows("`stream_custommsg`", await receive_all(client, rig))
+            async with lsp(rig.peer):
+                outcome = await client.call("list_protocols", peer=rig.peer.id.hex())
             assert (outcome.code, outcome.text) == ("OK", "[1, 2]")
             seen.append(("`LspClient.list_protocols`", "answered by the peer over LSPS0", outcome))
     table.check("gl-client 0.3.4", seen)
@@ -107,10 +107,10 @@ async def test_gl_client_over_tls(short_path: Path, monkeypatch: pytest.MonkeyPa
     directory = HERE / "gl_client"
     certificate, key = device_certificate(short_path)
     monkeypatch.setenv("GL_CA_CRT", str(short_path / "ca.pem"))
-    async with staged(short_path, insecure=False, **server_certificate(short_path, "localhost")) as stage:
-        rune = (await stage.node_call("createrune"))["rune"]
-        program = (directory / ".venv/bin/python", directory / "client.py", f"https://{stage.address}")
+    async with running_rig(short_path, insecure=False, **server_certificate(short_path, "localhost")) as rig:
+        rune = (await rig.node_call("createrune"))["rune"]
+        program = (directory / ".venv/bin/python", directory / "client.py", f"https://{rig.address}")
         async with running(*program, certificate, key, rune) as client:
-            outcome = await client.call("send", peer=stage.peer.id.hex(), message="9419cafe")
+            outcome = await client.call("send", peer=rig.peer.id.hex(), message="9419cafe")
             assert outcome.code == "OK"
-        assert (await stage.peer.next_message()).payload == b"\xca\xfe"
+        assert (await rig.peer.next_message()).payload == b"\xca\xfe"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import lnd
 from .programs import HERE
-from .stage import needs
+from .rig import needs
 
 
 @needs("go/bin/.ready")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import lnd
 from .programs import HERE
-from .stage import needs
+from .rig import needs
 
 LIGHTNING = {
     "send": "`sendMessageToPeer`",

@@ -1,4 +1,4 @@
-"""lightningd's replies, as recorded, and what they become."""
+"""lightningd's recorded replies, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ replies_of_any_shape = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: str(golden["case"]))
 def test_each_recorded_reply_becomes_its_reason(golden: dict[str, Any]) -> None:
-    """The text tells the cases apart, since nearly all have one code."""
+    """By their texts, since nearly all have the same code."""
     outcome = replies.outcome_of(golden["reply"])
     if golden["reason"] is None:
         assert outcome == golden["reply"]["result"]["status"]
@@ -61,7 +61,7 @@ def test_each_recorded_reply_becomes_its_reason(golden: dict[str, Any]) -> None:
 )
 @given(reply=replies_of_any_shape)
 def test_a_reply_of_any_shape_is_read_or_refused(read: Any, reply: dict[str, Any]) -> None:
-    """Whatever the node answers, the caller gets a result or a reason, never another exception."""
+    """For any reply, the caller gets a result or a reason, never another exception."""
     try:
         found = read(reply)
     except RelayError as error:
@@ -132,6 +132,10 @@ def test_a_node_is_read_as_listnodes_prints_it() -> None:
         node_id()
     )
     assert replies.announcement_of({"result": {"nodes": []}}) is None
+    known["alias"] = "\ud800"  # half of a character: protobuf cannot encode it
+    found = replies.announcement_of({"result": {"nodes": [known]}})
+    assert found is not None
+    assert found.alias == "?"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ def test_a_disconnect_that_fails_says_why(code: int, message: str, reason: Reaso
     ],
 )
 def test_a_connect_that_fails_says_why(code: int, message: str) -> None:
-    """The node's own words are what helps."""
+    """With the node's text."""
     with pytest.raises(RelayError, match="could not connect") as caught:
         replies.result_of_connect({"error": {"code": code, "message": message}})
     assert caught.value.reason is Reason.PEER_NOT_CONNECTED

@@ -69,11 +69,6 @@ def rune_from_hex(text: str, peer: str) -> str:
     return raw.decode() if _is_rune(raw) else macaroon.rune_in(raw, peer, time.time())
 
 
-def hex_of(rune: str) -> str:
-    """Write the text of a rune as clients of LND send it that do not parse their macaroon."""
-    return rune.encode().hex()
-
-
 def _is_rune(raw: bytes) -> bool:
     return len(raw) <= MAX_SIZE and _RUNE.fullmatch(raw) is not None
 

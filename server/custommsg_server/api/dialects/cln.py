@@ -10,6 +10,7 @@ from custommsg_server.api.dialects import cln_convert as convert
 from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2
 from custommsg_server.api.encoding import Encoder
+from custommsg_server.domain import wire
 
 
 class ClnNode:
@@ -49,7 +50,7 @@ class ClnNode:
 
     async def Disconnect(self, request: cln_pb2.DisconnectRequest, call: Call) -> cln_pb2.DisconnectResponse:
         """Have the node disconnect from a peer."""
-        peer_id = convert.peer_id_from_proto(request.id, "id")
+        peer_id = wire.parse_node_id(request.id, "id")
         await self._core.relay.disconnect(call.caller, peer_id, request.force, call.deadline)
         return cln_pb2.DisconnectResponse()
 

@@ -10,7 +10,6 @@ from custommsg_server.api.dialects.protos import greenlight_pb2
 from custommsg_server.domain import wire
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival
-from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.port import Connected, NetAddress, NodeInfo, Outbound, Peer, PeerAddress
 
 _NOT_SYNCED: Final = "The node has not caught up with the chain yet."
@@ -22,7 +21,7 @@ def outbound_from_proto(request: pb.SendcustommsgRequest) -> Outbound:
     Raises:
         RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
     """
-    return Outbound(peer_id_from_proto(request.node_id, "node_id"), wire.parse_message(request.msg))
+    return Outbound(wire.parse_node_id(request.node_id, "node_id"), wire.parse_message(request.msg))
 
 
 def message_to_cln(arrival: Arrival) -> pb.CustomMsgNotification:
@@ -33,19 +32,6 @@ def message_to_cln(arrival: Arrival) -> pb.CustomMsgNotification:
 def message_to_greenlight(arrival: Arrival) -> greenlight_pb2.Custommsg:
     """Convert a message that has arrived."""
     return greenlight_pb2.Custommsg(peer_id=arrival.peer_id, payload=arrival.message)
-
-
-def peer_id_from_proto(raw: bytes, field: str) -> NodeId:
-    """Parse the node id of a peer.
-
-    Raises:
-        RelayError: INVALID_NODE_ID, with the field.
-    """
-    try:
-        return wire.parse_node_id(raw)
-    except RelayError as error:
-        error.field = field
-        raise
 
 
 def info_to_proto(info: NodeInfo) -> pb.GetinfoResponse:
@@ -89,11 +75,7 @@ def address_from_proto(request: pb.ConnectRequest) -> PeerAddress:
         RelayError: INVALID_NODE_ID, with the invalid field.
     """
     node_id, at, rest = request.id.partition("@")
-    try:
-        peer_id = wire.parse_node_id_hex(node_id)
-    except RelayError as error:
-        error.field = "id"
-        raise
+    peer_id = wire.parse_node_id_hex(node_id, "id")
     if at and (request.host or request.port):
         raise RelayError(
             Reason.INVALID_NODE_ID, "The address is in id, and again in host or port.", field="host"

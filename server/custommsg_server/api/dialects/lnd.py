@@ -14,6 +14,7 @@ from custommsg_server.api.dialects.protos import lnd_pb2 as pb
 from custommsg_server.api.dialects.protos import verrpc_pb2
 from custommsg_server.api.encoding import Encoder
 from custommsg_server.api.status import RecodedError
+from custommsg_server.domain import wire
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
@@ -87,7 +88,7 @@ class LndLightning:
         self, request: pb.DisconnectPeerRequest, call: Call
     ) -> pb.DisconnectPeerResponse:
         """Have the node disconnect from a peer, as LND does even if it has a channel."""
-        peer_id = convert.node_id_from_proto(request.pub_key)
+        peer_id = wire.parse_node_id_hex(request.pub_key, "pub_key")
         try:
             await self._core.relay.disconnect(call.caller, peer_id, True, call.deadline)
         except RelayError as error:
@@ -99,7 +100,7 @@ class LndLightning:
 
     async def GetNodeInfo(self, request: pb.NodeInfoRequest, call: Call) -> pb.NodeInfo:
         """Describe any node of the network, as far as gossip tells."""
-        node_id = convert.node_id_from_proto(request.pub_key)
+        node_id = wire.parse_node_id_hex(request.pub_key, "pub_key")
         node = await self._core.relay.find_node(call.caller, node_id, call.deadline)
         if node is None:
             raise RelayError(Reason.PEER_UNKNOWN, "unable to find node", field="pub_key")  # LND's text

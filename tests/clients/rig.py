@@ -34,7 +34,7 @@ def needs(path: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rig:
     """A gateway on an embedded node, and a peer."""
 
     node: DevNode
@@ -47,8 +47,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
-    """Run the stage."""
+async def running_rig(directory: Path, **more: Any) -> AsyncIterator[Rig]:
+    """Run the rig."""
     async with (
         devnode.run(directory / "node") as node,
         devnode.run(directory / "peer", even_types={32768}) as peer,
@@ -56,7 +56,7 @@ async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
     ):
         await peer.connect(node)
         await gateway.ready()
-        yield Stage(node, peer, str(gateway.addresses[0]))
+        yield Rig(node, peer, str(gateway.addresses[0]))
 
 
 SENDS: list[tuple[str, bytes | None, bytes]] = [
@@ -71,34 +71,34 @@ SENDS: list[tuple[str, bytes | None, bytes]] = [
 ARRIVALS = [b"\x94\x19\xca\xfe", b"\x80\x00\x01", b"\xff\xff" + LARGEST]
 
 
-async def send_all(client: Client, stage: Stage) -> list[tuple[str, object]]:
+async def send_all(client: Client, rig: Rig) -> list[tuple[str, object]]:
     """Have a client send each kind of message; what is said to be sent must be what the peer gets."""
     seen: list[tuple[str, object]] = []
     for case, peer, message in SENDS:
-        outcome = await client.call("send", peer=(peer or stage.peer.id).hex(), message=message.hex())
-        if outcome.code == "OK" and (await stage.peer.next_message()).message != message:
+        outcome = await client.call("send", peer=(peer or rig.peer.id).hex(), message=message.hex())
+        if outcome.code == "OK" and (await rig.peer.next_message()).message != message:
             pytest.fail(f"{case}: something else arrived")
         seen.append((case, outcome))
     return seen
 
 
-async def receive_all(client: Client, stage: Stage) -> list[tuple[str, object]]:
+async def receive_all(client: Client, rig: Rig) -> list[tuple[str, object]]:
     """Have the peer send each kind of message; the client must get the same bytes, in order."""
     await client.call("subscribe")
     for number in count():
         # The client does not tell when it is registered; but what comes after the first that it gets, it gets.
-        await stage.peer.send(stage.node.id, PROBE + number.to_bytes(2, "big"))
+        await rig.peer.send(rig.node.id, PROBE + number.to_bytes(2, "big"))
         try:
             await client.event(timeout=0.2)
             break
         except TimeoutError:
             assert number < 100, "nothing is received"
     for message in ARRIVALS:
-        await stage.peer.send(stage.node.id, message)
+        await rig.peer.send(rig.node.id, message)
     got: list[bytes] = []
     while len(got) < len(ARRIVALS):
         peer, message = await client.event()
-        assert peer == stage.peer.id
+        assert peer == rig.peer.id
         if not message.startswith(PROBE):
             got.append(message)
     if got != ARRIVALS:
