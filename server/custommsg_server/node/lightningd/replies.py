@@ -95,7 +95,7 @@ def info_of(reply: Mapping[str, Any]) -> NodeInfo:
 
 
 def announcement_of(reply: Mapping[str, Any]) -> Announcement | None:
-    """Return the node in the reply of listnodes, or None if there is none. Raises RelayError: it answered with an error."""
+    """Return the node in the reply of listnodes; None: it knows none. Raises RelayError: it answered with an error."""
     nodes = _field(result_of(reply), "nodes", list)
     if not nodes:
         return None
