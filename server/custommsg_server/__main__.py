@@ -97,9 +97,8 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
 
     It takes the settings of `serve` and changes nothing. It exits with 1 if a problem keeps the gateway from working.
     """
-    from custommsg_server.ops.doctor import report
     from custommsg_server.ops.doctor.examine import examine
-    from custommsg_server.ops.doctor.finding import Finding, is_well
+    from custommsg_server.ops.doctor.finding import Finding, as_json, as_text, is_well
 
     logs.configure("critical", "console")
     try:
@@ -109,7 +108,7 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
         findings = [
             Finding("settings", "fix", str(error), "custommsg-server serve --help lists all settings.")
         ]
-    print(report.as_json(findings) if json else report.as_text(findings))  # noqa: T201 -- the output of the command
+    print(as_json(findings) if json else as_text(findings))  # noqa: T201 -- the output of the command
     return 0 if is_well(findings) else 1
 
 

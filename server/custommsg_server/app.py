@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 VERSION: Final = version("custommsg-server")
 _CHANNELS_INTERVAL: Final = 300.0
-"""Seconds between two questions to the node, which peers have channels."""
+"""Seconds between two requests to the node for the peers with channels."""
 
 
 class PartEndedError(Exception):
@@ -86,7 +86,7 @@ async def running(
 
     Args:
         settings: its settings.
-        started_by_node: lightningd has started the gateway as its plugin, so it is attached already.
+        started_by_node: lightningd has started the gateway as its plugin, so they are connected already.
         part_ended: gets the name of a part that has ended early, which is a bug.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A rune in the place of a macaroon."""
+"""A rune instead of a macaroon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from custommsg_server.access.credentials import (
     GREENLIGHT_KEY,
     MACAROON_KEY,
     MAX_SIZE,
-    hex_of,
     rune_from_hex,
     rune_of_dialect,
 )
@@ -20,16 +19,16 @@ RUNE = "zVqGWdlTMnPLjGrTjcjeXkTV6DPvMcSHzuSFe5SkfRk9MCZtZXRob2Q9c2VuZGN1c3RvbW1z
 
 @given(st.from_regex(r"\A[A-Za-z0-9_-]{1,400}={0,2}\Z"))
 def test_a_rune_comes_back_from_its_hex(rune: str) -> None:
-    """In digits of either case."""
-    assert rune_from_hex(hex_of(rune)) == rune
-    assert rune_from_hex(hex_of(rune).upper()) == rune
+    """In upper-case and lower-case digits."""
+    assert rune_from_hex(rune.encode().hex()) == rune
+    assert rune_from_hex(rune.encode().hex().upper()) == rune
 
 
 @given(st.text() | st.binary().map(bytes.hex))
 def test_any_macaroon_is_a_rune_or_none(text: str) -> None:
-    """Never an exception, and never a rune that the node could not read."""
+    """Never an exception, and never a malformed rune."""
     rune = rune_from_hex(text)
-    assert rune is None or hex_of(rune) == text.lower()
+    assert rune is None or rune.encode().hex() == text.lower()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_any_macaroon_is_a_rune_or_none(text: str) -> None:
     ],
 )
 def test_what_is_no_rune_is_no_credential(text: str) -> None:
-    """A macaroon that LND has made means nothing here."""
+    """A real macaroon of LND is not accepted."""
     assert rune_from_hex(text) is None
 
 
@@ -55,7 +54,7 @@ def test_the_rune_is_found_among_the_metadata() -> None:
     """Under the keys that LND's clients use, and Greenlight's."""
     metadata: list[tuple[str, str | bytes]] = [
         ("user-agent", "x"),
-        (MACAROON_KEY, hex_of(RUNE)),
+        (MACAROON_KEY, RUNE.encode().hex()),
         ("a-bin", b"\x00"),
     ]
     assert rune_of_dialect(metadata) == RUNE

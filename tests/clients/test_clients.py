@@ -39,7 +39,7 @@ def needs(path: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rig:
     """A gateway on an embedded node, and a peer."""
 
     node: DevNode
@@ -52,8 +52,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
-    """Run the stage."""
+async def running_rig(directory: Path, **more: Any) -> AsyncIterator[Rig]:
+    """Run the rig."""
     async with (
         devnode.run(directory / "node") as node,
         devnode.run(directory / "peer", even_types={32768}) as peer,
@@ -61,7 +61,7 @@ async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
     ):
         await peer.connect(node)
         await gateway.ready()
-        yield Stage(node, peer, str(gateway.addresses[0]))
+        yield Rig(node, peer, str(gateway.addresses[0]))
 
 
 SENDS: list[tuple[str, bytes | None, bytes]] = [
@@ -76,34 +76,34 @@ SENDS: list[tuple[str, bytes | None, bytes]] = [
 ARRIVALS = [b"\x94\x19\xca\xfe", b"\x80\x00\x01", b"\xff\xff" + LARGEST]
 
 
-async def send_all(client: Client, stage: Stage) -> list[tuple[str, object]]:
+async def send_all(client: Client, rig: Rig) -> list[tuple[str, object]]:
     """Have a client send each kind of message; what is said to be sent must be what the peer gets."""
     seen: list[tuple[str, object]] = []
     for case, peer, message in SENDS:
-        outcome = await client.call("send", peer=(peer or stage.peer.id).hex(), message=message.hex())
-        if outcome.code == "OK" and (await stage.peer.next_message()).message != message:
+        outcome = await client.call("send", peer=(peer or rig.peer.id).hex(), message=message.hex())
+        if outcome.code == "OK" and (await rig.peer.next_message()).message != message:
             pytest.fail(f"{case}: something else arrived")
         seen.append((case, outcome))
     return seen
 
 
-async def receive_all(client: Client, stage: Stage) -> list[tuple[str, object]]:
+async def receive_all(client: Client, rig: Rig) -> list[tuple[str, object]]:
     """Have the peer send each kind of message; the client must get the same bytes, in order."""
     await client.call("subscribe")
     for number in count():
         # The client does not tell when it is registered; but what comes after the first that it gets, it gets.
-        await stage.peer.send(stage.node.id, PROBE + number.to_bytes(2, "big"))
+        await rig.peer.send(rig.node.id, PROBE + number.to_bytes(2, "big"))
         try:
             await client.event(timeout=0.2)
             break
         except TimeoutError:
             assert number < 100, "nothing is received"
     for message in ARRIVALS:
-        await stage.peer.send(stage.node.id, message)
+        await rig.peer.send(rig.node.id, message)
     got: list[bytes] = []
     while len(got) < len(ARRIVALS):
         peer, message = await client.event()
-        assert peer == stage.peer.id
+        assert peer == rig.peer.id
         if not message.startswith(PROBE):
             got.append(message)
     if got != ARRIVALS:
@@ -157,11 +157,11 @@ def rows(call: str, seen: list[tuple[str, object]]) -> list[tuple[str, str, obje
 async def test_pyln_grpc_proto(short_path: Path) -> None:
     """Core Lightning's stubs for Python, over cln.Node."""
     directory = HERE / "pyln_grpc_proto"
-    async with staged(short_path) as stage:
-        program = (directory / ".venv/bin/python", directory / "client.py", stage.address)
+    async with running_rig(short_path) as rig:
+        program = (directory / ".venv/bin/python", directory / "client.py", rig.address)
         async with running(*program) as client:
-            seen = rows("SendCustomMsg", await send_all(client, stage))
-            seen += rows("SubscribeCustomMsg", await receive_all(client, stage))
+            seen = rows("SendCustomMsg", await send_all(client, rig))
+            seen += rows("SubscribeCustomMsg", await receive_all(client, rig))
     table.check("pyln-grpc-proto 24.2.1", seen)
 
 
@@ -170,14 +170,14 @@ async def test_gl_client(short_path: Path) -> None:
     """Greenlight's client, over cln.Node and greenlight.Node; its LspClient speaks LSPS0 to a peer."""
     directory = HERE / "gl_client"
     certificate, key = device_certificate(short_path)
-    async with staged(short_path, insecure=False) as stage:
-        rune = (await stage.node_call("createrune"))["rune"]
-        program = (directory / ".venv/bin/python", directory / "client.py", f"http://{stage.address}")
+    async with running_rig(short_path, insecure=False) as rig:
+        rune = (await rig.node_call("createrune"))["rune"]
+        program = (directory / ".venv/bin/python", directory / "client.py", f"http://{rig.address}")
         async with running(*program, certificate, key, rune) as client:
-            seen = rows("`send_custommsg`", await send_all(client, stage))
-            seen += rows("`stream_custommsg`", await receive_all(client, stage))
-            async with lsp(stage.peer):
-                outcome = await client.call("list_protocols", peer=stage.peer.id.hex())
+            seen = rows("`send_custommsg`", await send_all(client, rig))
+            seen += rows("`stream_custommsg`", await receive_all(client, rig))
+            async with lsp(rig.peer):
+                outcome = await client.call("list_protocols", peer=rig.peer.id.hex())
             assert (outcome.code, outcome.text) == ("OK", "[1, 2]")
             seen.append(("`LspClient.list_protocols`", "answered by the peer over LSPS0", outcome))
     table.check("gl-client 0.3.4", seen)
@@ -189,44 +189,44 @@ async def test_gl_client_over_tls(short_path: Path, monkeypatch: pytest.MonkeyPa
     directory = HERE / "gl_client"
     certificate, key = device_certificate(short_path)
     monkeypatch.setenv("GL_CA_CRT", str(short_path / "ca.pem"))
-    async with staged(short_path, insecure=False, **server_certificate(short_path, "localhost")) as stage:
-        rune = (await stage.node_call("createrune"))["rune"]
-        program = (directory / ".venv/bin/python", directory / "client.py", f"https://{stage.address}")
+    async with running_rig(short_path, insecure=False, **server_certificate(short_path, "localhost")) as rig:
+        rune = (await rig.node_call("createrune"))["rune"]
+        program = (directory / ".venv/bin/python", directory / "client.py", f"https://{rig.address}")
         async with running(*program, certificate, key, rune) as client:
-            outcome = await client.call("send", peer=stage.peer.id.hex(), message="9419cafe")
+            outcome = await client.call("send", peer=rig.peer.id.hex(), message="9419cafe")
             assert outcome.code == "OK"
-        assert (await stage.peer.next_message()).payload == b"\xca\xfe"
+        assert (await rig.peer.next_message()).payload == b"\xca\xfe"
 
 
 @needs("lightning/node_modules/.ready")
 async def test_lightning(short_path: Path) -> None:
     """The npm package `lightning`, over lnrpc.Lightning; it takes TLS for granted, and a rune for a macaroon."""
-    async with staged(short_path, insecure=False, **server_certificate(short_path, "127.0.0.1")) as stage:
-        rune = (await stage.node_call("createrune"))["rune"]
-        program = ("node", HERE / "lightning/client.mjs", stage.address, short_path / "ca.pem", rune)
+    async with running_rig(short_path, insecure=False, **server_certificate(short_path, "127.0.0.1")) as rig:
+        rune = (await rig.node_call("createrune"))["rune"]
+        program = ("node", HERE / "lightning/client.mjs", rig.address, short_path / "ca.pem", rune)
         async with running(*program) as client:
-            seen = rows("`sendMessageToPeer`", await send_all(client, stage))
-            seen += rows("`subscribeToPeerMessages`", await receive_all(client, stage))
-            seen += await start_up(client, stage, short_path)
+            seen = rows("`sendMessageToPeer`", await send_all(client, rig))
+            seen += rows("`subscribeToPeerMessages`", await receive_all(client, rig))
+            seen += await start_up(client, rig, short_path)
         async with running(*program[:-1], "bm8gcnVuZQ==") as stranger:
             seen.append(("`getWalletInfo`", "with an invalid rune", await stranger.call("info")))
     table.check("lightning 12.5.0 (npm)", seen)
 
 
-async def start_up(client: Client, stage: Stage, directory: Path) -> list[tuple[str, str, object]]:
+async def start_up(client: Client, rig: Rig, directory: Path) -> list[tuple[str, str, object]]:
     """Make the calls with which programs on this client begin."""
     info, peers = await client.call("info"), await client.call("peers")
-    assert info.text == f"{stage.node.alias} {stage.node.id.hex()} 1"
-    assert peers.text == stage.peer.id.hex()
+    assert info.text == f"{rig.node.alias} {rig.node.id.hex()} 1"
+    assert peers.text == rig.peer.id.hex()
     seen: list[tuple[str, str, object]] = [("`getWalletInfo`", "", info), ("`getPeers`", "", peers)]
     async with devnode.run(directory / "other") as other:
         for case, node_id_, host in (
             ("a node that listens", other.id, other.address),
-            ("a peer that is connected", stage.peer.id, stage.peer.address),
-            ("the node itself", stage.node.id, stage.node.address),
+            ("a peer that is connected", rig.peer.id, rig.peer.address),
+            ("the node itself", rig.node.id, rig.node.address),
             ("an address without a node", node_id(), "127.0.0.1:1"),
         ):
             outcome = await client.call("connect", peer=node_id_.hex(), host=str(host))
             seen.append(("`addPeer`", case, outcome))
-        await other.until_connected(stage.node.id)
+        await other.until_connected(rig.node.id)
     return seen

@@ -1,4 +1,4 @@
-"""lightningd's replies, as recorded, and what they become."""
+"""lightningd's recorded replies, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ replies_of_any_shape = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: str(golden["case"]))
 def test_each_recorded_reply_becomes_its_reason(golden: dict[str, Any]) -> None:
-    """The text tells the cases apart, since nearly all have one code."""
+    """By their texts, since nearly all have the same code."""
     outcome = replies.outcome_of(golden["reply"])
     if golden["reason"] is None:
         assert outcome == golden["reply"]["result"]["status"]
@@ -54,7 +54,7 @@ def test_each_recorded_reply_becomes_its_reason(golden: dict[str, Any]) -> None:
 )
 @given(reply=replies_of_any_shape)
 def test_a_reply_of_any_shape_is_read_or_refused(read: Any, reply: dict[str, Any]) -> None:
-    """Whatever the node answers, the caller gets a result or a reason, never another exception."""
+    """For any reply, the caller gets a result or a reason, never another exception."""
     try:
         found = read(reply)
     except RelayError as error:
@@ -79,7 +79,7 @@ def test_peers_are_read_as_listpeers_prints_them() -> None:
 
 
 def test_the_node_describes_itself_with_getinfo() -> None:
-    """What the gateway keeps of it."""
+    """The fields that the gateway uses."""
     result = {"id": node_id().hex(), "alias": "A", "network": "regtest", "version": "v26.06.6"}
     identity = (node_id(), "A", "regtest", "v26.06.6")
     assert replies.info_of({"result": result}) == NodeInfo(*identity, is_synced=True)
@@ -101,7 +101,7 @@ def test_the_node_describes_itself_with_getinfo() -> None:
     ],
 )
 def test_a_connect_that_fails_says_why(code: int, message: str) -> None:
-    """The node's own words are what helps."""
+    """With the node's text."""
     with pytest.raises(RelayError, match="could not connect") as caught:
         replies.result_of_connect({"error": {"code": code, "message": message}})
     assert caught.value.reason is Reason.PEER_NOT_CONNECTED
@@ -109,7 +109,7 @@ def test_a_connect_that_fails_says_why(code: int, message: str) -> None:
 
 
 def test_a_connect_that_succeeds_or_fails_otherwise_is_read_as_any_reply() -> None:
-    """What is no failure to connect is an error of the node."""
+    """Other errors are NODE_ERROR."""
     assert replies.result_of_connect({"result": {"id": "02"}}) == {"id": "02"}
     with pytest.raises(RelayError) as caught:
         replies.result_of_connect({"error": {"code": -32602, "message": "port: should be a 16-bit integer"}})

@@ -28,7 +28,7 @@ class CertsError(UserError):
 
 
 def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
-    """Make a CA, and certificates of it for a server and a client; return the files that were written.
+    """Make a CA, and certificates for a server and a client; return the files that were written.
 
     Args:
         folder: where to write them; it is created if it does not exist.

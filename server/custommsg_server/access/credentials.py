@@ -54,11 +54,6 @@ def rune_from_hex(text: str) -> str | None:
     return raw.decode() if _is_rune(raw) else None
 
 
-def hex_of(rune: str) -> str:
-    """Write a rune as LND's clients send it."""
-    return rune.encode().hex()
-
-
 def _is_rune(raw: bytes) -> bool:
     return len(raw) <= MAX_SIZE and _RUNE.fullmatch(raw) is not None
 

@@ -43,17 +43,17 @@ class PeerAddress:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """The node, as it describes itself."""
+    """The node's description of itself."""
 
     node_id: bytes
     alias: str
     network: str
     version: str
     color: str = ""
-    """Three bytes as hex digits; empty if it does not say."""
+    """Three bytes as hex digits; empty if not known."""
     block_height: int = 0
     is_synced: bool = False
-    """Whether it is not still catching up with the chain."""
+    """Whether it has caught up with the chain."""
     active_channels: int = 0
     inactive_channels: int = 0
     pending_channels: int = 0
@@ -62,8 +62,7 @@ class NodeInfo:
 class Node(Protocol):
     """A Lightning node. Deadlines are in seconds of the running event loop's clock.
 
-    A `caller` is an opaque name: what many callers ask at once is asked in turns, one caller after the other, and what
-    one caller asks in the order in which it asks.
+    `caller` is an opaque name. Requests of several callers are sent in turns, those of one caller in order.
     """
 
     def watch(self, watcher: Callable[[bool], None]) -> None:
@@ -78,15 +77,18 @@ class Node(Protocol):
         """The node as it last described itself, or None if it never did."""
 
     def has_room(self, caller: str) -> bool:
-        """Whether the node can take more of a caller now."""
+        """Whether the node can take more requests of a caller now."""
 
     async def room(self, caller: str) -> None:
-        """Wait until the node can take more of a caller: for one that can be held back."""
+        """Wait until the node can take more requests of a caller."""
 
     async def send(
         self, batch: Sequence[Outbound], deadline: float, caller: str, held_back: bool = False
     ) -> list[str | RelayError]:
-        """Queue messages with the node, in order; answer each with its status or its error, never raise."""
+        """Queue messages with the node, in order; return each status or error, never raise.
+
+        `held_back` says that the caller has waited for `room`.
+        """
 
     async def check(self, outbound: Outbound, deadline: float, caller: str) -> None:
         """Run the node's checks on a message and send nothing. Raises RelayError."""
@@ -100,7 +102,7 @@ class Node(Protocol):
     async def check_rune(
         self, rune: str, uses: Sequence[Use], deadline: float, caller: str
     ) -> list[RelayError | None]:
-        """Return for each use why the rune does not permit it, or None; each that it permits counts as done."""
+        """Return for each use why the rune does not permit it, or None. Each permitted use counts as used."""
 
     async def connect(self, address: PeerAddress, deadline: float) -> None:
-        """Have the node connect to a peer; a peer that is connected already stays so. Raises RelayError."""
+        """Have the node connect to a peer; nothing happens if it is connected already. Raises RelayError."""

@@ -74,13 +74,7 @@ async def serving(
 
 
 class GatewayCollector(Collector):
-    """Reads the sources at each scrape, on a thread of the metrics endpoint.
-
-    Args:
-        sources: what to read.
-        calls: the calls in progress; this registers beside them.
-        version: the gateway's.
-    """
+    """Reads the sources at each scrape, on a thread of the metrics endpoint."""
 
     def __init__(self, sources: Sources, calls: CallMetrics, version: str) -> None:
         self._sources = sources
@@ -97,11 +91,7 @@ class GatewayCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the sources, and yield the metrics.
-
-        Raises:
-            TimeoutError: the event loop does not answer.
-        """
+        """Read the sources, and yield the metrics. Raises TimeoutError: the event loop does not answer."""
         now = self._on_loop(self._ask(time.perf_counter()))
         yield from self._node()
         yield from self._callers()

@@ -72,7 +72,7 @@ class Sources:
     node: Node
     inbox: Inbox
     data_path: Path
-    """Where the inbox is kept."""
+    """The folder of the inbox."""
     intake: Intake
     attached: Callable[[], bool]
     """Returns whether lightningd is attached."""
@@ -82,10 +82,6 @@ class Sources:
 
 class Telemetry:
     """The observers of one gateway. Those that are switched off cost nothing.
-
-    Args:
-        settings: what is switched on.
-        version: the gateway's.
 
     Raises:
         SettingsError: traces are switched on, and the extra otel is not installed.
@@ -115,9 +111,6 @@ class Telemetry:
     @asynccontextmanager
     async def observing(self, sources: Sources) -> AsyncIterator[Address | None]:
         """Serve the metrics for as long as the context lasts; yield their address, or None.
-
-        Args:
-            sources: what the metrics read.
 
         Raises:
             ListenError: the address of the metrics cannot be used.

@@ -1,4 +1,4 @@
-"""What all dialects share: send one message, and stream messages that arrive."""
+"""The common part of all dialects: send one message, and stream messages that arrive."""
 
 from __future__ import annotations
 
@@ -16,30 +16,14 @@ from custommsg_server.node.port import Outbound
 
 
 class DialectCore:
-    """The gateway's core, as dialects use it: their only way to the node.
-
-    Args:
-        relay: sends.
-        mailbox: receives.
-    """
+    """The core for the dialects."""
 
     def __init__(self, relay: Relay, mailbox: Mailbox) -> None:
         self.relay = relay
         self._mailbox = mailbox
 
     async def send(self, parse: Callable[[], Outbound], call: Call) -> str:
-        """Send one message.
-
-        Args:
-            parse: parses the message and its peer from the request.
-            call: the call.
-
-        Returns:
-            The status that the node returned.
-
-        Raises:
-            RelayError: any reason of sending.
-        """
+        """Send the message that `parse` reads from the request; return the status from the node. Raises RelayError."""
         call.is_send = True
         with call.stage("validate"):
             outbound = parse()

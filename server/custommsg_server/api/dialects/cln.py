@@ -10,7 +10,6 @@ from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2
 from custommsg_server.api.encoding import Encoder
 from custommsg_server.domain import wire
-from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.events import Arrival
 from custommsg_server.node.port import Outbound
 
@@ -52,12 +51,7 @@ def outbound_from_proto(request: cln_pb2.SendcustommsgRequest) -> Outbound:
     Raises:
         RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
     """
-    try:
-        peer_id = wire.parse_node_id(request.node_id)
-    except RelayError as error:
-        error.field = "node_id"
-        raise
-    return Outbound(peer_id, wire.parse_message(request.msg))
+    return Outbound(wire.parse_node_id(request.node_id, "node_id"), wire.parse_message(request.msg))
 
 
 def message_to_cln(arrival: Arrival) -> cln_pb2.CustomMsgNotification:

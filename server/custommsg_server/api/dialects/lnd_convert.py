@@ -26,24 +26,17 @@ def outbound_from_proto(request: pb.SendCustomMessageRequest, types: TypeSet) ->
     Raises:
         RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
     """
-    try:
-        peer = wire.parse_node_id(request.peer)
-    except RelayError as error:
-        error.field = "peer"
-        raise
-    try:
-        message = wire.join_message(request.type, request.data)
-        if request.type not in types:
-            # LND's text, which its clients compare to find out what is supported.
-            lowest = types.ranges[0].start if types.ranges else 0
-            raise RelayError(
-                Reason.INVALID_MESSAGE,
-                f"msg type: {request.type} not in custom range: {lowest} and not overridden."
-                " The gateway's setting lnd_types is the range.",
-            )
-    except RelayError as error:
-        error.field = "data" if request.type in types else "type"
-        raise
+    peer = wire.parse_node_id(request.peer, "peer")
+    message = wire.join_message(request.type, request.data, "data" if request.type in types else "type")
+    if request.type not in types:
+        # LND's text, which its clients compare to find out what is supported.
+        lowest = types.ranges[0].start if types.ranges else 0
+        raise RelayError(
+            Reason.INVALID_MESSAGE,
+            f"msg type: {request.type} not in custom range: {lowest} and not overridden."
+            " The gateway's setting lnd_types is the range.",
+            field="type",
+        )
     return Outbound(peer, message)
 
 
@@ -88,11 +81,7 @@ def address_from_proto(address: pb.LightningAddress, node: NodeInfo | None) -> P
     Raises:
         RelayError: INVALID_NODE_ID.
     """
-    try:
-        node_id = wire.parse_node_id_hex(address.pubkey)
-    except RelayError as error:
-        error.field = "addr.pubkey"
-        raise
+    node_id = wire.parse_node_id_hex(address.pubkey, "addr.pubkey")
     if node is not None and node_id == node.node_id:
         # LND's text, which its clients treat as success.
         raise RelayError(Reason.INVALID_NODE_ID, "cannot make connection to self", field="addr.pubkey")

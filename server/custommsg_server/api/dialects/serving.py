@@ -41,13 +41,7 @@ class _Served:
 
 
 def servicers(core: DialectCore, names: Collection[Dialect], lnd_types: TypeSet) -> list[_Served]:
-    """Return the servicers of dialects over one core.
-
-    Args:
-        core: the core.
-        names: the dialects.
-        lnd_types: the types of messages that LND's dialect sends and streams.
-    """
+    """Return the servicers of dialects; `lnd_types` are the types that LND's dialect sends and streams."""
     known: dict[Dialect, _Served] = {
         "cln": _Served(cln_pb2, cln_pb2_grpc.add_NodeServicer_to_server, ClnNode(core)),
         "greenlight": _Served(

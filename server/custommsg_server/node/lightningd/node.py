@@ -1,4 +1,4 @@
-"""lightningd behind the port: its commands, as requests on the link."""
+"""lightningd behind the port: its commands as requests on the link."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.node.lightningd import replies
 from custommsg_server.node.lightningd.connection import Connection
+from custommsg_server.node.lightningd.fair_queue import Reply
 from custommsg_server.node.lightningd.link import Link, LinkOptions
-from custommsg_server.node.lightningd.turns import Reply
 from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
@@ -24,7 +24,7 @@ class Lightningd:
 
     Args:
         rpc_file: the socket; it need not exist yet.
-        options: how the link to it behaves.
+        options: the options of the link.
     """
 
     def __init__(self, rpc_file: Path, options: LinkOptions = _NO_OPTIONS) -> None:
@@ -51,7 +51,7 @@ class Lightningd:
         return self._info
 
     def has_room(self, caller: str) -> bool:
-        """See `node.port.Node`; one that cannot be reached refuses at once, so it has room."""
+        """See `node.port.Node`. True if it cannot be reached: then requests fail at once."""
         return self._link.has_room(caller)
 
     async def room(self, caller: str) -> None:
@@ -91,8 +91,8 @@ class Lightningd:
             for use in uses
         ]
         try:
-            # Never refused for want of room: each is asked for a message that will wait its turn, too. How many
-            # strangers may ask is bounded in access.
+            # `held_back`: never refused, since each check belongs to a call that is limited already. `access` limits
+            # the checks of unknown runes.
             connection = self._link.connection()
             answers = await connection.call("checkrune", requests, deadline, caller, held_back=True)
         except RelayError as error:
@@ -110,8 +110,8 @@ class Lightningd:
     async def connect(self, address: PeerAddress, deadline: float) -> None:
         """Make a `connect`, on a connection of its own.
 
-        lightningd takes up to a minute to find out that a peer cannot be reached, and the link gives up a
-        connection on which a request waits that long.
+        lightningd takes up to a minute to find out that a peer cannot be reached, and the link closes a connection on
+        which a request waits that long.
         """
         params = json.dumps({"id": address.peer_id.hex(), "host": address.host, "port": address.port})
         async with self._link.open_separate() as connection:
@@ -139,7 +139,7 @@ class Lightningd:
 
     async def _greet(self, connection: Connection) -> None:
         deadline = asyncio.get_running_loop().time() + self._reply_timeout
-        # Never refused for want of room: a busy node is not one that is down.
+        # `held_back`: never refused, since a busy node is not down.
         [answer] = await connection.call("getinfo", ["{}"], deadline, held_back=True)
         if isinstance(answer, RelayError):
             raise answer

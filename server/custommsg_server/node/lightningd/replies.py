@@ -1,7 +1,7 @@
 """Turns lightningd's replies into results and reasons.
 
-Nearly every refusal has the code -32600, so only the text tells them apart. The texts were recorded from
-lightningd v26.06.6; tests/golden/ has them.
+Nearly all errors have the code -32600, so only their texts differ. The texts were recorded from lightningd v26.06.6,
+in tests/golden/.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from custommsg_server.domain import wire
-from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, not_sent
+from custommsg_server.domain.errors import (
+    Reason,
+    RelayError,
+    no_credential,
+    node_unavailable,
+    not_permitted,
+    not_sent,
+    overloaded,
+)
 from custommsg_server.node.port import NodeInfo, Peer
 
 T = TypeVar("T")
@@ -26,22 +34,18 @@ _INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
 
 
 def result_of(reply: Mapping[str, Any]) -> Any:
-    """Return the result that a JSON-RPC reply carries.
-
-    Raises:
-        RelayError: the reply is an error, or not a valid reply.
-    """
+    """Return the result of a JSON-RPC reply. Raises RelayError: the reply is an error, or not a valid reply."""
     if "result" in reply and reply.get("error") is None:
         return reply["result"]
     raise error_of(reply.get("error"))
 
 
 def outcome_of(reply: Mapping[str, Any] | RelayError) -> str | RelayError:
-    """Return the status that sendcustommsg answered, or why the message was not sent."""
+    """Return the status in the reply of sendcustommsg, or the error."""
     if isinstance(reply, RelayError):
         return reply
     try:
-        status = reply["result"]["status"]  # the usual reply, for each message: it must be quick
+        status = reply["result"]["status"]  # the fast path: this runs for each message
         if type(status) is str and "error" not in reply:
             return status
     except (KeyError, TypeError, IndexError):
@@ -53,11 +57,7 @@ def outcome_of(reply: Mapping[str, Any] | RelayError) -> str | RelayError:
 
 
 def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
-    """Return the peers that listpeers answered.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the peers in the reply of listpeers. Raises RelayError: it answered with an error."""
     return [
         Peer(
             peer_id=_node_id(peer),
@@ -70,11 +70,7 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
 
 
 def info_of(reply: Mapping[str, Any]) -> NodeInfo:
-    """Return what getinfo answered.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the description in the reply of getinfo. Raises RelayError: it answered with an error."""
     result = result_of(reply)
     return NodeInfo(
         node_id=_node_id(result),
@@ -91,11 +87,7 @@ def info_of(reply: Mapping[str, Any]) -> NodeInfo:
 
 
 def result_of_connect(reply: Mapping[str, Any]) -> Any:
-    """Return what connect answered.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the reply of connect. Raises RelayError: it answered with an error."""
     error = reply.get("error")
     if isinstance(error, Mapping):
         code, message = error.get("code"), str(error.get("message", ""))
@@ -105,7 +97,7 @@ def result_of_connect(reply: Mapping[str, Any]) -> Any:
 
 
 def unreachable(why: str) -> RelayError:
-    """Make the error for a peer that the node cannot connect to."""
+    """Make the error for a peer to which the node cannot connect."""
     return RelayError(
         Reason.PEER_NOT_CONNECTED,
         f"The node could not connect to this peer: {why[:200]}",
@@ -114,16 +106,16 @@ def unreachable(why: str) -> RelayError:
 
 
 def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
-    """Return why checkrune refused; None if it did not.
+    """Return why checkrune refused the rune; None if it accepted it.
 
-    A check that may or may not have been made is not OUTCOME_UNKNOWN: nothing was sent yet.
+    A lost connection is not OUTCOME_UNKNOWN here, since no message was sent yet.
     """
     if isinstance(reply, RelayError):
         if reply.reason is not Reason.OUTCOME_UNKNOWN:
             return reply
-        return (
-            not_sent() if reply.expired else unchecked("the connection to it broke while it checked the rune")
-        )
+        if reply.expired:
+            return not_sent()
+        return node_unavailable("the connection to it broke while it checked the rune")
     try:
         if _field(result_of(reply), "valid", bool):
             return None
@@ -133,40 +125,27 @@ def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
 
 
 def rune_error_of(error: object) -> RelayError | None:
-    """Turn the error of checkrune into a reason; None for an error that is not about the rune.
+    """Turn an error of checkrune into a reason; None if the error is not about the rune.
 
-    lightningd's text quotes restrictions of the rune, never the call; of an invalid rune it may quote the rune
-    itself, so that text is not passed on.
+    lightningd's text quotes restrictions of the rune, never the call. For an invalid rune it may quote the rune itself;
+    that text is not passed on.
     """
     if not isinstance(error, Mapping):
         return None
     text = str(error.get("message", ""))
     match error.get("code"):
         case 1501 | 1503:
-            return no_credential(f"the node says of the rune: {text[:200]}")
+            return no_credential(f"the node refuses the rune: {text[:200]}")
         case -32602 if text.startswith("rune:"):
-            return no_credential("this is not a rune")
+            return no_credential("the text is not a rune")
         case 1502 if text.endswith("too soon"):
             # https://grpc.github.io/grpc/core/md_doc_statuscodes.html: never PERMISSION_DENIED for a rate.
-            return RelayError(
-                Reason.OVERLOADED,
-                "The rune has a rate, and it was used too soon. Nothing was sent; try again later.",
-                metadata={"limit": "rune_rate"},
-                retry_after=1.0,
-            )
+            text = "The rune has a rate limit, and was used too soon. Try again later."
+            return overloaded("rune_rate", text, 1.0)
         case 1502:
             return not_permitted(text.removeprefix("Not permitted: "))
         case _:
             return None
-
-
-def unchecked(why: str) -> RelayError:
-    """Make the error for a credential that the node could not be asked about."""
-    return RelayError(
-        Reason.NODE_UNAVAILABLE,
-        f"The Lightning node cannot be reached: {why}. Nothing was sent; try again.",
-        retry_after=1.0,
-    )
 
 
 def error_of(error: object) -> RelayError:
@@ -177,7 +156,7 @@ def error_of(error: object) -> RelayError:
     if message.startswith("No such peer"):
         return RelayError(
             Reason.PEER_UNKNOWN,
-            "The node knows no such peer. Connect to it first: lightning-cli connect ID HOST PORT.",
+            "The node does not know this peer. Connect to it first: lightning-cli connect ID HOST PORT.",
             field="node_id",
         )
     if message.startswith("Peer is not connected"):
@@ -189,9 +168,9 @@ def error_of(error: object) -> RelayError:
     if internal := _INTERNAL_TYPE.match(message):
         return wire.internal_type(int(internal[1]), internal[2])
     if code == INVALID_PARAMS and message.startswith("node_id:"):
-        return RelayError(Reason.INVALID_NODE_ID, "The node does not accept this node id.", field="node_id")
+        return RelayError(Reason.INVALID_NODE_ID, "The node refuses this node id. Check it.", field="node_id")
     if code == INVALID_PARAMS and message.startswith("msg:"):
-        return RelayError(Reason.INVALID_MESSAGE, "The node does not accept this message.", field="msg")
+        return RelayError(Reason.INVALID_MESSAGE, "The node refuses this message. Check it.", field="msg")
     return _node_error(str(code), message)
 
 

@@ -1,4 +1,4 @@
-"""What comes to a gateway's door: certificates, runes, and a call of any RPC."""
+"""A call of every RPC that the gateway serves, and certificates for it."""
 
 from __future__ import annotations
 
