@@ -105,7 +105,7 @@ class SqliteInbox:
         self._feed.close()
         self._writer.stop()
         await asyncio.to_thread(self._close)
-        if self._error is not None:
+        if self._error is not None and self._lost:
             log.error("inbox closed while it fails; what waited is lost", error=self._error, lost=self._lost)
 
     async def __aenter__(self) -> SqliteInbox:
