@@ -107,6 +107,7 @@ class Node(Supervised):
 
     def __init__(self, record: Record, folder: Path, journal: Path, throttle: float) -> None:
         self.port = free_port()
+        self.journal = journal
         self.rpc_file = folder / "node" / "regtest" / "lightning-rpc"
         first = (
             "import sys; sys.stdout = sys.stderr; from pathlib import Path; from hostile import node;"
