@@ -111,7 +111,7 @@ async def running(
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
         memory = MemoryBudget(settings.memory_budget_mb * 1_000_000)
-        relay, mailbox = Relay(node, peer_limits, memory), Mailbox(inbox, is_attached)
+        relay, mailbox = Relay(node, peer_limits, memory), Mailbox(inbox, is_attached, memory)
         runes = Runes(node, settings.rune_check_interval)
         access = Access(None if settings.insecure else settings.require, runes, accounts)
         calls = Calls(access, settings.call_timeout, telemetry.observers)

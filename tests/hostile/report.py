@@ -117,7 +117,7 @@ def text(content: dict[str, Any]) -> str:
 _MEANING: Final = (
     "  alone: without attackers. beside: they attack another gateway and its node on this machine. attack: they attack",
     "  this one. attack / beside is what it costs to share a gateway with them; beside / alone, to share a machine.",
-    f"  The goal: medians of the gateway's part of receiving (hook to consumer) and of a send within {GOAL:g} x of beside.",
+    f"  The goal: medians of the gateway's part (hook to consumer) and of a send within {GOAL:g} x of beside.",
     "  A send contains what the node takes, a message from the peer what the node takes to read it.",
 )
 

@@ -27,7 +27,7 @@ from custommsg_server.inbox.sqlite.store import Stored
 
 CHUNK_EVENTS: Final = 500
 """Events that a subscription takes at once, at most."""
-CHUNK_SIZE: Final = 1 << 20
+CHUNK_SIZE: Final = 1 << 18
 """Bytes of messages that it takes at once, at most, if that is not a single one."""
 EVENT_OVERHEAD: Final = 500
 """Bytes of memory that an event takes beside its message, about."""

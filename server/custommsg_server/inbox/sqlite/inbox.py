@@ -34,8 +34,9 @@ from custommsg_server.inbox.sqlite.writer import Report, Writer, WriterOptions
 
 log = structlog.get_logger()
 
-_READERS: Final = 4
-"""Threads that read the store for subscribers."""
+_READERS: Final = 1
+"""Threads that read the store for subscribers. More would not read more, since Python runs one thread at a time, and
+the event loop would wait for all of them."""
 _READ_TIME: Final = 0.5
 """Seconds after which a page ends that is not full."""
 
