@@ -110,7 +110,7 @@ async def running(
             return started_by_node or (attachment is not None and attachment.is_attached)
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
-        memory = MemoryBudget(settings.memory_budget_mb * 1_000_000)
+        memory = MemoryBudget(_memory(settings))
         relay, mailbox = Relay(node, peer_limits, memory), Mailbox(inbox, is_attached, memory)
         runes = Runes(node, settings.rune_check_interval)
         access = Access(None if settings.insecure else settings.require, runes, accounts)
@@ -137,6 +137,8 @@ async def running(
             peer_limits.set(_peer_rate(settings))
             intake.set(_received_rate(settings))
             accounts.set(_caller_limits(settings))
+            runes.set(settings.rune_check_interval)
+            memory.set(_memory(settings))
 
         log.info(
             "gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path)
@@ -281,6 +283,10 @@ def _server_options(settings: Settings) -> ServerOptions:
         except TlsError as error:
             raise ListenError(f"Cannot listen with TLS: {error}.") from None
     return ServerOptions(tls, settings.max_connections, settings.max_connection_age if tls else 0.0)
+
+
+def _memory(settings: Settings) -> int:
+    return settings.memory_budget_mb * 1_000_000
 
 
 def _peer_rate(settings: Settings) -> Rate:
