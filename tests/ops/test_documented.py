@@ -6,12 +6,13 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from custommsg_server import app
+from custommsg_server.core.memory import Kind
 from custommsg_server.domain.errors import Reason
 from custommsg_server.settings import Settings
 from support.gateways import settings
@@ -19,6 +20,23 @@ from support.metrics import scrape
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "operations.md"
+
+
+NO_BOUNDS = {
+    *("listen", "insecure", "require", "tls_cert", "tls_key", "tls_client_ca", "reflection"),
+    *("rpc_file", "lightning_dir", "network", "node_probe_interval", "heartbeat"),
+    *(
+        "receive",
+        "accept_even_types",
+        "data_dir",
+        "plugin_dir",
+        "plugin_dir_for_node",
+        "dialects",
+        "lnd_types",
+    ),
+    *("metrics_listen", "otel_endpoint", "log_calls", "log_level", "log_format"),
+}
+"""Settings that say where and what, and not how much."""
 
 
 def _tool() -> Any:
@@ -36,6 +54,14 @@ async def test_every_setting_metric_and_reason_is_in_the_operations_page() -> No
     assert await _tool().rendered() == page, "docs/operations.md is not what the code says. Run: make docs"
     assert not [name for name in Settings.model_fields if f"`--{name.replace('_', '-')}`" not in page]
     assert not [reason.name for reason in Reason if f"| `{reason.name}` |" not in page]
+
+
+def test_every_setting_that_bounds_something_is_in_the_security_page() -> None:
+    """A new setting is named there, or here among those that bound nothing; so is what the memory budget counts."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    bounding = Settings.model_fields.keys() - NO_BOUNDS
+    assert not [name for name in sorted(bounding) if f"`{name}`" not in page]
+    assert not [kind for kind in get_args(Kind) if f"`{kind}`" not in PAGE.read_text()]
 
 
 async def test_alerts_and_dashboard_use_metrics_that_there_are(rpc_file: Path) -> None:
