@@ -109,8 +109,8 @@ async def hostile(plan: Plan, folder: Path) -> Run:
         gateway = attacked.gateway
         gateway.weigh()
         gateway.idle = gateway.peak
-        weighing = asyncio.create_task(_weigh(gateway))
-        stack.callback(weighing.cancel)
+        watching = asyncio.create_task(_watch(gateway, attacked.node))
+        stack.callback(watching.cancel)
         await peer.connect(attacked.address, keep=True)
         client = await stack.enter_async_context(
             aio.connect(gateway.address, ca=gateway.certificates, rune=attacked.rune)
@@ -124,6 +124,8 @@ async def hostile(plan: Plan, folder: Path) -> Run:
         try:
             for number in range(plan.rounds):
                 await _round(run, number, honest, faults)
+                if watching.done():
+                    watching.result()
         finally:
             for actor in (*attacked.actors, *other.actors):
                 actor.kill()
@@ -195,9 +197,11 @@ async def _phase(record: Record, name: str, work: Any) -> None:
     record.phases.append((name, begin, time.monotonic()))
 
 
-async def _weigh(gateway: Gateway) -> None:
+async def _watch(gateway: Gateway, node: Node) -> None:
     while True:
         gateway.weigh()
+        gateway.check()
+        node.check()
         await asyncio.sleep(0.1)
 
 

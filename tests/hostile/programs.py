@@ -59,6 +59,11 @@ class Supervised:
         self.process.kill()
         return True
 
+    def check(self) -> None:
+        """Raise what keeps it from being started again."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
     async def stop(self) -> None:
         """End it for good."""
         if self._task is not None:
