@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -164,6 +165,7 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
     """
     part_ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with running(settings, part_ended=part_ended) as gateway:
+        _spare_the_collector()
         with on_hangup(settings, reread, gateway.reload):
             await _until(stop, part_ended)
 
@@ -190,6 +192,7 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
             except (SettingsError, ListenError) as error:
                 stop.set()
                 raise DeclinedError(str(error)) from None
+            _spare_the_collector()
             gateway.intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())])
             return gateway.intake
 
@@ -197,6 +200,12 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
         manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
         await open_stdio(Channel(Manifest(manifest), start, lambda channel: stop.set()))
         await _until(stop, part_ended)
+
+
+def _spare_the_collector() -> None:
+    """Have garbage collections leave out what was made until now: they stop everything, a full one for 50 ms."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _until(stop: asyncio.Event, part_ended: asyncio.Future[str]) -> None:
