@@ -57,6 +57,12 @@ def intake(inbox: Pending, **options: Any) -> Intake:
     return Intake(cast("Inbox", inbox), frozenset({37913}), lambda: OURS, **options)
 
 
+async def settle() -> None:
+    """Let what is ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
     """What the gateway does not receive is answered and dropped."""
     taker = intake(Pending())
@@ -73,6 +79,8 @@ async def test_arrivals_get_the_id_of_our_node() -> None:
     one = Arrival(Kind.MESSAGE, 5, BOB, b"\x94\x19x", 0, b"", "name")
     interruption = Arrival(Kind.INTERRUPTION, 6, lost=7)
     taker.append([one, interruption])
+    inbox.futures[0].set_result([])
+    await settle()
     ids.pop(0)
     taker.append([one, interruption, one._replace(node_id=BOB)])
     assert inbox.appended == [
@@ -86,16 +94,74 @@ async def test_what_becomes_of_messages_is_counted() -> None:
     inbox, watcher = Pending(), Watcher()
     taker = intake(inbox, watcher=watcher)
     stored = taker.append([arrival(1), arrival(2), arrival(kind=Kind.CONNECTED)])
-    lost = taker.append([arrival(3)])
-    silent = taker.append([arrival(kind=Kind.CONNECTED)])
     assert (taker.stored, taker.lost) == (0, 0)
     inbox.futures[0].set_result([])
+    assert await stored is True
+    lost = taker.append([arrival(3)])
     inbox.futures[1].set_exception(InboxError("no room"))
+    assert await lost is False
+    silent = taker.append([arrival(kind=Kind.CONNECTED)])
     inbox.futures[2].set_result([])
-    assert await asyncio.gather(stored, lost, silent) == [True, False, True]
+    assert await silent is True
     assert (taker.stored, taker.lost, taker.waiting) == (2, 1, 0)
     assert len(watcher.seconds) == 2
     assert all(seconds >= 0 for seconds in watcher.seconds)
+
+
+async def test_what_comes_while_the_inbox_stores_is_stored_together() -> None:
+    """One commit, one answer for all of it; the first of it waits for nothing when nothing is being stored."""
+    inbox, watcher = Pending(), Watcher()
+    taker = intake(inbox, watcher=watcher)
+    first = taker.append([arrival(1)])
+    later = [taker.append([arrival(number)]) for number in range(2, 10)]
+    assert [len(some) for some in inbox.appended] == [1]
+    inbox.futures[0].set_result([])
+    assert await first is True
+    assert [len(some) for some in inbox.appended] == [1, 8]
+    assert inbox.appended[1] == [arrival(number) for number in range(2, 10)]
+    assert len(set(later)) == 1
+    assert not later[0].done()
+    inbox.futures[1].set_result([])
+    assert await later[0] is True
+    assert (taker.stored, taker.waiting, len(watcher.seconds)) == (9, 0, 2)
+
+
+async def test_not_too_much_is_gathered() -> None:
+    """Beyond a bound it is handed to the inbox, which decides what goes into one commit."""
+    inbox = Pending()
+    taker = intake(inbox)
+    kept = [taker.append([arrival(size=60_000)]) for _ in range(40)]
+    assert len(inbox.appended) == 3
+    assert 0 < taker.waiting < 40 * 61_000
+    for number in range(4):
+        inbox.futures[number].set_result([])
+        await settle()
+    assert all(one.result() for one in kept)
+    assert taker.stored == 40
+    assert taker.waiting == 0
+
+
+async def test_nothing_is_gathered_while_the_inbox_fails() -> None:
+    """The inbox has a bound for what waits then, and counts what is lost; what was gathered goes there, too."""
+    inbox = Pending()
+    taker = intake(inbox)
+    for number in range(3):
+        taker.append([arrival(number)])
+    inbox.fail("no room")
+    assert [len(some) for some in inbox.appended] == [1, 2]
+    taker.append([arrival(3)])
+    taker.append([arrival(4)])
+    assert [len(some) for some in inbox.appended] == [1, 2, 1, 1]
+
+
+async def test_what_was_gathered_is_stored_when_the_gateway_ends() -> None:
+    """The inbox stores all that it was given before it closes."""
+    inbox = Pending()
+    taker = intake(inbox)
+    taker.append([arrival(1)])
+    taker.append([arrival(2)])
+    taker.close()
+    assert inbox.appended == [[arrival(1)], [arrival(2)]]
 
 
 async def test_it_is_full_until_enough_was_stored() -> None:
@@ -110,14 +176,12 @@ async def test_it_is_full_until_enough_was_stored() -> None:
     assert 4000 < taker.waiting < 8000
     room = asyncio.create_task(taker.has_room())
     taker.append([arrival()])
-    inbox.futures[4].set_result([])
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await settle()
     assert not room.done()
     inbox.futures[0].set_exception(InboxError("no room"))
     await room
     assert not taker.is_full
-    assert len(inbox.appended) == 5
+    assert [len(some) for some in inbox.appended] == [1, 4]
 
 
 async def test_it_is_not_full_while_the_inbox_fails() -> None:
@@ -146,8 +210,7 @@ async def test_who_stops_waiting_changes_nothing() -> None:
     taker = intake(inbox)
     taker.append([arrival(1)]).cancel()
     inbox.futures[0].set_result([])
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await settle()
     assert (taker.stored, taker.waiting) == (1, 0)
 
 
@@ -182,16 +245,19 @@ async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() ->
     inbox = Pending()
     taker = intake(inbox, rate=TWO, tell_after=0.01)
     taken = [taker.append([arrival(number), arrival(number, peer_id=BOB)]) for number in range(3)]
+    assert [len(some) for some in inbox.appended] == [2]
     only = taker.append([arrival(9, peer_id=BOB)])
     assert await only is False
     assert taker.refused == 3
     for number in range(3, 6):
         taker.append([arrival(number, peer_id=CAROL)])
-    assert [len(some) for some in inbox.appended] == [2, 2, 1, 1]
-    while len(inbox.appended) < 5:
+    inbox.futures[0].set_result([])
+    assert await taken[0] is True
+    assert [one.peer_id for one in inbox.appended[1]] == [ALICE, BOB, CAROL, CAROL]
+    inbox.futures[1].set_result([])
+    while len(inbox.appended) < 3:
         await asyncio.sleep(0.001)
-    assert lost_of(inbox.appended[-1]) == {ALICE: 1, BOB: 2, CAROL: 1}
-    assert all(not one.done() for one in taken[:2])
+    assert lost_of(inbox.appended[2]) == {ALICE: 1, BOB: 2, CAROL: 1}
 
 
 async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
@@ -200,7 +266,9 @@ async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
     taker = intake(inbox, rate=TWO)
     taker.append([arrival(number) for number in range(50)])
     taker.append([arrival(99), arrival(99, kind=Kind.DISCONNECTED)])
-    assert [len(some) for some in inbox.appended] == [50, 1], "a disconnect is no message"
+    assert len(inbox.appended[0]) == 50
+    taker.close()
+    assert [one.kind for one in inbox.appended[-1]] == [Kind.DISCONNECTED, Kind.INTERRUPTION]
     assert taker.refused == 1
 
 
@@ -210,10 +278,10 @@ async def test_bytes_count_as_well_as_messages() -> None:
     taker = intake(inbox, rate=Rate(bytes_per_s=1000, burst=1))
     for _ in range(4):
         taker.append([arrival(size=470)])
-    assert len(inbox.appended) == 2
+    assert taker.refused == 2
     taker.set(Rate())
     taker.append([arrival(size=470)])
-    assert len(inbox.appended) == 3, "with no limit all are stored"
+    assert taker.refused == 2, "with no limit all are stored"
 
 
 async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:

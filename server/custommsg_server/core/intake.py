@@ -1,4 +1,8 @@
-"""Takes what lightningd hands over into the inbox, and keeps account of it."""
+"""Takes what lightningd hands over into the inbox, and keeps account of it.
+
+What comes while the inbox stores something is gathered, and stored together afterwards: a commit takes as long for many
+messages as for one. So batches are as large as the load asks for, and nothing waits when nothing is being stored.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -21,6 +26,8 @@ log = structlog.get_logger()
 
 MAX_WAITING: Final = 16 << 20
 """Bytes of memory that may wait to be stored before the intake is full."""
+MAX_GATHERED: Final = 1 << 20
+"""Bytes of memory that are gathered before they are handed to the inbox, even while it stores something."""
 MAX_FAVORED: Final = 10_000
 """Peers with channels of whom more is kept, at most."""
 _OVERHEAD: Final = 400
@@ -39,6 +46,20 @@ class Watcher(Protocol):
 
     def handed_over(self, seconds: float) -> None:
         """Take note of how long lightningd waited for its answer."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Arrivals that are stored together."""
+
+    kept: asyncio.Future[bool]
+    """Ends when they are safe (True) or lost (False)."""
+    since: float
+    """When the first of them came."""
+    arrivals: list[Arrival] = field(default_factory=list)
+    messages: int = 0
+    size: int = 0
+    """Bytes of memory that they take, about."""
 
 
 class Intake:
@@ -73,6 +94,8 @@ class Intake:
         self._tell_after = tell_after
         self._untold: Counter[bytes] = Counter()
         self._telling: asyncio.TimerHandle | None = None
+        self._gathered: _Gathered | None = None
+        self._storing = 0
         self._room = asyncio.Event()
         self.waiting = 0
         """Bytes of memory that wait to be stored."""
@@ -84,7 +107,7 @@ class Intake:
         """Messages that could not be stored."""
         self.refused = 0
         """Messages that were over the budget of their peer."""
-        inbox.watch(lambda _: self._look_for_room())
+        inbox.watch(lambda _: self._look_again())
 
     def takes(self, message_type: int) -> bool:
         """Return whether messages of this type are wanted."""
@@ -98,43 +121,68 @@ class Intake:
         self._budgets.set(rate)
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False). It never raises."""
-        kept = asyncio.get_running_loop().create_future()
+        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False). It never raises.
+
+        Arrivals that are stored together share a future, so cancel it never.
+        """
+        loop = asyncio.get_running_loop()
         if not self._budgets.is_off:
             arrivals = self._within_budget(arrivals)
             if not arrivals:
-                kept.set_result(False)
-                return kept
+                refused = loop.create_future()
+                refused.set_result(False)
+                return refused
+        gathered = self._gathered
+        if gathered is None:
+            gathered = self._gathered = _Gathered(loop.create_future(), time.perf_counter())
         ours = self._node_id()
-        stamped = [
+        gathered.arrivals += [
             Arrival(one.kind, one.time_ns, one.peer_id, one.message, one.lost, one.node_id or ours, one.id)
             for one in arrivals
         ]
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
-        messages, size = len(sizes), sum(sizes) + _OVERHEAD * len(arrivals)
-        stored = asyncio.ensure_future(self._inbox.append(stamped))
-        stored.add_done_callback(partial(self._ended, kept, messages, size, time.perf_counter()))
+        size = sum(sizes) + _OVERHEAD * len(arrivals)
+        gathered.messages += len(sizes)
+        gathered.size += size
         self.waiting += size
-        self._look_for_room()
-        return kept
+        self._look_again()
+        return gathered.kept
 
-    def _ended(
-        self, kept: asyncio.Future[bool], messages: int, size: int, since: float, stored: asyncio.Future[Any]
-    ) -> None:
-        self.waiting -= size
-        self._look_for_room()
+    def _look_again(self) -> None:
+        """Store what was gathered, if nothing speaks for gathering more; tell those who wait if there is room."""
+        gathered = self._gathered
+        # While the inbox fails it gets everything at once: it bounds what waits then, and counts what is lost.
+        if gathered is not None and (
+            not self._storing or gathered.size >= MAX_GATHERED or self._inbox.error is not None
+        ):
+            self._store(gathered)
+        if self.is_full:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _store(self, gathered: _Gathered) -> None:
+        self._gathered = None
+        self._storing += 1
+        stored = asyncio.ensure_future(self._inbox.append(gathered.arrivals))
+        stored.add_done_callback(partial(self._ended, gathered))
+
+    def _ended(self, gathered: _Gathered, stored: asyncio.Future[Any]) -> None:
+        self._storing -= 1
+        self.waiting -= gathered.size
         error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
         is_stored = error is None
         if error is not None and not isinstance(error, InboxError):
             log.error("unexpected error while storing", exc_info=error)
         if is_stored:
-            self.stored += messages
+            self.stored += gathered.messages
         else:
-            self.lost += messages
-        if messages and self._watcher is not None:
-            self._watcher.handed_over(time.perf_counter() - since)
-        if not kept.done():
-            kept.set_result(is_stored)
+            self.lost += gathered.messages
+        if gathered.messages and self._watcher is not None:
+            self._watcher.handed_over(time.perf_counter() - gathered.since)
+        if not gathered.kept.done():
+            gathered.kept.set_result(is_stored)
+        self._look_again()
 
     @property
     def is_full(self) -> bool:
@@ -150,10 +198,12 @@ class Intake:
             await self._room.wait()
 
     def close(self) -> None:
-        """Tell of what was refused and not told yet."""
+        """Tell of what was refused and not told yet, and hand all that was gathered to the inbox."""
         if self._telling is not None:
             self._telling.cancel()
             self._tell()
+        if self._gathered is not None:
+            self._store(self._gathered)
 
     def _within_budget(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """Leave out the messages of peers that are over their budgets, and charge the others for theirs."""
@@ -180,12 +230,6 @@ class Intake:
         self.append(
             [Arrival(Kind.INTERRUPTION, now, peer_id, lost=lost) for peer_id, lost in refused.items()]
         )
-
-    def _look_for_room(self) -> None:
-        if self.is_full:
-            self._room.clear()
-        else:
-            self._room.set()
 
 
 class PeerLister(Protocol):

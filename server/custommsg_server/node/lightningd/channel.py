@@ -54,7 +54,10 @@ class Intake(Protocol):
         """Return whether messages of this type are wanted; the others are answered and dropped."""
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False)."""
+        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False).
+
+        What is stored together shares a future.
+        """
 
     @property
     def is_full(self) -> bool:
@@ -86,6 +89,9 @@ class Channel(asyncio.Protocol):
         self._name = secrets.token_hex(8)
         self._frames = Frames(MAX_CALL_SIZE)
         self._intake: Intake | None = None
+        self._kept: asyncio.Future[bool] | None = None
+        self._kept_ids: list[Any] = []
+        """The hook calls that wait for `_kept`."""
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,7 +192,11 @@ class Channel(asyncio.Protocol):
             log.exception("the inbox took nothing")
             self._continue(hook_ids)
             return
-        kept.add_done_callback(lambda _: self._continue(hook_ids))
+        if kept is self._kept:
+            self._kept_ids += hook_ids
+        else:
+            self._kept, self._kept_ids = kept, hook_ids
+            kept.add_done_callback(lambda _: self._continue(hook_ids))
         if self._intake.is_full and self._reader is not None:
             self._reader.pause_reading()
             self._start(self._resume_reading(self._intake))
