@@ -1,4 +1,4 @@
-"""Events as the bytes of responses: each event is encoded once for all subscribers of a contract."""
+"""Events as the bytes of responses: each event, and each batch, is encoded once for all subscribers of a contract."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def batch_encoder() -> Callable[[Batch], bytes]:
     encoder = Encoder(lambda event: convert.events_to_response([event]).SerializeToString())
 
     def encode(batch: Batch) -> bytes:
-        position = batch.position.encode()
-        return b"".join([*map(encoder.of, batch.events), b"\x12", bytes((len(position),)), position])
+        encoded: bytes | None = batch.derived.get(encoder)
+        if encoded is None:
+            position = batch.position.encode()
+            encoded = b"".join([*map(encoder.of, batch.events), b"\x12", bytes((len(position),)), position])
+            batch.derived[encoder] = encoded
+        return encoded
 
     return encode

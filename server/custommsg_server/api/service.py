@@ -69,12 +69,16 @@ class CustomMsgService:
             await call.write(self._encode(Batch((), subscription.position)))
             async for batch in subscription:
                 await self._write_batch(batch, call)
+                del batch  # nothing is kept for a subscriber that waits
         finally:
             await subscription.aclose()
 
     async def _write_batch(self, batch: Batch, call: Call) -> None:
         memory, key = self._relay.memory, call.caller.key
-        size = weight(len(batch.events), sum(len(event.arrival.message) for event in batch.events))
+        size = batch.derived.get(weight)
+        if size is None:
+            size = weight(len(batch.events), sum(len(event.arrival.message) for event in batch.events))
+            batch.derived[weight] = size
         await memory.room(key)
         memory.hold(key, "subscriptions", size)
         try:

@@ -1,7 +1,8 @@
 """Takes what lightningd hands over into the inbox, and keeps account of it.
 
-What comes while the inbox stores something is gathered, and stored together afterwards: a commit takes as long for many
-messages as for one. So batches are as large as the load asks for, and nothing waits when nothing is being stored.
+What comes while the inbox stores something is gathered, and stored together afterwards: a commit, with all that follows
+from it, costs as much for many messages as for one. So batches are as large as the load asks for. A message that comes
+while nothing is being stored does not wait.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ log = structlog.get_logger()
 
 MAX_WAITING: Final = 16 << 20
 """Bytes of memory that may wait to be stored before the intake is full."""
+REST: Final = (0.002, 0.02)
+"""Seconds between the end of one commit and the next, at least and at most, if something came during the first. Within
+these, it is as long as the commit took, with all that follows from it: node and subscribers may need the same cores."""
+ENOUGH: Final = 128
+"""Arrivals that end the rest: it is for larger batches, and these are large."""
 MAX_GATHERED: Final = 1 << 20
 """Bytes of memory that are gathered before they are handed to the inbox, even while it stores something."""
 MAX_FAVORED: Final = 10_000
@@ -96,6 +102,7 @@ class Intake:
         self._telling: asyncio.TimerHandle | None = None
         self._gathered: _Gathered | None = None
         self._storing = 0
+        self._rest: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self.waiting = 0
         """Bytes of memory that wait to be stored."""
@@ -153,7 +160,9 @@ class Intake:
         gathered = self._gathered
         # While the inbox fails it gets everything at once: it bounds what waits then, and counts what is lost.
         if gathered is not None and (
-            not self._storing or gathered.size >= MAX_GATHERED or self._inbox.error is not None
+            (not self._storing and (self._rest is None or len(gathered.arrivals) >= ENOUGH))
+            or gathered.size >= MAX_GATHERED
+            or self._inbox.error is not None
         ):
             self._store(gathered)
         if self.is_full:
@@ -165,9 +174,10 @@ class Intake:
         self._gathered = None
         self._storing += 1
         stored = asyncio.ensure_future(self._inbox.append(gathered.arrivals))
-        stored.add_done_callback(partial(self._ended, gathered))
+        stored.add_done_callback(partial(self._ended, gathered, time.perf_counter()))
 
-    def _ended(self, gathered: _Gathered, stored: asyncio.Future[Any]) -> None:
+    def _ended(self, gathered: _Gathered, begun: float, stored: asyncio.Future[Any]) -> None:
+        now = time.perf_counter()
         self._storing -= 1
         self.waiting -= gathered.size
         error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
@@ -179,9 +189,16 @@ class Intake:
         else:
             self.lost += gathered.messages
         if gathered.messages and self._watcher is not None:
-            self._watcher.handed_over(time.perf_counter() - gathered.since)
+            self._watcher.handed_over(now - gathered.since)
         if not gathered.kept.done():
             gathered.kept.set_result(is_stored)
+        if self._gathered is not None and self._rest is None:
+            rest = min(max(REST[0], now - begun), REST[1])
+            self._rest = asyncio.get_running_loop().call_later(rest, self._end_rest)
+        self._look_again()
+
+    def _end_rest(self) -> None:
+        self._rest = None
         self._look_again()
 
     @property

@@ -8,9 +8,9 @@ which inbox it belongs to and a place in it. Gaps between the places of two even
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, unique
-from typing import NamedTuple, NewType, Protocol
+from typing import Any, NamedTuple, NewType, Protocol
 
 from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
@@ -37,9 +37,9 @@ class Event(NamedTuple):
     """What happened. An engine need not keep its `id`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Batch:
-    """Some events in order, and how far they lead."""
+    """Some events in order, and how far they lead. An engine may give one batch to many subscribers."""
 
     events: Sequence[Event]
     """The events that pass the filter; none if this only says where the subscription is."""
@@ -47,6 +47,8 @@ class Batch:
     """Every event up to this position was given out or did not pass the filter."""
     is_last: bool = False
     """For `Inbox.read`: nothing was stored after it."""
+    derived: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was made of it, once for all who got this batch; each maker uses a key of its own."""
 
 
 @dataclass(frozen=True, slots=True)

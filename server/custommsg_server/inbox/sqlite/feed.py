@@ -1,7 +1,8 @@
 """Feeds subscribers: what is stored and what is new, without a gap between the two.
 
 A subscription is little more than a place. What was committed last is in memory, shared by all of them; one that
-is further behind reads the store. So a slow subscriber costs little and stops nobody.
+is further behind reads the store. So a slow subscriber costs little and stops nobody. Those that want the same and are
+at the same place share their next batch.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import (
@@ -59,6 +61,10 @@ class Feed:
         self._positions: Positions | None = None
         self._is_closed = False
         self._news = asyncio.Event()
+        self._batches: WeakValueDictionary[tuple[Filter, int], Batch] = WeakValueDictionary()
+        """What passes a filter after a place, up to the newest event, for as long as a subscriber has it."""
+        self._nothing: Batch | None = None
+        """The one of these that has no events: nobody has it, and yet it need not be looked for again."""
 
     @property
     def floor(self) -> int:
@@ -108,10 +114,12 @@ class Feed:
                 room += len(oldest.arrival.message) + EVENT_OVERHEAD
             self._first_recent += 1
         self._room = room
+        self._forget_batches()
         self.wake()
 
     def evict(self, evicted: Evicted) -> None:
         """Take note that single events were deleted, and what stands in the place of the last of them."""
+        self._forget_batches()
         for sequence in evicted.sequences:
             if (gone := self._recent.pop(sequence, None)) is not None:
                 self._room += len(gone.arrival.message) + EVENT_OVERHEAD
@@ -188,9 +196,29 @@ class Feed:
             raise PositionExpired(self.positions.of(chunk.floor))
         return chunk.events, chunk.end
 
+    async def next_batch(self, wanted: Filter, place: int) -> tuple[Batch, int]:
+        """Return the next batch after a place, perhaps without events, and how far it leads. Raises as `after`."""
+        if place + 1 < self._first_recent:
+            events, end = await self.after(wanted, place)
+            return Batch(events, self.positions.of(end)), end
+        shared = self._batches.get((wanted, place))
+        if shared is not None:
+            return shared, self._latest
+        events, end = self._recent_after(wanted, place, CHUNK_EVENTS, CHUNK_SIZE)
+        batch = Batch(events, self.positions.of(end))
+        if end == self._latest:
+            if not events:
+                batch = self._nothing = self._nothing or batch
+            self._batches[wanted, place] = batch
+        return batch, end
+
     async def news(self) -> None:
         """Wait until something is committed."""
         await self._news.wait()
+
+    def _forget_batches(self) -> None:
+        self._batches.clear()
+        self._nothing = None
 
     def _recent_after(self, wanted: Filter, place: int, limit: int, max_size: int) -> tuple[list[Event], int]:
         # No copies, but whoever holds them keeps them in memory when they are recent no more.
@@ -246,17 +274,15 @@ class FeedSubscription:
                         await feed.news()
                     continue
                 except TimeoutError:
-                    return self._give([], place)
-            events, place = await feed.after(self._wanted, place)
-            if events or place - self._place >= _PASSED_OVER or loop.time() >= due:
-                return self._give(events, place)
+                    self._place = place
+                    return Batch([], self._positions.of(place))
+            batch, place = await feed.next_batch(self._wanted, place)
+            if batch.events or place - self._place >= _PASSED_OVER or loop.time() >= due:
+                self._place = place
+                return batch
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """End it."""
         self._is_closed = True
         self._feed.wake()
-
-    def _give(self, events: list[Event], place: int) -> Batch:
-        self._place = place
-        return Batch(events, self._positions.of(place))
