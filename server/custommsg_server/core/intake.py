@@ -1,8 +1,8 @@
 """Takes what lightningd hands over into the inbox, and keeps account of it.
 
-What comes while the inbox stores something is gathered, and stored together afterwards: a commit, with all that follows
-from it, costs as much for many messages as for one. So batches are as large as the load asks for. A message that comes
-while nothing is being stored does not wait.
+A commit, with all that follows from it, costs as much for many messages as for one. So what comes while the inbox stores
+something is gathered, and stored together afterwards. lightningd brings the next message of a peer only when it was
+answered for the last one: after an answer for several, as many are awaited for a moment.
 """
 
 from __future__ import annotations
@@ -27,11 +27,8 @@ log = structlog.get_logger()
 
 MAX_WAITING: Final = 16 << 20
 """Bytes of memory that may wait to be stored before the intake is full."""
-REST: Final = (0.002, 0.02)
-"""Seconds between the end of one commit and the next, at least and at most, if something came during the first. Within
-these, it is as long as the commit took, with all that follows from it: node and subscribers may need the same cores."""
-ENOUGH: Final = 128
-"""Arrivals that end the rest: it is for larger batches, and these are large."""
+MOMENT: Final = 0.001
+"""Seconds after an answer for which as many arrivals are awaited as were in progress before it."""
 MAX_GATHERED: Final = 1 << 20
 """Bytes of memory that are gathered before they are handed to the inbox, even while it stores something."""
 MAX_FAVORED: Final = 10_000
@@ -54,15 +51,18 @@ class Watcher(Protocol):
         """Take note of how long lightningd waited for its answer."""
 
 
+Answer = Callable[[bool], None]
+"""Is told whether arrivals are safe (True) or lost (False)."""
+
+
 @dataclass(slots=True)
 class _Gathered:
     """Arrivals that are stored together."""
 
-    kept: asyncio.Future[bool]
-    """Ends when they are safe (True) or lost (False)."""
     since: float
     """When the first of them came."""
     arrivals: list[Arrival] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     messages: int = 0
     size: int = 0
     """Bytes of memory that they take, about."""
@@ -102,7 +102,10 @@ class Intake:
         self._telling: asyncio.TimerHandle | None = None
         self._gathered: _Gathered | None = None
         self._storing = 0
-        self._rest: asyncio.TimerHandle | None = None
+        self._awaited = 0
+        """How many arrivals are awaited ..."""
+        self._moment: asyncio.TimerHandle | None = None
+        """... until this timer ends."""
         self._room = asyncio.Event()
         self.waiting = 0
         """Bytes of memory that wait to be stored."""
@@ -127,41 +130,43 @@ class Intake:
         """Apply other budgets from now on."""
         self._budgets.set(rate)
 
-    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False). It never raises.
+    def append(self, arrivals: Sequence[Arrival], answer: Answer | None = None) -> None:
+        """Keep arrivals, in order. It never raises.
 
-        Arrivals that are stored together share a future, so cancel it never.
+        Args:
+            arrivals: what happened.
+            answer: is called when they are safe, or lost; perhaps before this returns.
         """
-        loop = asyncio.get_running_loop()
         if not self._budgets.is_off:
             arrivals = self._within_budget(arrivals)
             if not arrivals:
-                refused = loop.create_future()
-                refused.set_result(False)
-                return refused
+                if answer is not None:
+                    answer(False)
+                return
         gathered = self._gathered
         if gathered is None:
-            gathered = self._gathered = _Gathered(loop.create_future(), time.perf_counter())
+            gathered = self._gathered = _Gathered(time.perf_counter())
         ours = self._node_id()
         gathered.arrivals += [
             Arrival(one.kind, one.time_ns, one.peer_id, one.message, one.lost, one.node_id or ours, one.id)
             for one in arrivals
         ]
+        if answer is not None:
+            gathered.answers.append(answer)
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
         size = sum(sizes) + _OVERHEAD * len(arrivals)
         gathered.messages += len(sizes)
         gathered.size += size
         self.waiting += size
         self._look_again()
-        return gathered.kept
 
     def _look_again(self) -> None:
         """Store what was gathered, if nothing speaks for gathering more; tell those who wait if there is room."""
         gathered = self._gathered
-        # While the inbox fails it gets everything at once: it bounds what waits then, and counts what is lost.
         if gathered is not None and (
-            (not self._storing and (self._rest is None or len(gathered.arrivals) >= ENOUGH))
+            (not self._storing and (self._moment is None or len(gathered.arrivals) >= self._awaited))
             or gathered.size >= MAX_GATHERED
+            # It gets everything at once while it fails: it bounds what waits then, and counts what is lost.
             or self._inbox.error is not None
         ):
             self._store(gathered)
@@ -174,10 +179,9 @@ class Intake:
         self._gathered = None
         self._storing += 1
         stored = asyncio.ensure_future(self._inbox.append(gathered.arrivals))
-        stored.add_done_callback(partial(self._ended, gathered, time.perf_counter()))
+        stored.add_done_callback(partial(self._ended, gathered))
 
-    def _ended(self, gathered: _Gathered, begun: float, stored: asyncio.Future[Any]) -> None:
-        now = time.perf_counter()
+    def _ended(self, gathered: _Gathered, stored: asyncio.Future[Any]) -> None:
         self._storing -= 1
         self.waiting -= gathered.size
         error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
@@ -189,16 +193,17 @@ class Intake:
         else:
             self.lost += gathered.messages
         if gathered.messages and self._watcher is not None:
-            self._watcher.handed_over(now - gathered.since)
-        if not gathered.kept.done():
-            gathered.kept.set_result(is_stored)
-        if self._gathered is not None and self._rest is None:
-            rest = min(max(REST[0], now - begun), REST[1])
-            self._rest = asyncio.get_running_loop().call_later(rest, self._end_rest)
+            self._watcher.handed_over(time.perf_counter() - gathered.since)
+        for answer in gathered.answers:
+            answer(is_stored)
+        self._awaited = len(gathered.arrivals) + (len(self._gathered.arrivals) if self._gathered else 0)
+        if self._moment is not None:
+            self._moment.cancel()
+        self._moment = asyncio.get_running_loop().call_later(MOMENT, self._end_moment)
         self._look_again()
 
-    def _end_rest(self) -> None:
-        self._rest = None
+    def _end_moment(self) -> None:
+        self._moment = None
         self._look_again()
 
     @property

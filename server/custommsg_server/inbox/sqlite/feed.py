@@ -98,7 +98,7 @@ class Feed:
         self._floor, self._latest, self._first_recent = held.floor, held.latest, held.latest + 1
 
     def publish(self, stored: Stored) -> None:
-        """Give out events that have just been committed."""
+        """Take events that have just been committed; `wake` gives them out."""
         if not stored.events:
             return
         if stored.first != self._latest + 1:  # a commit that failed, it seemed, took effect after all
@@ -115,7 +115,6 @@ class Feed:
             self._first_recent += 1
         self._room = room
         self._forget_batches()
-        self.wake()
 
     def evict(self, evicted: Evicted) -> None:
         """Take note that single events were deleted, and what stands in the place of the last of them."""

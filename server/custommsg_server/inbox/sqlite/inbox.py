@@ -220,6 +220,9 @@ class SqliteInbox:
                 _fail(pending.positions, report.error or "the inbox could not store this")
             else:
                 pending.positions.set_result(positions)
+        if report.stored is not None:
+            # After whoever waited for `append`: lightningd goes on meanwhile, and many subscribers take their time.
+            self._loop.call_soon(self._feed.wake)
         self._set_error(report.error)
         if report.ended_by is not None:
             ended = RuntimeError("the inbox's writer has ended")

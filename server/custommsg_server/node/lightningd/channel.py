@@ -53,11 +53,8 @@ class Intake(Protocol):
     def takes(self, message_type: int) -> bool:
         """Return whether messages of this type are wanted; the others are answered and dropped."""
 
-    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False).
-
-        What is stored together shares a future.
-        """
+    def append(self, arrivals: Sequence[Arrival], answer: Callable[[bool], None]) -> None:
+        """Keep arrivals, in order; call `answer` when they are safe (True) or lost (False)."""
 
     @property
     def is_full(self) -> bool:
@@ -89,9 +86,6 @@ class Channel(asyncio.Protocol):
         self._name = secrets.token_hex(8)
         self._frames = Frames(MAX_CALL_SIZE)
         self._intake: Intake | None = None
-        self._kept: asyncio.Future[bool] | None = None
-        self._kept_ids: list[Any] = []
-        """The hook calls that wait for `_kept`."""
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -187,16 +181,11 @@ class Channel(asyncio.Protocol):
             self._continue(hook_ids)
             return
         try:
-            kept = self._intake.append(arrivals)
+            self._intake.append(arrivals, lambda _: self._continue(hook_ids))
         except Exception:
             log.exception("the inbox took nothing")
             self._continue(hook_ids)
             return
-        if kept is self._kept:
-            self._kept_ids += hook_ids
-        else:
-            self._kept, self._kept_ids = kept, hook_ids
-            kept.add_done_callback(lambda _: self._continue(hook_ids))
         if self._intake.is_full and self._reader is not None:
             self._reader.pause_reading()
             self._start(self._resume_reading(self._intake))
