@@ -3,11 +3,16 @@
 A subscription is little more than a place. What was committed last is in memory, shared by all of them; one that
 is further behind reads the store. So a slow subscriber costs little and stops nobody. Those that want the same and are
 at the same place share their next batch.
+
+Subscribers get their batches in turn, a few at once: between them, the event loop takes what lightningd brings. A round
+takes longer the more subscribers there are, and then batches are larger. There are no turns while the writer's thread
+works, since Python runs one thread at a time, and lightningd waits for the commit.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakValueDictionary
@@ -36,6 +41,11 @@ EVENT_OVERHEAD: Final = 500
 _PASSED_OVER: Final = 5000
 """Events that do not pass the filter after which a subscription says where it is, at the latest."""
 
+_AT_ONCE: Final = 8
+"""Subscribers that have their turn at once."""
+_MAX_HOLD: Final = 0.002
+"""Seconds after which turns go on, although the writer's thread has not reported: then it waits for the disk."""
+
 Read = Callable[[Filter, int, int, int, int], Awaitable[Chunk]]
 """Reads the store, as `SqliteStore.read`: wanted, after, until, limit, max_size."""
 
@@ -60,7 +70,12 @@ class Feed:
         self._latest = 0
         self._positions: Positions | None = None
         self._is_closed = False
-        self._news = asyncio.Event()
+        self._up_to_date: set[asyncio.Future[None]] = set()
+        """Those who wait for something new."""
+        self._next: deque[asyncio.Future[None]] = deque()
+        """Those who wait for their turn, since there is something new."""
+        self._held_until = 0.0
+        self._turning: asyncio.Handle | None = None
         self._batches: WeakValueDictionary[tuple[Filter, int], Batch] = WeakValueDictionary()
         """What passes a filter after a place, up to the newest event, for as long as a subscriber has it."""
         self._nothing: Batch | None = None
@@ -98,7 +113,7 @@ class Feed:
         self._floor, self._latest, self._first_recent = held.floor, held.latest, held.latest + 1
 
     def publish(self, stored: Stored) -> None:
-        """Take events that have just been committed; `wake` gives them out."""
+        """Give out events that have just been committed."""
         if not stored.events:
             return
         if stored.first != self._latest + 1:  # a commit that failed, it seemed, took effect after all
@@ -115,6 +130,7 @@ class Feed:
             self._first_recent += 1
         self._room = room
         self._forget_batches()
+        self.wake()
 
     def evict(self, evicted: Evicted) -> None:
         """Take note that single events were deleted, and what stands in the place of the last of them."""
@@ -137,9 +153,53 @@ class Feed:
         self.wake()
 
     def wake(self) -> None:
-        """Have all who wait for news look again."""
-        self._news.set()
-        self._news.clear()
+        """Have all who wait look again, in turn."""
+        self._next.extend(self._up_to_date)
+        self._up_to_date.clear()
+        self._go_on()
+
+    async def turn(self, place: int) -> None:
+        """Wait until there is something new after a place, and it is our turn."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if place < self._latest:
+            self._next.append(mine)
+            self._go_on()
+        else:
+            self._up_to_date.add(mine)
+        try:
+            await mine
+        finally:
+            self._up_to_date.discard(mine)
+
+    def hold(self) -> None:
+        """Give no turns until `release`: the writer's thread has something to do."""
+        self._held_until = asyncio.get_running_loop().time() + _MAX_HOLD
+
+    def release(self) -> None:
+        """Give turns again."""
+        self._held_until = 0.0
+        if self._turning is not None:
+            self._turning.cancel()
+            self._turning = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._next and self._turning is None:
+            self._turning = asyncio.get_running_loop().call_soon(self._give_turns)
+
+    def _give_turns(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._held_until:
+            self._turning = loop.call_at(self._held_until, self._give_turns)
+            return
+        self._turning = None
+        given = 0
+        while self._next and given < _AT_ONCE:
+            one = self._next.popleft()
+            if not one.done():  # else it waits no more
+                one.set_result(None)
+                given += 1
+        self._go_on()
 
     def reached(self, position: Position) -> int:
         """Return the sequence number of a position that is not after the newest event.
@@ -211,10 +271,6 @@ class Feed:
             self._batches[wanted, place] = batch
         return batch, end
 
-    async def news(self) -> None:
-        """Wait until something is committed."""
-        await self._news.wait()
-
     def _forget_batches(self) -> None:
         self._batches.clear()
         self._nothing = None
@@ -266,20 +322,24 @@ class FeedSubscription:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._heartbeat
         feed, place = self._feed, self._place
-        while not (feed.is_closed or self._is_closed):
-            if place >= feed.latest:
-                try:
-                    async with asyncio.timeout_at(due):
-                        await feed.news()
-                    continue
-                except TimeoutError:
-                    self._place = place
-                    return Batch([], self._positions.of(place))
+        while not self._has_ended:
+            try:
+                async with asyncio.timeout_at(due):
+                    await feed.turn(place)
+            except TimeoutError:
+                self._place = place
+                return Batch([], self._positions.of(place))
+            if self._has_ended or place >= feed.latest:
+                continue
             batch, place = await feed.next_batch(self._wanted, place)
             if batch.events or place - self._place >= _PASSED_OVER or loop.time() >= due:
                 self._place = place
                 return batch
         raise StopAsyncIteration
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_closed or self._feed.is_closed
 
     async def aclose(self) -> None:
         """End it."""

@@ -142,6 +142,7 @@ class SqliteInbox:
         elif not arrivals:
             positions.set_result([])
         else:
+            self._feed.hold()
             self._writer.put(arrivals, positions)
         return positions
 
@@ -207,6 +208,7 @@ class SqliteInbox:
             self._feed.open(report.opened.positions, report.held)
         elif report.held is not None:
             self._feed.forget(report.held.floor)
+        self._feed.release()
         if report.stored is not None:
             self._feed.publish(report.stored)
         for evicted in report.evicted:
@@ -220,9 +222,6 @@ class SqliteInbox:
                 _fail(pending.positions, report.error or "the inbox could not store this")
             else:
                 pending.positions.set_result(positions)
-        if report.stored is not None:
-            # After whoever waited for `append`: lightningd goes on meanwhile, and many subscribers take their time.
-            self._loop.call_soon(self._feed.wake)
         self._set_error(report.error)
         if report.ended_by is not None:
             ended = RuntimeError("the inbox's writer has ended")
