@@ -1,8 +1,8 @@
 """Takes what lightningd hands over into the inbox, and keeps account of it.
 
-A commit, with all that follows from it, costs as much for many messages as for one. So what comes while the inbox stores
-something is gathered, and stored together afterwards. lightningd brings the next message of a peer only when it was
-answered for the last one: after an answer for several, as many are awaited for a moment.
+A commit, with all that follows from it, costs as much for many messages as for one. So what comes while the inbox
+stores something is gathered, and stored together afterwards. lightningd brings the next message of a peer only when it
+was answered for the last one: after an answer for several, as many are awaited for a moment.
 """
 
 from __future__ import annotations
@@ -195,7 +195,10 @@ class Intake:
         if gathered.messages and self._watcher is not None:
             self._watcher.handed_over(time.perf_counter() - gathered.since)
         for answer in gathered.answers:
-            answer(is_stored)
+            try:
+                answer(is_stored)
+            except Exception:  # the others get theirs
+                log.exception("an answer failed")
         self._awaited = len(gathered.arrivals) + (len(self._gathered.arrivals) if self._gathered else 0)
         if self._moment is not None:
             self._moment.cancel()
