@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from custommsg_server.api import convert
+from custommsg_server.domain.events import MESSAGE
 from custommsg_server.inbox.port import Batch, Event
 
 MAX_SIZE: Final = 4 << 20
@@ -39,6 +40,14 @@ class Encoder:
                 oldest = next(iter(self._kept))
                 self._room += len(self._kept.pop(oldest)) + _OVERHEAD
         return kept
+
+    def messages_of(self, batch: Batch) -> list[bytes]:
+        """Return the bytes of each message of a batch; what else happened is left out."""
+        encoded: list[bytes] | None = batch.derived.get(self)
+        if encoded is None:
+            encoded = [self.of(event) for event in batch.events if event.arrival.kind is MESSAGE]
+            batch.derived[self] = encoded
+        return encoded
 
 
 def batch_encoder() -> Callable[[Batch], bytes]:

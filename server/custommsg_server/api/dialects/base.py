@@ -8,7 +8,6 @@ from custommsg_server.api.call import DELIVERED, Call
 from custommsg_server.api.encoding import Encoder
 from custommsg_server.core.mailbox import Mailbox, SubscribeRequest
 from custommsg_server.core.relay import Relay
-from custommsg_server.domain.events import Kind
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Start
@@ -64,11 +63,10 @@ class DialectCore:
         try:
             await call.context.send_initial_metadata((("custommsg-position", subscription.position),))
             async for batch in subscription:
-                for event in batch.events:
-                    # Interruptions match every filter, but these contracts cannot express them.
-                    if event.arrival.kind is Kind.MESSAGE:
-                        await call.write(encoder.of(event))
-                if batch.events:
-                    call.count(DELIVERED, len(batch.events))
+                # Interruptions match every filter, but these contracts cannot express them.
+                if messages := encoder.messages_of(batch):
+                    await call.write_all(messages)
+                    call.count(DELIVERED, len(messages))
+                del batch, messages  # nothing is kept for a subscriber that waits
         finally:
             await subscription.aclose()
