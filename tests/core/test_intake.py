@@ -1,4 +1,4 @@
-"""What lightningd hands over, on its way into the inbox."""
+"""The way of lightningd's messages into the inbox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from custommsg_server.core.intake import MAX_FAVORED, MOMENT, Intake, keep_more_of_channels
+from custommsg_server.core.intake import MAX_FAVORED, WAIT, Intake, keep_more_of_channels
 from custommsg_server.core.limits import Rate
 from custommsg_server.domain.errors import RelayError, overloaded
 from custommsg_server.domain.events import Arrival, Kind
@@ -20,7 +20,7 @@ from support.inboxes import ALICE, BOB, OURS, arrival, some
 
 
 class Pending:
-    """An inbox whose appends end when the test says so."""
+    """An inbox whose appends end when the test asks for it."""
 
     def __init__(self) -> None:
         self.appended: list[list[Arrival]] = []
@@ -38,7 +38,7 @@ class Pending:
         self.watcher(error)
 
     async def ends(self, number: int, error: Exception | None = None) -> None:
-        """Wait for an append, counted from 0; let it end well, or with an error."""
+        """Wait for an append, counted from 0, and end it, maybe with an error."""
         while len(self.futures) <= number:
             await asyncio.sleep(0)
         if error is None:
@@ -47,7 +47,7 @@ class Pending:
             self.futures[number].set_exception(error)
 
     async def until(self, count: int) -> None:
-        """Wait until there were so many appends."""
+        """Wait for this number of appends."""
         while len(self.appended) < count:
             await asyncio.sleep(0)
 
@@ -58,7 +58,7 @@ class Pending:
 
 
 class Watcher:
-    """Notes how often lightningd was answered."""
+    """Counts how often lightningd was answered."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -72,20 +72,20 @@ def intake(inbox: Pending, **options: Any) -> Intake:
 
 
 def put(taker: Intake, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-    """Hand in arrivals; the future gets the answer."""
+    """Append arrivals; the future returns the answer."""
     answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     taker.append(arrivals, answered.set_result)
     return answered
 
 
 async def settle() -> None:
-    """Let what is ready run."""
+    """Run all tasks that are ready."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
-    """What the gateway does not receive is answered and dropped."""
+    """Messages of other types are answered and dropped."""
     taker = intake(Pending())
     assert taker.takes(37913)
     assert not taker.takes(37914)
@@ -94,7 +94,7 @@ async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
 
 
 async def test_arrivals_get_the_id_of_our_node() -> None:
-    """As it is known when they arrive; one that has an id already keeps it, and nothing else changes."""
+    """The id that is known when they arrive; an arrival with an id keeps it."""
     inbox, ids = Pending(), [b"", OURS]
     taker = Intake(cast("Inbox", inbox), range(65_536), lambda: ids[0])
     one = Arrival(Kind.MESSAGE, 5, BOB, b"\x94\x19x", 0, b"", "name")
@@ -111,7 +111,7 @@ async def test_arrivals_get_the_id_of_our_node() -> None:
 
 
 async def test_what_becomes_of_messages_is_counted() -> None:
-    """Stored or lost, once they are; connects and interruptions are no messages."""
+    """Stored or lost; connects and interruptions are not counted."""
     inbox, watcher = Pending(), Watcher()
     taker = intake(inbox, watcher=watcher)
     stored = put(taker, [arrival(1), arrival(2), arrival(kind=Kind.CONNECTED)])
@@ -129,8 +129,8 @@ async def test_what_becomes_of_messages_is_counted() -> None:
     assert all(seconds >= 0 for seconds in watcher.seconds)
 
 
-async def test_what_comes_while_the_inbox_stores_is_stored_together() -> None:
-    """One commit, one answer for all of it; the first of it waits for nothing when nothing is being stored."""
+async def test_arrivals_during_a_commit_are_stored_together() -> None:
+    """In one commit; the first message does not wait."""
     inbox, watcher = Pending(), Watcher()
     taker = intake(inbox, watcher=watcher)
     first = put(taker, [arrival(1)])
@@ -147,8 +147,8 @@ async def test_what_comes_while_the_inbox_stores_is_stored_together() -> None:
     assert (taker.stored, taker.waiting, len(watcher.seconds)) == (9, 0, 2)
 
 
-async def test_not_too_much_is_gathered() -> None:
-    """Beyond a bound it is handed to the inbox, which decides what goes into one commit."""
+async def test_not_too_much_is_collected() -> None:
+    """More is passed to the inbox, which decides how much one commit stores."""
     inbox = Pending()
     taker = intake(inbox)
     kept = [put(taker, [arrival(size=60_000)]) for _ in range(40)]
@@ -161,8 +161,8 @@ async def test_not_too_much_is_gathered() -> None:
     assert taker.waiting == 0
 
 
-async def test_nothing_is_gathered_while_the_inbox_fails() -> None:
-    """The inbox has a bound for what waits then, and counts what is lost; what was gathered goes there, too."""
+async def test_nothing_is_collected_while_the_inbox_fails() -> None:
+    """Then the inbox limits what waits, and counts what is lost."""
     inbox = Pending()
     taker = intake(inbox)
     for number in range(3):
@@ -174,8 +174,8 @@ async def test_nothing_is_gathered_while_the_inbox_fails() -> None:
     assert [len(some) for some in inbox.appended] == [1, 2, 1, 1]
 
 
-async def test_what_was_gathered_is_stored_when_the_gateway_ends() -> None:
-    """The inbox stores all that it was given before it closes."""
+async def test_collected_arrivals_are_stored_when_the_gateway_ends() -> None:
+    """They are passed to the inbox, which stores them before it closes."""
     inbox = Pending()
     taker = intake(inbox)
     put(taker, [arrival(1)])
@@ -185,7 +185,7 @@ async def test_what_was_gathered_is_stored_when_the_gateway_ends() -> None:
 
 
 async def test_it_is_full_until_enough_was_stored() -> None:
-    """Whoever brings more is told to wait, and woken when there is room; what comes all the same is taken."""
+    """The channel waits, and is woken when there is space; further arrivals are accepted."""
     inbox = Pending()
     taker = intake(inbox, max_waiting=5000)
     assert not taker.is_full
@@ -206,7 +206,7 @@ async def test_it_is_full_until_enough_was_stored() -> None:
 
 
 async def test_it_is_not_full_while_the_inbox_fails() -> None:
-    """The inbox bounds what it keeps then and loses the rest; lightningd must not wait for a broken disk."""
+    """Then the inbox itself limits what waits; lightningd must not wait for a broken disk."""
     inbox = Pending()
     taker = intake(inbox, max_waiting=1000)
     put(taker, [arrival(size=1000)])
@@ -226,7 +226,7 @@ async def test_it_is_not_full_while_the_inbox_fails() -> None:
 
 
 async def test_after_an_answer_for_several_as_many_are_awaited() -> None:
-    """lightningd brings the next message of each peer then; a peer that is done holds up the others only shortly."""
+    """lightningd brings the next message of each peer; a peer without one delays the others only shortly."""
     inbox = Pending()
     taker = intake(inbox)
     put(taker, some(1, 3))
@@ -245,8 +245,8 @@ async def test_after_an_answer_for_several_as_many_are_awaited() -> None:
     assert inbox.appended[2:] == [some(7, 7)]
 
 
-async def test_one_peer_alone_waits_for_nobody() -> None:
-    """Nor does a message that comes later than a moment after the last answer."""
+async def test_a_single_peer_does_not_wait() -> None:
+    """Nor does a message that comes later after the last answer."""
     inbox = Pending()
     taker = intake(inbox)
     for number in range(5):
@@ -256,13 +256,13 @@ async def test_one_peer_alone_waits_for_nobody() -> None:
         await settle()
     put(taker, some(6, 9))
     inbox.futures[5].set_result([])
-    await asyncio.sleep(2 * MOMENT)
+    await asyncio.sleep(2 * WAIT)
     put(taker, some(10, 10))
     assert len(inbox.appended) == 7
 
 
-async def test_an_answer_that_fails_keeps_no_other_from_being_given() -> None:
-    """That would be a bug; the log tells, and lightningd gets all the others."""
+async def test_an_answer_that_fails_does_not_stop_the_others() -> None:
+    """It would be a bug, which the log reports; lightningd gets all other answers."""
     inbox = Pending()
     taker = intake(inbox)
     put(taker, some(1, 1))
@@ -272,13 +272,13 @@ async def test_an_answer_that_fails_keeps_no_other_from_being_given() -> None:
         await inbox.ends(0)
         await inbox.ends(1)
         assert await last is True
-    assert [line["event"] for line in logs] == ["an answer failed"]
+    assert [line["event"] for line in logs] == ["an answer was not sent because of a bug; please report it"]
     assert taker.stored == 3
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool) -> None:
-    """Whoever handed it over is answered."""
+    """The future ends nevertheless."""
     inbox = Pending()
     taker = intake(inbox)
     kept = put(taker, [arrival(1)])
@@ -294,16 +294,16 @@ async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool)
 
 CAROL = b"\x02" + b"c" * 32
 TWO = Rate(messages_per_s=1, burst=1)
-"""Two messages at once, and one a second after that."""
+"""A burst of two messages, then one a second."""
 
 
 def lost_of(arrivals: Sequence[Arrival]) -> dict[bytes, int]:
-    """Return how many messages the interruptions among arrivals say are missing, by peer."""
+    """Return the numbers of lost messages in the interruptions, by peer."""
     return {one.peer_id: one.lost for one in arrivals if one.kind is Kind.INTERRUPTION}
 
 
 async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() -> None:
-    """What is over is answered at once and counted; one interruption of that peer has the number."""
+    """Refused messages are answered at once and counted; one interruption of the peer has the number."""
     inbox = Pending()
     taker = intake(inbox, rate=TWO, tell_after=0.01)
     taken = [put(taker, [arrival(number), arrival(number, peer_id=BOB)]) for number in range(3)]
@@ -324,7 +324,7 @@ async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() ->
 
 
 async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
-    """A peer in credit may overdraw it with what lightningd hands over together; it pays by waiting."""
+    """A peer within its budget may exceed it with one batch; then it has to wait longer."""
     inbox = Pending()
     taker = intake(inbox, rate=TWO)
     put(taker, [arrival(number) for number in range(50)])
@@ -336,7 +336,7 @@ async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
 
 
 async def test_bytes_count_as_well_as_messages() -> None:
-    """With what the transport adds to each message."""
+    """Including the framing of each message."""
     inbox = Pending()
     taker = intake(inbox, rate=Rate(bytes_per_s=1000, burst=1))
     for _ in range(4):
@@ -348,7 +348,7 @@ async def test_bytes_count_as_well_as_messages() -> None:
 
 
 async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
-    """However many are refused, and also when the gateway ends before that."""
+    """However many are refused, and also if the gateway stops before that."""
     inbox = Pending()
     taker = intake(inbox, rate=Rate(messages_per_s=0.001, burst=1), tell_after=1e6)
     for number in range(1000):
@@ -361,7 +361,7 @@ async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
 
 
 class Peers:
-    """A node that knows some peers, or fails to say so."""
+    """A node that lists its peers, or fails."""
 
     def __init__(self, *answers: list[Peer] | RelayError) -> None:
         self.answers = list(answers)
@@ -376,7 +376,7 @@ class Peers:
 
 
 async def test_more_is_kept_of_peers_with_channels_as_far_as_the_node_says() -> None:
-    """It is asked again now and then; while it does not answer, what it said last holds; their number is bounded."""
+    """The list is updated; while the node does not answer, the last list stays valid; its length is limited."""
     told: list[set[bytes]] = []
     inbox = SimpleNamespace(keep_more_of=lambda peer_ids: told.append(set(peer_ids)))
     many = [Peer(number.to_bytes(33, "big"), True, "", 1) for number in range(20_000)]

@@ -23,13 +23,7 @@ SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["CustomMsgService"].full_na
 
 
 class CustomMsgService:
-    """Serves the contract over the core.
-
-    Args:
-        relay: sends.
-        mailbox: receives.
-        version: the gateway's own version.
-    """
+    """Serves the contract over the core."""
 
     services = (SERVICE,)
 
@@ -69,7 +63,7 @@ class CustomMsgService:
             await call.write(self._encode(Batch((), subscription.position)))
             async for batch in subscription:
                 await self._write_batch(batch, call)
-                del batch  # nothing is kept for a subscriber that waits
+                del batch  # an idle subscriber holds no memory
         finally:
             await subscription.aclose()
 

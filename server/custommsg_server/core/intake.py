@@ -1,8 +1,8 @@
-"""Takes what lightningd hands over into the inbox, and keeps account of it.
+"""Stores messages from lightningd in the inbox and counts them.
 
-A commit, with all that follows from it, costs as much for many messages as for one. So what comes while the inbox
-stores something is gathered, and stored together afterwards. lightningd brings the next message of a peer only when it
-was answered for the last one: after an answer for several, as many are awaited for a moment.
+A commit costs about as much for many messages as for one. So arrivals during a commit are collected, and the next
+commit stores them together. lightningd calls the hook for the next message of a peer only after the answer for the last
+one. So after answers for several messages, the next commit waits a moment for as many new ones.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from custommsg_server.node.port import Peer
 log = structlog.get_logger()
 
 MAX_WAITING: Final = 16 << 20
-"""Bytes of memory that may wait to be stored before the intake is full."""
-MOMENT: Final = 0.001
-"""Seconds after an answer for which as many arrivals are awaited as were in progress before it."""
-MAX_GATHERED: Final = 1 << 20
-"""Bytes of memory that are gathered before they are handed to the inbox, even while it stores something."""
+"""Bytes of arrivals that may wait to be stored; above that, the intake is full."""
+WAIT: Final = 0.001
+"""Seconds after an answer during which the next commit waits for as many arrivals as were in progress before."""
+MAX_COLLECTED: Final = 1 << 20
+"""Bytes of arrivals above which they are passed to the inbox, even during a commit."""
 MAX_FAVORED: Final = 10_000
-"""Peers with channels of whom more is kept, at most."""
+"""The maximum number of peers with channels that the inbox stores more events of."""
 _OVERHEAD: Final = 400
-"""Bytes of memory that an arrival takes beside its message, about."""
+"""The approximate memory of an arrival in bytes, without its message."""
 _TELL_AFTER: Final = 1.0
-"""Seconds after which a peer's interruption tells how many of its messages were refused."""
+"""Seconds from a refused message to the interruption with the number of refused messages."""
 _ANSWER_TIME: Final = 30.0
 """Seconds that the node may take to list its peers."""
 
@@ -45,40 +45,40 @@ _NO_LIMIT: Final = Rate()
 
 
 class Watcher(Protocol):
-    """Is told what becomes of what was taken, once for each batch; it must be quick, and must not raise."""
+    """Observes the intake; it must be fast, and must not raise."""
 
     def handed_over(self, seconds: float) -> None:
-        """Take note of how long lightningd waited for its answer."""
+        """Record how long lightningd waited until a batch of messages was stored or lost."""
 
 
 Answer = Callable[[bool], None]
-"""Is told whether arrivals are safe (True) or lost (False)."""
+"""Called with whether arrivals were stored."""
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """Arrivals that are stored together."""
+class _Collected:
+    """Arrivals to store in one commit."""
 
     since: float
-    """When the first of them came."""
+    """The time of the first."""
     arrivals: list[Arrival] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     messages: int = 0
     size: int = 0
-    """Bytes of memory that they take, about."""
+    """Their approximate memory in bytes."""
 
 
 class Intake:
-    """Takes messages of some types into the inbox. Implements `node.lightningd.channel.Intake`.
+    """Stores messages of some types in the inbox. Implements `node.lightningd.channel.Intake`.
 
     Args:
-        inbox: keeps them.
-        types: the types that are wanted.
-        node_id: returns the id of our node, 33 bytes, or nothing while it is not known.
-        watcher: is told what becomes of them.
-        max_waiting: bytes of memory that may wait to be stored before it is full.
-        rate: what is taken of one peer; what it sends beyond that is refused.
-        tell_after: seconds after which an interruption of the peer says how many were refused.
+        inbox: the inbox.
+        types: the types to store.
+        node_id: returns the id of our node, 33 bytes, or empty bytes while it is not known.
+        watcher: observes it.
+        max_waiting: bytes of arrivals that may wait to be stored; above that, it is full.
+        rate: the budget of each peer; messages above it are refused.
+        tell_after: seconds from a refused message to the interruption with the number of refused messages.
     """
 
     def __init__(
@@ -100,24 +100,24 @@ class Intake:
         self._tell_after = tell_after
         self._untold: Counter[bytes] = Counter()
         self._telling: asyncio.TimerHandle | None = None
-        self._gathered: _Gathered | None = None
+        self._collected: _Collected | None = None
         self._storing = 0
         self._awaited = 0
-        """How many arrivals are awaited ..."""
-        self._moment: asyncio.TimerHandle | None = None
-        """... until this timer ends."""
+        """The number of arrivals for which the next commit waits ..."""
+        self._timer: asyncio.TimerHandle | None = None
+        """... until this timer fires."""
         self._room = asyncio.Event()
         self.waiting = 0
-        """Bytes of memory that wait to be stored."""
+        """Bytes of arrivals that wait to be stored."""
         self.ignored = 0
-        """Messages that were not wanted."""
+        """Messages of types that are not stored."""
         self.stored = 0
         """Messages that were stored."""
         self.lost = 0
         """Messages that could not be stored."""
         self.refused = 0
-        """Messages that were over the budget of their peer."""
-        inbox.watch(lambda _: self._look_again())
+        """Messages that exceeded the budget of their peer."""
+        inbox.watch(lambda _: self._go_on())
 
     def takes(self, message_type: int) -> bool:
         """Return whether messages of this type are wanted."""
@@ -127,15 +127,15 @@ class Intake:
         return False
 
     def set(self, rate: Rate) -> None:
-        """Apply other budgets from now on."""
+        """Set other budgets."""
         self._budgets.set(rate)
 
     def append(self, arrivals: Sequence[Arrival], answer: Answer | None = None) -> None:
-        """Keep arrivals, in order. It never raises.
+        """Store arrivals in order. It never raises.
 
         Args:
-            arrivals: what happened.
-            answer: is called when they are safe, or lost; perhaps before this returns.
+            arrivals: the arrivals.
+            answer: called when they are stored or lost, maybe before this returns.
         """
         if not self._budgets.is_off:
             arrivals = self._within_budget(arrivals)
@@ -143,77 +143,77 @@ class Intake:
                 if answer is not None:
                     answer(False)
                 return
-        gathered = self._gathered
-        if gathered is None:
-            gathered = self._gathered = _Gathered(time.perf_counter())
+        collected = self._collected
+        if collected is None:
+            collected = self._collected = _Collected(time.perf_counter())
         ours = self._node_id()
-        gathered.arrivals += [
+        collected.arrivals += [
             Arrival(one.kind, one.time_ns, one.peer_id, one.message, one.lost, one.node_id or ours, one.id)
             for one in arrivals
         ]
         if answer is not None:
-            gathered.answers.append(answer)
+            collected.answers.append(answer)
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
         size = sum(sizes) + _OVERHEAD * len(arrivals)
-        gathered.messages += len(sizes)
-        gathered.size += size
+        collected.messages += len(sizes)
+        collected.size += size
         self.waiting += size
-        self._look_again()
+        self._go_on()
 
-    def _look_again(self) -> None:
-        """Store what was gathered, if nothing speaks for gathering more; tell those who wait if there is room."""
-        gathered = self._gathered
-        if gathered is not None and (
-            (not self._storing and (self._moment is None or len(gathered.arrivals) >= self._awaited))
-            or gathered.size >= MAX_GATHERED
-            # It gets everything at once while it fails: it bounds what waits then, and counts what is lost.
+    def _go_on(self) -> None:
+        """Pass collected arrivals to the inbox if it is time, and wake the channel if there is space."""
+        collected = self._collected
+        if collected is not None and (
+            (not self._storing and (self._timer is None or len(collected.arrivals) >= self._awaited))
+            or collected.size >= MAX_COLLECTED
+            # While the inbox fails it limits what waits, and counts what is lost.
             or self._inbox.error is not None
         ):
-            self._store(gathered)
+            self._store(collected)
         if self.is_full:
             self._room.clear()
         else:
             self._room.set()
 
-    def _store(self, gathered: _Gathered) -> None:
-        self._gathered = None
+    def _store(self, collected: _Collected) -> None:
+        self._collected = None
         self._storing += 1
-        stored = asyncio.ensure_future(self._inbox.append(gathered.arrivals))
-        stored.add_done_callback(partial(self._ended, gathered))
+        stored = asyncio.ensure_future(self._inbox.append(collected.arrivals))
+        stored.add_done_callback(partial(self._ended, collected))
 
-    def _ended(self, gathered: _Gathered, stored: asyncio.Future[Any]) -> None:
+    def _ended(self, collected: _Collected, stored: asyncio.Future[Any]) -> None:
         self._storing -= 1
-        self.waiting -= gathered.size
+        self.waiting -= collected.size
         error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
         is_stored = error is None
         if error is not None and not isinstance(error, InboxError):
             log.error("unexpected error while storing", exc_info=error)
         if is_stored:
-            self.stored += gathered.messages
+            self.stored += collected.messages
         else:
-            self.lost += gathered.messages
-        if gathered.messages and self._watcher is not None:
-            self._watcher.handed_over(time.perf_counter() - gathered.since)
-        for answer in gathered.answers:
+            self.lost += collected.messages
+        if collected.messages and self._watcher is not None:
+            self._watcher.handed_over(time.perf_counter() - collected.since)
+        for answer in collected.answers:
             try:
                 answer(is_stored)
-            except Exception:  # the others get theirs
-                log.exception("an answer failed")
-        self._awaited = len(gathered.arrivals) + (len(self._gathered.arrivals) if self._gathered else 0)
-        if self._moment is not None:
-            self._moment.cancel()
-        self._moment = asyncio.get_running_loop().call_later(MOMENT, self._end_moment)
-        self._look_again()
+            except Exception:  # the other answers must be sent
+                log.exception("an answer was not sent because of a bug; please report it")
+        self._awaited = len(collected.arrivals) + (len(self._collected.arrivals) if self._collected else 0)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(WAIT, self._end_wait)
+        self._go_on()
 
-    def _end_moment(self) -> None:
-        self._moment = None
-        self._look_again()
+    def _end_wait(self) -> None:
+        self._timer = None
+        self._go_on()
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be stored that whoever appends should wait, too.
+        """Whether so much waits to be stored that the channel should stop reading.
 
-        Not while the inbox fails: it bounds by itself what it keeps until it works again, and loses the rest.
+        Not while the inbox fails: then the inbox itself limits what waits, and drops the rest.
         """
         return self.waiting >= self._max_waiting and self._inbox.error is None
 
@@ -223,15 +223,15 @@ class Intake:
             await self._room.wait()
 
     def close(self) -> None:
-        """Tell of what was refused and not told yet, and hand all that was gathered to the inbox."""
+        """Pass all collected arrivals to the inbox, and the interruptions of messages that were refused lately."""
         if self._telling is not None:
             self._telling.cancel()
             self._tell()
-        if self._gathered is not None:
-            self._store(self._gathered)
+        if self._collected is not None:
+            self._store(self._collected)
 
     def _within_budget(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
-        """Leave out the messages of peers that are over their budgets, and charge the others for theirs."""
+        """Remove messages of peers that have exceeded their budgets, and count the others."""
         sums: dict[bytes, list[int]] = {}
         for one in arrivals:
             if one.kind is MESSAGE:
@@ -258,24 +258,24 @@ class Intake:
 
 
 class PeerLister(Protocol):
-    """Knows the peers; a part of `node.port.Node`."""
+    """Lists the peers; a part of `node.port.Node`."""
 
     async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
-        """List them. Raises RelayError."""
+        """List the peers. Raises RelayError."""
 
 
 async def keep_more_of_channels(node: PeerLister, inbox: Inbox, interval: float) -> None:
-    """Tell the inbox which peers have channels, until cancelled; one that the node did not name counts as others do.
+    """Tell the inbox which peers have channels, until cancelled.
 
     Args:
-        node: is asked, seldom.
-        inbox: keeps more of them.
-        interval: seconds between two questions; a tenth of it while the node does not answer.
+        node: lists the peers.
+        inbox: stores more events of peers with channels.
+        interval: seconds between two requests; a tenth of it while the node does not answer.
     """
     while True:
         try:
             peers = await node.list_peers(asyncio.get_running_loop().time() + _ANSWER_TIME, "")
-        except RelayError:  # what it said last holds
+        except RelayError:  # the last list stays valid
             await asyncio.sleep(interval / 10)
         else:
             favored = [peer.peer_id for peer in peers if peer.num_channels]

@@ -41,7 +41,7 @@ class Sources:
     node: Node
     inbox: Inbox
     data_path: Path
-    """Where the inbox is kept."""
+    """The folder of the inbox."""
     intake: Intake
     attached: Callable[[], bool]
     """Returns whether lightningd is attached."""
@@ -59,14 +59,7 @@ class _Now:
 
 
 class GatewayCollector(Collector):
-    """Reads the sources at each scrape, on a thread of the metrics endpoint.
-
-    Args:
-        sources: what to read.
-        calls: the calls in progress.
-        version: the gateway's.
-        registry: where to register.
-    """
+    """Reads the sources at each scrape, on a thread of the metrics endpoint."""
 
     def __init__(
         self, sources: Sources, calls: CallMetrics, version: str, registry: CollectorRegistry
@@ -85,11 +78,7 @@ class GatewayCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the sources, and yield the metrics.
-
-        Raises:
-            TimeoutError: the event loop does not answer.
-        """
+        """Read the sources, and yield the metrics. Raises TimeoutError: the event loop does not answer."""
         now = self._on_loop(self._ask(time.perf_counter()))
         yield from self._node()
         yield from self._callers()

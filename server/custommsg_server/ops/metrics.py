@@ -1,7 +1,7 @@
 """The metrics of calls and hook calls.
 
 The number of label values is bounded: methods and codes are those of the contract, outcomes are reasons. A peer's id is
-never a label. Children are looked up once and kept, so that a call costs a few microseconds.
+never a label. Children are looked up only once, so that a call costs a few microseconds.
 """
 
 from __future__ import annotations

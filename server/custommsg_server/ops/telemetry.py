@@ -69,10 +69,6 @@ class CallLog:
 class Telemetry:
     """The observers of one gateway. Those that are switched off cost nothing.
 
-    Args:
-        settings: what is switched on.
-        version: the gateway's.
-
     Raises:
         SettingsError: traces are switched on, and the extra otel is not installed.
     """
@@ -98,9 +94,6 @@ class Telemetry:
     @asynccontextmanager
     async def observing(self, sources: Sources) -> AsyncIterator[Address | None]:
         """Serve the metrics for as long as the context lasts; yield their address, or None.
-
-        Args:
-            sources: what the metrics read.
 
         Raises:
             ListenError: the address of the metrics cannot be used.

@@ -1,12 +1,12 @@
-"""Feeds subscribers: what is stored and what is new, without a gap between the two.
+"""Feeds subscribers with stored and new events, without a gap between them.
 
-A subscription is little more than a place. What was committed last is in memory, shared by all of them; one that
-is further behind reads the store. So a slow subscriber costs little and stops nobody. Those that want the same and are
-at the same place share their next batch.
+The newest events are in memory, shared by all subscriptions; a subscription that is further behind reads from the
+file. So a slow subscriber takes little memory and delays nobody. Subscriptions with equal filters and positions share
+their next batch.
 
-Subscribers get their batches in turn, a few at once: between them, the event loop takes what lightningd brings. A round
-takes longer the more subscribers there are, and then batches are larger. There are no turns while the writer's thread
-works, since Python runs one thread at a time, and lightningd waits for the commit.
+Subscribers get their batches in turn, a few at once, so that the event loop can handle hook calls in between. A round
+takes longer with more subscribers; then there are fewer and larger batches. There are no turns while the writer's
+thread needs Python's global lock, since lightningd waits for the commit.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from custommsg_server.inbox.sqlite.retention import Evicted
 from custommsg_server.inbox.sqlite.store import Stored
 
 CHUNK_EVENTS: Final = 500
-"""Events that a subscription takes at once, at most."""
+"""The maximum number of events in one batch."""
 CHUNK_SIZE: Final = 1 << 20
-"""Bytes of messages that it takes at once, at most, if that is not a single one."""
+"""The maximum size of its messages in bytes; a single larger message is a batch of its own."""
 EVENT_OVERHEAD: Final = 500
-"""Bytes of memory that an event takes beside its message, about."""
+"""The approximate memory of an event in bytes, without its message."""
 _PASSED_OVER: Final = 5000
-"""Events that do not pass the filter after which a subscription says where it is, at the latest."""
+"""The number of events that do not match the filter after which a subscription reports its position."""
 
 _AT_ONCE: Final = 8
-"""Subscribers that have their turn at once."""
+"""The number of subscriptions that have their turn at once."""
 _MAX_HOLD: Final = 0.002
-"""Seconds after which turns go on, although the writer's thread has not reported: then it waits for the disk."""
+"""Seconds after which turns go on although the writer's thread has not finished: by then it waits for the disk."""
 
 Read = Callable[[Filter, int, int, int, int], Awaitable[Chunk]]
 """Reads the store, as `SqliteStore.read`: wanted, after, until, limit, max_size."""
 
 
 class Feed:
-    """What was committed last, and who waits for more. For the event loop's thread only.
+    """The newest events in memory, and the subscriptions. For the event loop's thread only.
 
     Args:
-        read: reads the store for subscribers that are behind.
-        recent_size: bytes of memory for what was committed last.
-        heartbeat: seconds after which a subscription says where it is, if it has nothing else to say.
+        read: reads the file, for subscribers that are behind.
+        recent_size: bytes of memory for the newest events.
+        heartbeat: seconds without events after which a subscription reports its position.
     """
 
     def __init__(self, read: Read, recent_size: int, heartbeat: float) -> None:
@@ -71,15 +71,15 @@ class Feed:
         self._positions: Positions | None = None
         self._is_closed = False
         self._up_to_date: set[asyncio.Future[None]] = set()
-        """Those who wait for something new."""
+        """Subscriptions that wait for new events."""
         self._next: deque[asyncio.Future[None]] = deque()
-        """Those who wait for their turn, since there is something new."""
+        """Subscriptions that wait for their turn, since there are new events."""
         self._held_until = 0.0
         self._turning: asyncio.Handle | None = None
         self._batches: WeakValueDictionary[tuple[Filter, int], Batch] = WeakValueDictionary()
-        """What passes a filter after a place, up to the newest event, for as long as a subscriber has it."""
+        """The events that match a filter, from a place to the newest, while a subscriber holds them."""
         self._nothing: Batch | None = None
-        """The one of these that has no events: nobody has it, and yet it need not be looked for again."""
+        """The one of these without events: no subscriber holds it, so it would be searched again."""
 
     @property
     def floor(self) -> int:
@@ -88,7 +88,7 @@ class Feed:
 
     @property
     def latest(self) -> int:
-        """The sequence number of the newest event that was committed; 0 if there never was one."""
+        """The sequence number of the newest event; 0 if there never was one."""
         return self._latest
 
     @property
@@ -108,15 +108,15 @@ class Feed:
         return self._positions
 
     def open(self, positions: Positions, held: Held) -> None:
-        """Begin with what the store holds."""
+        """Start with the content of the file."""
         self._positions = positions
         self._floor, self._latest, self._first_recent = held.floor, held.latest, held.latest + 1
 
     def publish(self, stored: Stored) -> None:
-        """Give out events that have just been committed."""
+        """Pass on events that have just been committed."""
         if not stored.events:
             return
-        if stored.first != self._latest + 1:  # a commit that failed, it seemed, took effect after all
+        if stored.first != self._latest + 1:  # a commit that seemed to fail took effect
             self._recent.clear()
             self._room, self._first_recent = self._recent_size, stored.first
         recent, room = self._recent, self._room
@@ -133,7 +133,7 @@ class Feed:
         self.wake()
 
     def evict(self, evicted: Evicted) -> None:
-        """Take note that single events were deleted, and what stands in the place of the last of them."""
+        """Remove events that were deleted; an interruption replaces the last of them."""
         self._forget_batches()
         for sequence in evicted.sequences:
             if (gone := self._recent.pop(sequence, None)) is not None:
@@ -144,7 +144,7 @@ class Feed:
             self._room -= EVENT_OVERHEAD
 
     def forget(self, floor: int) -> None:
-        """Take note that the retention has deleted everything up to `floor`."""
+        """Record that the retention has deleted all events up to `floor`."""
         self._floor = floor
 
     def close(self) -> None:
@@ -153,13 +153,13 @@ class Feed:
         self.wake()
 
     def wake(self) -> None:
-        """Have all who wait look again, in turn."""
+        """Wake all waiting subscriptions, in turn."""
         self._next.extend(self._up_to_date)
         self._up_to_date.clear()
         self._go_on()
 
     async def turn(self, place: int) -> None:
-        """Wait until there is something new after a place, and it is our turn."""
+        """Wait until there are events after a place, and it is this subscription's turn."""
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if place < self._latest:
             self._next.append(mine)
@@ -172,7 +172,7 @@ class Feed:
             self._up_to_date.discard(mine)
 
     def hold(self) -> None:
-        """Give no turns until `release`: the writer's thread has something to do."""
+        """Give no turns until `release`, since the writer's thread has work."""
         self._held_until = asyncio.get_running_loop().time() + _MAX_HOLD
 
     def release(self) -> None:
@@ -196,7 +196,7 @@ class Feed:
         given = 0
         while self._next and given < _AT_ONCE:
             one = self._next.popleft()
-            if not one.done():  # else it waits no more
+            if not one.done():  # else it was cancelled
                 one.set_result(None)
                 given += 1
         self._go_on()
@@ -205,7 +205,7 @@ class Feed:
         """Return the sequence number of a position that is not after the newest event.
 
         Raises:
-            PositionInvalid, PositionOfOtherInbox, PositionNotReached: it is not such a position.
+            PositionInvalid, PositionOfOtherInbox, PositionNotReached: it cannot be used.
             InboxError: the inbox could not be opened yet.
         """
         sequence = self.positions.sequence(position)
@@ -231,7 +231,7 @@ class Feed:
         return sequence
 
     def subscribe(self, wanted: Filter, start: Start | Position) -> FeedSubscription:
-        """Subscribe; the subscription's position is where it starts, fixed from now on.
+        """Subscribe; the start is fixed from now on.
 
         Raises:
             PositionError: it is not possible to start there.
@@ -242,11 +242,11 @@ class Feed:
     async def after(
         self, wanted: Filter, place: int, limit: int = CHUNK_EVENTS, max_size: int = CHUNK_SIZE
     ) -> tuple[list[Event], int]:
-        """Return some of the events after a place that pass a filter, and how far they lead.
+        """Return some of the events after a place that match a filter, and the place that they reach.
 
         Raises:
-            PositionExpired: what comes after the place was deleted.
-            InboxError: the store cannot be read now.
+            PositionExpired: events after the place were deleted.
+            InboxError: the file cannot be read now.
         """
         if place + 1 >= self._first_recent:
             return self._recent_after(wanted, place, limit, max_size)
@@ -256,7 +256,7 @@ class Feed:
         return chunk.events, chunk.end
 
     async def next_batch(self, wanted: Filter, place: int) -> tuple[Batch, int]:
-        """Return the next batch after a place, perhaps without events, and how far it leads. Raises as `after`."""
+        """Return the next batch after a place, maybe without events, and where it ends. Raises as `after`."""
         if place + 1 < self._first_recent:
             events, end = await self.after(wanted, place)
             return Batch(events, self.positions.of(end)), end
@@ -276,7 +276,7 @@ class Feed:
         self._nothing = None
 
     def _recent_after(self, wanted: Filter, place: int, limit: int, max_size: int) -> tuple[list[Event], int]:
-        # No copies, but whoever holds them keeps them in memory when they are recent no more.
+        # No copies: a subscriber that has them keeps them in memory after they left the feed.
         events: list[Event] = []
         recent, passes = self._recent, wanted.passes
         end = min(self._latest, place + CHUNK_EVENTS)
@@ -294,7 +294,7 @@ class Feed:
 
 
 class FeedSubscription:
-    """Implements `inbox.port.Subscription`; made by `Feed.subscribe`. Its place moves only with a batch given out."""
+    """Implements `inbox.port.Subscription`. Its place moves only when it returns a batch."""
 
     def __init__(self, feed: Feed, wanted: Filter, place: int, heartbeat: float) -> None:
         self._feed = feed
@@ -316,8 +316,8 @@ class FeedSubscription:
         """Wait for the next batch.
 
         Raises:
-            PositionExpired: the retention has overtaken the subscriber.
-            InboxError: the store cannot be read now.
+            PositionExpired: the retention has deleted events that were not read yet.
+            InboxError: the file cannot be read now.
         """
         loop = asyncio.get_running_loop()
         due = loop.time() + self._heartbeat
