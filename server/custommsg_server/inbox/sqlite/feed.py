@@ -43,7 +43,7 @@ _PASSED_OVER: Final = 5000
 
 _AT_ONCE: Final = 8
 """The number of subscriptions that have their turn at once."""
-_MAX_HOLD: Final = 0.002
+_MAX_HOLD: Final = 0.01
 """Seconds after which turns go on although the writer's thread has not finished: by then it waits for the disk."""
 
 Read = Callable[[Filter, int, int, int, int], Awaitable[Chunk]]
