@@ -154,7 +154,7 @@ async def test_no_folder_is_made_for_a_node_that_is_not_there(short_path: Path) 
 
 
 async def test_serve_loads_nothing_heavy_that_its_settings_do_not_ask_for(short_path: Path) -> None:
-    """Without traces no OpenTelemetry, and no modules of other commands."""
+    """Without traces no OpenTelemetry, without metrics no Prometheus, and no modules of other commands."""
     env = {"CUSTOMMSG_DATA_DIR": str(short_path / "data"), "CUSTOMMSG_RPC_FILE": str(short_path / "rpc")}
     listen = ("serve", "--insecure", "--listen", "127.0.0.1:0")
     async with processes.server(*listen, env={"PYTHONPROFILEIMPORTTIME": "1", **env}) as program:
@@ -162,7 +162,7 @@ async def test_serve_loads_nothing_heavy_that_its_settings_do_not_ask_for(short_
     loaded = {line.rpartition("|")[2].strip() for line in program.lines if line.startswith("import time:")}
     assert "grpc" in loaded
     heavy = {
-        *("opentelemetry", "rich.console"),  # pyln-client loads cryptography
+        *("opentelemetry", "prometheus_client", "rich.console"),  # pyln-client loads cryptography
         *("custommsg_server.access.certs", "custommsg_server.ops.doctor", "custommsg_testing"),
     }
     assert heavy & loaded == set()

@@ -37,10 +37,9 @@ from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.manifest import Init, Manifest
 from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.ops import plugin_settings
-from custommsg_server.ops.collector import Sources
 from custommsg_server.ops.health import Health
 from custommsg_server.ops.process import on_hangup
-from custommsg_server.ops.telemetry import Telemetry
+from custommsg_server.ops.telemetry import Sources, Telemetry
 from custommsg_server.settings import Settings, SettingsError
 
 log = structlog.get_logger()

@@ -22,6 +22,13 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+peers_of_any_shape = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.just(node_id().hex()), "connected": st.booleans()},
+        optional={"netaddr": json_values, "num_channels": json_values, "features": json_values},
+    ),
+    max_size=2,
+)
 replies_of_any_shape = st.fixed_dictionaries(
     {},
     optional={
@@ -67,6 +74,14 @@ def test_a_reply_of_any_shape_is_read_or_refused(read: Any, reply: dict[str, Any
     except RelayError as error:
         found = error
     assert not isinstance(found, RelayError) or found.reason in set(Reason)
+
+
+@given(peers=peers_of_any_shape)
+def test_what_a_reply_says_of_peers_may_have_any_shape(peers: list[Any]) -> None:
+    """Each peer is in the list all the same, with what could be read."""
+    found = replies.peers_of({"result": {"peers": peers}})
+    assert [one.peer_id for one in found] == [node_id()] * len(peers)
+    assert all(0 <= one.num_channels < 1 << 32 and one.address.encode() is not None for one in found)
 
 
 def test_peers_are_read_as_listpeers_prints_them() -> None:

@@ -31,13 +31,11 @@ class _Method:
 
 
 class CallMetrics:
-    """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`.
+    """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`."""
 
-    Args:
-        registry: where the metrics are registered; not the global one, since a process may run several gateways.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        """Where the metrics are registered; not the global one, since a process may run several gateways."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it would add a second series for each
         self._calls = Counter(
             "custommsg_calls",

@@ -25,6 +25,9 @@ MAX_REPLY_SIZE: Final = 64 << 20
 MAX_WRITE_SIZE: Final = 256 << 10
 """Bytes that are passed to the transport at once; the rest waits here, where it still counts as not sent."""
 
+_parse: Final = json.JSONDecoder().decode
+"""Parses JSON. `json.loads` would find out the encoding, which takes longer than to parse a short reply."""
+
 
 class Connection(asyncio.Protocol):
     """A connection to lightningd. It never writes a request twice.
@@ -43,7 +46,6 @@ class Connection(asyncio.Protocol):
         self._next_id = 1
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._flushing = False
         self._waiting = FairQueue()
         self._fewer = asyncio.Event()
         self._sent: dict[str, tuple[Batch, int, float]] = {}
@@ -99,7 +101,7 @@ class Connection(asyncio.Protocol):
         batch = Batch(method, requests, caller, self._loop.create_future())
         timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
         self._waiting.add(batch)
-        self._schedule_flush()
+        self._flush()
         try:
             await batch.done
         finally:
@@ -139,7 +141,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Continue: lightningd reads again."""
         self._paused = False
-        self._schedule_flush()
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         """Process the replies that are complete."""
@@ -148,7 +150,7 @@ class Connection(asyncio.Protocol):
             complete = self._frames.feed(data)
             if not complete:
                 return
-            for reply in json.loads(b"[" + complete.replace(END, b",") + b"]"):  # one call for all
+            for reply in _parse(f"[{complete.replace(END, b',').decode()}]"):  # one call for all
                 self._take(reply)
         except FrameError as error:
             self._reject(str(error))
@@ -156,8 +158,7 @@ class Connection(asyncio.Protocol):
         except (ValueError, RecursionError):
             self._reject("an invalid JSON-RPC reply")
             return
-        if self._waiting.count:
-            self._schedule_flush()
+        self._flush()
 
     def _take(self, reply: object) -> None:
         if not isinstance(reply, dict):
@@ -174,31 +175,23 @@ class Connection(asyncio.Protocol):
         log.error("lightningd sent " + what + "; closing the connection")
         self.close()
 
-    def _schedule_flush(self) -> None:
-        # One write for all requests of this iteration of the event loop.
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
     def _flush(self) -> None:
-        self._flushing = False
-        if self._transport is None or self._paused:
-            return
-        out: list[str] = []
-        room, size = self._window - len(self._sent), 0
-        while room > 0 and size < MAX_WRITE_SIZE and (turn := self._waiting.next()) is not None:
-            batch, credit = turn
-            first = batch.written
-            end, most = min(len(batch.requests), first + room), min(MAX_WRITE_SIZE - size, credit)
-            written = self._write_some(batch, end, most, out)
-            self._waiting.wrote(batch, batch.written - first, written)
-            room -= batch.written - first
-            size += written
-        if out:
+        """Write the requests that wait, as far as the window and the transport allow."""
+        while self._waiting.count and self._transport is not None and not self._paused:
+            out: list[str] = []
+            room, size = self._window - len(self._sent), 0
+            while room > 0 and size < MAX_WRITE_SIZE and (turn := self._waiting.next()) is not None:
+                batch, credit = turn
+                first = batch.written
+                end, most = min(len(batch.requests), first + room), min(MAX_WRITE_SIZE - size, credit)
+                written = self._write_some(batch, end, most, out)
+                self._waiting.wrote(batch, batch.written - first, written)
+                room -= batch.written - first
+                size += written
+            if not out:
+                return
             self._transport.write("".join(out).encode())
             self._fewer.set()
-            if self._waiting.count:
-                self._schedule_flush()
 
     def _write_some(self, batch: Batch, end: int, max_size: int, out: list[str]) -> int:
         """Write requests of a batch, up to the index `end`; return their size in bytes."""

@@ -65,8 +65,8 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
         Peer(
             peer_id=_node_id(peer),
             connected=_field(peer, "connected", bool),
-            address=str((peer.get("netaddr") or [""])[0]),
-            num_channels=int(peer.get("num_channels", 0)),
+            address=_first_text(peer, "netaddr"),
+            num_channels=_count(peer, "num_channels"),
             features=_hex(peer, "features"),
         )
         for peer in _field(result_of(reply), "peers", list)
@@ -95,7 +95,7 @@ def info_of(reply: Mapping[str, Any]) -> NodeInfo:
 
 
 def announcement_of(reply: Mapping[str, Any]) -> Announcement | None:
-    """Return the node in the reply of listnodes, or None if there is none. Raises RelayError: the reply is an error."""
+    """Return the node in the reply of listnodes, or None. Raises RelayError: it answered with an error."""
     nodes = _field(result_of(reply), "nodes", list)
     if not nodes:
         return None
@@ -224,6 +224,13 @@ def _count(obj: Mapping[str, Any], name: str) -> int:
 def _text(obj: Mapping[str, Any], name: str) -> str:
     """Return text that protobuf can encode, since any node of the network chooses it; empty if it is missing."""
     return str(obj.get(name, "")).encode(errors="replace").decode()
+
+
+def _first_text(obj: Mapping[str, Any], name: str) -> str:
+    """Return the first of some texts; empty if there is none."""
+    texts = obj.get(name)
+    first = texts[0] if isinstance(texts, list) and texts else ""
+    return str(first).encode(errors="replace").decode()
 
 
 def _hex(obj: Mapping[str, Any], name: str) -> bytes:
