@@ -50,7 +50,7 @@ async def test_subscribers_that_stop_reading_cost_a_bounded_amount_of_memory() -
 
             reading = asyncio.create_task(read_all())
             idle = memory_now()
-            await intake.append([arrival(0, size=1000)])
+            intake.append([arrival(0, size=1000)])
             held = await asyncio.gather(*map(anext, slow))  # each has a batch in its hands, and stops
             for number in range(1, COUNT, 100):
                 await intake.has_room()

@@ -146,6 +146,7 @@ class SqliteInbox:
         elif not arrivals:
             positions.set_result([])
         else:
+            self._feed.hold()
             self._writer.put(arrivals, positions)
         return positions
 
@@ -211,6 +212,7 @@ class SqliteInbox:
             self._feed.open(report.opened.positions, report.held)
         elif report.held is not None:
             self._feed.forget(report.held.floor)
+        self._feed.release()
         if report.stored is not None:
             self._feed.publish(report.stored)
         for evicted in report.evicted:
