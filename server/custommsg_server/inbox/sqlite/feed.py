@@ -324,7 +324,7 @@ class FeedSubscription:
         feed, place = self._feed, self._place
         while not self._has_ended:
             try:
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(due if place >= feed.latest else None):
                     await feed.turn(place)
             except TimeoutError:
                 self._place = place
