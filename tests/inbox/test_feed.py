@@ -208,3 +208,29 @@ async def test_who_is_up_to_date_is_not_woken_for_another(inbox: Inbox) -> None:
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert not inbox.feed._up_to_date
+
+
+async def test_a_subscription_with_a_short_heartbeat_goes_on(store: SqliteStore) -> None:
+    """A heartbeat that is due while it waits for its turn does not take the place of its events."""
+    inbox = Inbox(store, ROOM_FOR_FEW)
+    impatient = Feed(inbox.read, ROOM_FOR_FEW, heartbeat=0)
+    impatient.open(store.positions, store.held())
+    impatient.publish(store.append(some(1, 20)))
+    subscription = impatient.subscribe(EVERYTHING, Start.BEGINNING)
+    assert numbers((await anext(subscription)).events) == list(range(1, 21))
+    assert (await anext(subscription)).events == []
+
+
+async def test_a_commit_that_does_not_end_stops_no_subscriber(inbox: Inbox) -> None:
+    """While the disk is full, arrivals are passed to the inbox one by one, and none of them is stored."""
+    inbox.append(*some(1, 3))
+    subscription = inbox.after(0)
+
+    async def keep_holding() -> None:
+        while True:
+            inbox.feed.hold()
+            await asyncio.sleep(0)
+
+    holding = asyncio.create_task(keep_holding())
+    assert numbers((await anext(subscription)).events) == [1, 2, 3]
+    holding.cancel()

@@ -173,7 +173,8 @@ class Feed:
 
     def hold(self) -> None:
         """Give no turns until `release`, since the writer's thread has work."""
-        self._held_until = asyncio.get_running_loop().time() + _MAX_HOLD
+        if not self._held_until:  # else many calls would stop the turns for longer
+            self._held_until = asyncio.get_running_loop().time() + _MAX_HOLD
 
     def release(self) -> None:
         """Give turns again."""
@@ -192,7 +193,7 @@ class Feed:
         if loop.time() < self._held_until:
             self._turning = loop.call_at(self._held_until, self._give_turns)
             return
-        self._turning = None
+        self._turning, self._held_until = None, 0.0
         given = 0
         while self._next and given < _AT_ONCE:
             one = self._next.popleft()
@@ -324,7 +325,7 @@ class FeedSubscription:
         feed, place = self._feed, self._place
         while not self._has_ended:
             try:
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(due if place >= feed.latest else None):
                     await feed.turn(place)
             except TimeoutError:
                 self._place = place
