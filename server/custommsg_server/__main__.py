@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 
-# While the modules are loaded, the garbage collector would search all of them again and again, which takes 50 ms.
+# The garbage collector would search all loaded modules again and again, which delays the start by 30 ms.
 gc.disable()
 
 # gRPC's C core writes plain text between our log lines, unless this is set before it is loaded. `serve` reads the text
@@ -45,6 +45,7 @@ from custommsg_server.ops.probe import ADDRESS, SERVING, check
 from custommsg_server.ops.process import run, until_signal
 from custommsg_server.settings import Settings, SettingsError, load
 
+gc.freeze()  # it never searches what is loaded by now
 gc.enable()
 
 PART_ENDED: Final = 70
