@@ -99,6 +99,23 @@ def make_certs(
     return 0
 
 
+@cli.command(name="macaroon")
+def make_macaroon(
+    rune: Annotated[str, Parameter(help="A rune; - reads it from standard input.")],
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(help="Also write it to this file, in binary.")] = None,
+) -> int:
+    """Put a rune into a macaroon, for clients of LND; print it as hex digits."""
+    from custommsg_server.access import macaroon
+
+    made = macaroon.make_checked(sys.stdin.readline().strip() if rune == "-" else rune)
+    if file is not None:
+        macaroon.write(file, made)
+    print(made.hex())  # noqa: T201 -- the output of the command
+    return 0
+
+
 def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> int:
     """Check settings, lightningd, inbox, certificates and addresses, and say what to do about each problem.
 

@@ -262,7 +262,7 @@ def _servicers(settings: Settings, relay: Relay, mailbox: Mailbox) -> tuple[list
     """Return all servicers, and the health servicer."""
     contracts: list[Servicer] = [
         CustomMsgService(relay, mailbox, VERSION),
-        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set),
+        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set, VERSION),
     ]
     names = [name for servicer in contracts for name in servicer.services]
     health = Health(names)

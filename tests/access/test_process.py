@@ -13,6 +13,7 @@ import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
+from custommsg_server.access import macaroon
 from support import nodes, processes
 from support.every_rpc import Certificates, Metadata, rpcs, until_serving
 
@@ -33,6 +34,8 @@ async def test_no_rune_no_payload_and_no_key_is_ever_logged(
         (("rune", near),),
         (("macaroon", right.encode().hex()),),
         (("macaroon", near),),
+        (("macaroon", macaroon.make(right).hex()),),
+        (("macaroon", macaroon.make(right).hex()[:-2]),),
     ]
     files = ["--tls-cert", certificates.cert_file, "--tls-key", certificates.key_file]
     arguments = ("--listen", "127.0.0.1:0", "--rpc-file", embedded.rpc_file, "--log-level", "debug", *files)

@@ -181,14 +181,15 @@ def test_certs_makes_what_serves_and_what_calls(tmp_path: Path) -> None:
         TlsFiles(paths[2], paths[5]).read()
 
 
-async def test_certs_of_ours_let_a_client_in(node: StandIn, tmp_path: Path) -> None:
-    """From `certs` to a call with the client's name."""
+@pytest.mark.parametrize("name", ["localhost", "cln"])
+async def test_certs_of_ours_let_a_client_in(node: StandIn, tmp_path: Path, name: str) -> None:
+    """From `certs` to a call known by the client's name; also under the name that cln-grpc's clients require."""
     ca, _, cert, key, client, client_key = certs.make(tmp_path / "c", ["localhost", "127.0.0.1"], "shop")
     settings = {"tls_cert": cert, "tls_key": key, "tls_client_ca": ca, "require": "client-cert"}
     credentials = grpc.ssl_channel_credentials(ca.read_bytes(), client_key.read_bytes(), client.read_bytes())
     async with (
         gateway(node.rpc_file, receive=False, insecure=False, **settings) as address,
-        grpc.aio.secure_channel(address, credentials) as channel,
+        grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", name)]) as channel,
     ):
         await until_serving(channel)
         assert (await custommsg_pb2_grpc.CustomMsgServiceStub(channel).SendCustomMsg(REQUEST)).status

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from custommsg.v1 import custommsg_pb2
 from custommsg_server import app
 from custommsg_server.domain.errors import Reason
 from custommsg_server.settings import Settings
@@ -36,6 +37,15 @@ async def test_every_setting_metric_and_reason_is_in_the_operations_page() -> No
     assert await _tool().rendered() == page, "docs/operations.md is not what the code says. Run: make docs"
     assert not [name for name in Settings.model_fields if f"`--{name.replace('_', '-')}`" not in page]
     assert not [reason.name for reason in Reason if f"| `{reason.name}` |" not in page]
+
+
+def test_every_rpc_is_in_the_table_of_methods_for_runes() -> None:
+    """Whoever makes a rune looks there for what to restrict."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    rows = page.partition("| RPC | method | parameters |")[2].partition("\n\n")[0].splitlines()
+    named = set(re.findall(r"\w+", " ".join(row.split("|")[1] for row in rows if row)))
+    rpcs = set(custommsg_pb2.DESCRIPTOR.services_by_name["CustomMsgService"].methods_by_name)
+    assert rpcs <= named, f"no row in docs/security.md: {rpcs - named}"
 
 
 async def test_alerts_and_dashboard_use_metrics_that_there_are(rpc_file: Path) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
     Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
-OPEN: Final = ("/grpc.",)
-"""Health checks and reflection: they need no credential, and the drain does not wait for them."""
+OPEN: Final = ("/grpc.", "/lnrpc.State/")
+"""Health checks, also as in LND, and reflection: they need no credential, and the drain does not wait for them."""
 NOT_SERVED: Final = "(not served)"
 """The label of methods that are not served, since callers choose their names."""
 MAX_NAME: Final = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from custommsg_server.core.limits import FRAMING, PeerLimits
@@ -12,7 +12,8 @@ from custommsg_server.core.memory import MemoryBudget, weight
 from custommsg_server.core.uses import check_deadline, send_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
-from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
+from custommsg_server.domain.wire import NodeId
+from custommsg_server.node.port import Announcement, Connected, Node, NodeInfo, Outbound, Peer, PeerAddress
 
 CHECKED: Final = "Checked, not sent"
 """The status of a message that was only validated."""
@@ -137,19 +138,39 @@ class Relay:
         await caller.require(Use("getinfo", {}), deadline)
         return self._node.is_up, self._node.info
 
-    async def connect(self, caller: Caller, address: PeerAddress, deadline: float) -> None:
+    async def connect(self, caller: Caller, address: PeerAddress, deadline: float) -> Connected:
         """Have the node connect to a peer; nothing happens if it is connected already.
 
         Raises:
             RelayError: PEER_NOT_CONNECTED, NOT_PERMITTED, or the node cannot answer now.
         """
-        params: dict[str, str | int] = {
-            "id": address.peer_id.hex(),
-            "host": address.host,
-            "port": address.port,
-        }
-        await caller.require(Use("connect", params), deadline)
-        await self._node.connect(address, deadline)
+        await caller.require(Use("connect", address.params), deadline)
+        return await self._node.connect(address, deadline)
+
+    async def disconnect(self, caller: Caller, peer_id: NodeId, force: bool, deadline: float) -> None:
+        """Have the node disconnect from a peer; from one with a channel only by force.
+
+        Raises:
+            RelayError: PEER_UNKNOWN, PEER_NOT_CONNECTED, NOT_PERMITTED, or the node refuses or cannot answer now.
+        """
+        params: dict[str, str | int] = {"id": peer_id.hex()}
+        if force:
+            params["force"] = "true"
+        await caller.require(Use("disconnect", params), deadline)
+        await self._node.disconnect(peer_id, force, deadline, caller.key)
+
+    async def find_node(self, caller: Caller, node_id: NodeId, deadline: float) -> Announcement | None:
+        """Look for a node of the network in gossip; None: it is not known.
+
+        Raises:
+            RelayError: NOT_PERMITTED, or the node cannot answer now.
+        """
+        await caller.require(Use("listnodes", {"id": node_id.hex()}), deadline)
+        return await self._node.find(node_id, deadline, caller.key)
+
+    def watch_node(self, watcher: Callable[[bool], None]) -> None:
+        """Call `watcher` with whether the node answers, now and whenever it changes."""
+        self._node.watch(watcher)
 
     @property
     def node_info(self) -> NodeInfo | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from custommsg_server.domain.caller import Use
@@ -18,6 +18,19 @@ class Outbound(NamedTuple):
     message: Message
 
 
+class NetAddress(NamedTuple):
+    """The address of a node."""
+
+    kind: str
+    """"ipv4", "ipv6", "torv3", "dns" or "local socket"."""
+    host: str
+    """For a local socket its path."""
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A peer, as the node knows it now."""
@@ -26,6 +39,8 @@ class Peer:
     connected: bool
     address: str
     num_channels: int
+    features: bytes = b""
+    """As in BOLT 9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +48,49 @@ class PeerAddress:
     """A peer, and where to find it."""
 
     peer_id: NodeId
-    host: str
-    port: int
+    host: str = ""
+    """Empty: the node finds an address itself."""
+    port: int = 0
+    """0: the network's usual port."""
+
+    @property
+    def params(self) -> dict[str, str | int]:
+        """The parameters of lightningd's command `connect`."""
+        params: dict[str, str | int] = {"id": self.peer_id.hex()}
+        if self.host:
+            params["host"] = self.host
+        if self.port:
+            params["port"] = self.port
+        return params
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.peer_id.hex()}@{host}:{self.port}"
+        return f"{self.peer_id.hex()}@{NetAddress('', self.host, self.port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection that the node has to a peer."""
+
+    features: bytes
+    """As in BOLT 9."""
+    is_incoming: bool
+    """Whether the peer connected to the node."""
+    address: NetAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Any node of the network, as it announces itself in gossip."""
+
+    node_id: bytes
+    time: int = 0
+    """When, in seconds since 1970; 0: it never did, and only its channels are known."""
+    alias: str = ""
+    color: str = ""
+    """Three bytes as hex digits."""
+    features: bytes = b""
+    """As in BOLT 9."""
+    addresses: Sequence[NetAddress] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +109,12 @@ class NodeInfo:
     active_channels: int = 0
     inactive_channels: int = 0
     pending_channels: int = 0
+    peers: int = 0
+    """How many are connected or have a channel."""
+    addresses: Sequence[NetAddress] = ()
+    """Those that it announces."""
+    features: Mapping[str, bytes] = field(default_factory=dict)
+    """As in BOLT 9, by where it says them: "init", "node", "channel", "invoice"."""
 
 
 class Node(Protocol):
@@ -104,5 +162,11 @@ class Node(Protocol):
     ) -> list[RelayError | None]:
         """Return for each use why the rune does not permit it, or None. Each permitted use counts as used."""
 
-    async def connect(self, address: PeerAddress, deadline: float) -> None:
+    async def connect(self, address: PeerAddress, deadline: float) -> Connected:
         """Have the node connect to a peer; nothing happens if it is connected already. Raises RelayError."""
+
+    async def disconnect(self, peer_id: NodeId, force: bool, deadline: float, caller: str) -> None:
+        """Have the node disconnect from a peer; from one with a channel only by force. Raises RelayError."""
+
+    async def find(self, node_id: NodeId, deadline: float, caller: str) -> Announcement | None:
+        """Look for a node in gossip; None: it is not known. Raises RelayError."""

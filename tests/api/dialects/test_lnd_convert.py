@@ -94,3 +94,13 @@ def test_networks_have_lnds_names(network: str, name: str) -> None:
     info = convert.info_to_proto(NodeInfo(node_id(), "A", network, "v26.06.6"), [])
     assert (info.chains[0].network, info.testnet) == (name, network == "testnet")
     assert (info.color, info.synced_to_chain) == ("", False)
+
+
+def test_features_are_the_union_of_all_sets() -> None:
+    """An even bit is required; one without a name in LND is not known."""
+    found = convert.features_to_proto([b"\x01", b"\x80", bytes.fromhex("01" + "00" * 12)])
+    assert {bit: (one.name, one.is_required, one.is_known) for bit, one in found.items()} == {
+        0: ("data-loss-protect", True, True),
+        7: ("gossip-queries", False, True),
+        96: ("unknown", True, False),
+    }

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.lightningd import replies
 from custommsg_server.node.lightningd.connection import Connection
 from custommsg_server.node.lightningd.fair_queue import Reply
 from custommsg_server.node.lightningd.link import Link, LinkOptions
-from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
+from custommsg_server.node.port import Announcement, Connected, NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
 
@@ -107,18 +108,28 @@ class Lightningd:
         """Ask `getinfo`."""
         return replies.info_of(await self._call("getinfo", "{}", deadline, caller))
 
-    async def connect(self, address: PeerAddress, deadline: float) -> None:
+    async def connect(self, address: PeerAddress, deadline: float) -> Connected:
         """Make a `connect`, on a connection of its own.
 
         lightningd takes up to a minute to find out that a peer cannot be reached, and the link closes a connection on
         which a request waits that long.
         """
-        params = json.dumps({"id": address.peer_id.hex(), "host": address.host, "port": address.port})
+        params = json.dumps(address.params)
         async with self._link.open_separate() as connection:
             [answer] = await connection.call("connect", [params], deadline)
         if isinstance(answer, RelayError):
             raise replies.unreachable("it did not answer in time") if answer.expired else answer
-        replies.result_of_connect(answer)
+        return replies.result_of_connect(answer)
+
+    async def disconnect(self, peer_id: NodeId, force: bool, deadline: float, caller: str) -> None:
+        """Make a `disconnect`."""
+        params = json.dumps({"id": peer_id.hex(), "force": force})
+        await self._call("disconnect", params, deadline, caller)
+
+    async def find(self, node_id: NodeId, deadline: float, caller: str) -> Announcement | None:
+        """Ask `listnodes` for one node."""
+        params = json.dumps({"id": node_id.hex()})
+        return replies.announcement_of(await self._call("listnodes", params, deadline, caller))
 
     async def start_plugin(self, path: str) -> None:
         """Have lightningd run a plugin: `plugin start`. It returns when the plugin is initialised.

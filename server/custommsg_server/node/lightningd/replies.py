@@ -20,7 +20,7 @@ from custommsg_server.domain.errors import (
     not_sent,
     overloaded,
 )
-from custommsg_server.node.port import NodeInfo, Peer
+from custommsg_server.node.port import Announcement, Connected, NetAddress, NodeInfo, Peer
 
 T = TypeVar("T")
 
@@ -29,6 +29,9 @@ INVALID_PARAMS: Final = -32602
 LIGHTNINGD: Final = -1
 CONNECT_FAILED: Final = (400, 401, 402)
 """No address known, all addresses failed, disconnected during (common/jsonrpc_errors.h)."""
+
+FEATURE_SETS: Final = ("init", "node", "channel", "invoice")
+"""Where a node says its features: the fields of `our_features` of getinfo."""
 
 _INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
 
@@ -62,8 +65,9 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
         Peer(
             peer_id=_node_id(peer),
             connected=_field(peer, "connected", bool),
-            address=str((peer.get("netaddr") or [""])[0]),
-            num_channels=int(peer.get("num_channels", 0)),
+            address=_first_text(peer, "netaddr"),
+            num_channels=_count(peer, "num_channels"),
+            features=_hex(peer, "features"),
         )
         for peer in _field(result_of(reply), "peers", list)
     ]
@@ -72,28 +76,51 @@ def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
 def info_of(reply: Mapping[str, Any]) -> NodeInfo:
     """Return the description in the reply of getinfo. Raises RelayError: it answered with an error."""
     result = result_of(reply)
+    node_id, ours = _node_id(result), result.get("our_features")
     return NodeInfo(
-        node_id=_node_id(result),
-        alias=str(result.get("alias", "")),
+        node_id=node_id,
+        alias=_text(result, "alias"),
         network=_field(result, "network", str),
         version=_field(result, "version", str),
-        color=str(result.get("color", "")),
+        color=_hex(result, "color").hex(),
         block_height=_count(result, "blockheight"),
         is_synced=not any(f"warning_{daemon}_sync" in result for daemon in ("bitcoind", "lightningd")),
         active_channels=_count(result, "num_active_channels"),
         inactive_channels=_count(result, "num_inactive_channels"),
         pending_channels=_count(result, "num_pending_channels"),
+        peers=_count(result, "num_peers"),
+        addresses=_addresses(result),
+        features={name: _hex(ours, name) for name in FEATURE_SETS} if isinstance(ours, Mapping) else {},
     )
 
 
-def result_of_connect(reply: Mapping[str, Any]) -> Any:
+def announcement_of(reply: Mapping[str, Any]) -> Announcement | None:
+    """Return the node in the reply of listnodes, or None. Raises RelayError: it answered with an error."""
+    nodes = _field(result_of(reply), "nodes", list)
+    if not nodes:
+        return None
+    node = nodes[0] if isinstance(nodes[0], Mapping) else {}
+    return Announcement(
+        node_id=_node_id(node, "nodeid"),
+        time=_count(node, "last_timestamp"),
+        alias=_text(node, "alias"),
+        color=_hex(node, "color").hex(),
+        features=_hex(node, "features"),
+        addresses=_addresses(node),
+    )
+
+
+def result_of_connect(reply: Mapping[str, Any]) -> Connected:
     """Return the reply of connect. Raises RelayError: it answered with an error."""
     error = reply.get("error")
     if isinstance(error, Mapping):
         code, message = error.get("code"), str(error.get("message", ""))
         if code in CONNECT_FAILED or (code == LIGHTNINGD and message.startswith("Host ")):
             raise unreachable(message)
-    return result_of(reply)
+    result = result_of(reply)
+    _field(result, "id", str)
+    address = _address(result.get("address")) or NetAddress("", "", 0)
+    return Connected(_hex(result, "features"), result.get("direction") == "in", address)
 
 
 def unreachable(why: str) -> RelayError:
@@ -153,13 +180,13 @@ def error_of(error: object) -> RelayError:
     if not isinstance(error, Mapping):
         return _node_error("?", "a reply without a result and without an error")
     code, message = error.get("code"), str(error.get("message", ""))
-    if message.startswith("No such peer"):
+    if message.startswith(("No such peer", "Unknown peer")):
         return RelayError(
             Reason.PEER_UNKNOWN,
             "The node does not know this peer. Connect to it first: lightning-cli connect ID HOST PORT.",
             field="node_id",
         )
-    if message.startswith("Peer is not connected"):
+    if message.startswith(("Peer is not connected", "Peer not connected")):
         return RelayError(
             Reason.PEER_NOT_CONNECTED,
             "The node is not connected to this peer now. Try again when ListPeers shows it as connected.",
@@ -194,8 +221,42 @@ def _count(obj: Mapping[str, Any], name: str) -> int:
     return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
 
 
-def _node_id(obj: object) -> bytes:
+def _text(obj: Mapping[str, Any], name: str) -> str:
+    """Return text that protobuf can encode, since any node of the network chooses it; empty if it is missing."""
+    return str(obj.get(name, "")).encode(errors="replace").decode()
+
+
+def _first_text(obj: Mapping[str, Any], name: str) -> str:
+    """Return the first of some texts; empty if there is none."""
+    texts = obj.get(name)
+    first = texts[0] if isinstance(texts, list) and texts else ""
+    return str(first).encode(errors="replace").decode()
+
+
+def _hex(obj: Mapping[str, Any], name: str) -> bytes:
+    """Return bytes given as hex digits; empty if they are missing or invalid."""
+    value = obj.get(name)
     try:
-        return wire.unhex(_field(obj, "id", str))
+        return wire.unhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        return b""
+
+
+def _addresses(obj: Mapping[str, Any]) -> tuple[NetAddress, ...]:
+    found = obj.get("address" if "address" in obj else "addresses")
+    listed = map(_address, found if isinstance(found, list) else ())
+    return tuple(one for one in listed if one is not None)
+
+
+def _address(obj: object) -> NetAddress | None:
+    if not isinstance(obj, Mapping):
+        return None
+    kind, host, port = _text(obj, "type"), _text(obj, "address") or _text(obj, "socket"), obj.get("port", 0)
+    return NetAddress(kind, host, port) if host and isinstance(port, int) and 0 <= port < 1 << 16 else None
+
+
+def _node_id(obj: object, name: str = "id") -> bytes:
+    try:
+        return wire.unhex(_field(obj, name, str))
     except ValueError:
         raise _node_error("?", "a reply with an id that is not hex") from None
