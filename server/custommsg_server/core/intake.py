@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ import structlog
 from custommsg_server.core.limits import FRAMING, Rate, TokenBuckets
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.events import MESSAGE, Arrival, Kind
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.port import Inbox, InboxError
 from custommsg_server.node.port import Peer
 
@@ -57,7 +58,7 @@ class Intake:
     def __init__(
         self,
         inbox: Inbox,
-        types: Container[int],
+        types: TypeSet,
         node_id: Callable[[], bytes],
         watcher: Watcher | None = None,
         max_waiting: int = MAX_WAITING,
