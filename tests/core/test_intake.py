@@ -14,6 +14,7 @@ from custommsg_server.core.intake import MAX_FAVORED, WAIT, Intake, keep_more_of
 from custommsg_server.core.limits import Rate
 from custommsg_server.domain.errors import RelayError, overloaded
 from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.port import Inbox, InboxError, Position
 from custommsg_server.node.port import Peer
 from support.inboxes import ALICE, BOB, OURS, arrival, some
@@ -68,7 +69,7 @@ class Watcher:
 
 
 def intake(inbox: Pending, **options: Any) -> Intake:
-    return Intake(cast("Inbox", inbox), frozenset({37913}), lambda: OURS, **options)
+    return Intake(cast("Inbox", inbox), TypeSet([range(37913, 37914)]), lambda: OURS, **options)
 
 
 def put(taker: Intake, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
@@ -96,7 +97,7 @@ async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
 async def test_arrivals_get_the_id_of_our_node() -> None:
     """The id that is known when they arrive; an arrival with an id keeps it."""
     inbox, ids = Pending(), [b"", OURS]
-    taker = Intake(cast("Inbox", inbox), range(65_536), lambda: ids[0])
+    taker = Intake(cast("Inbox", inbox), TypeSet([range(65_536)]), lambda: ids[0])
     one = Arrival(Kind.MESSAGE, 5, BOB, b"\x94\x19x", 0, b"", "name")
     interruption = Arrival(Kind.INTERRUPTION, 6, lost=7)
     put(taker, [one, interruption])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -20,6 +20,7 @@ import structlog
 from custommsg_server.core.limits import FRAMING, Rate, TokenBuckets
 from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.events import MESSAGE, Arrival, Kind
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.port import Inbox, InboxError
 from custommsg_server.node.port import Peer
 
@@ -84,7 +85,7 @@ class Intake:
     def __init__(
         self,
         inbox: Inbox,
-        types: Container[int],
+        types: TypeSet,
         node_id: Callable[[], bytes],
         watcher: Watcher | None = None,
         max_waiting: int = MAX_WAITING,

@@ -295,7 +295,7 @@ def _candidates(wanted: Filter) -> list[tuple[bytes | None, int | None]]:
     peer_ids: Sequence[bytes | None] = sorted(wanted.peer_ids or ())[: MAX_CANDIDATES + 1] or [None]
     types: Sequence[int | None] = [None]
     if wanted.types and len(wanted.types) <= MAX_CANDIDATES:
-        types = list(itertools.chain.from_iterable(wanted.types.ranges))
+        types = list(wanted.types)
     pairs = list(itertools.product(peer_ids, types))
     return pairs if len(pairs) <= MAX_CANDIDATES else [(None, None)]
 
