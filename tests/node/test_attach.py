@@ -10,7 +10,7 @@ import signal
 import stat
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,10 +39,11 @@ class Intake:
     def takes(self, message_type: int) -> bool:
         return True
 
-    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        self.given.append((arrivals, asyncio.get_running_loop().create_future()))
+    def append(self, arrivals: Sequence[Arrival], answer: Callable[[bool], None]) -> None:
+        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        kept.add_done_callback(lambda _: answer(kept.result()))
+        self.given.append((arrivals, kept))
         self.changed.set()
-        return self.given[-1][1]
 
     async def has_room(self) -> None:
         pass

@@ -127,8 +127,8 @@ def runs_here(file: Path) -> bool:
         "node_modules",
         ".venv",
         "gl_client",
-        "pyln_grpc_proto",
         "lnd_grpc_client",
+        "pyln_grpc_proto",
         "generate.py",
         "generate_sync.py",
     }

@@ -249,10 +249,10 @@ class Attachment:
     def _interrupt(self, channel: Channel, peer: Peer, init: Init) -> None:
         """Store an interruption before the messages of this channel; then the gateway is attached."""
 
-        def ended(stored: asyncio.Future[bool]) -> None:
-            if self._channel is not channel or stored.cancelled():
+        def ended(is_stored: bool) -> None:
+            if self._channel is not channel:
                 return
-            if not stored.result():
+            if not is_stored:
                 asyncio.get_running_loop().call_later(RETRY, self._interrupt, channel, peer, init)
                 return
             self._is_attached.set()
@@ -260,7 +260,7 @@ class Attachment:
             log.info("lightningd is attached", lightning_dir=folder, uid=peer.uid, pid=peer.pid)
 
         if self._channel is channel:
-            self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())]).add_done_callback(ended)
+            self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())], ended)
 
     def _lost(self, channel: Channel) -> None:
         self._connections.discard(channel)
