@@ -52,6 +52,7 @@ class Intake:
         max_waiting: bytes of memory that may wait to be stored before it is full.
         rate: what is taken of one peer; what it sends beyond that is refused.
         tell_after: seconds after which an interruption of the peer says how many were refused.
+        clock: seconds, monotonic, for the rate.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class Intake:
         max_waiting: int = MAX_WAITING,
         rate: Rate = _NO_LIMIT,
         tell_after: float = _TELL_AFTER,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inbox = inbox
         self._types = types
         self._node_id = node_id
         self._watcher = watcher
         self._max_waiting = max_waiting
-        self._budgets: TokenBuckets[bytes] = TokenBuckets(rate)
+        self._budgets: TokenBuckets[bytes] = TokenBuckets(rate, clock)
         self._tell_after = tell_after
         self._untold: Counter[bytes] = Counter()
         self._telling: asyncio.TimerHandle | None = None
