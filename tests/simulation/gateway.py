@@ -66,16 +66,18 @@ class Life:
     Args:
         world: it lives in.
         folder: for its files.
-        saved: the file as it may be after a power failure: when it was last synced, and after each commit since then.
     """
 
-    def __init__(self, world: World, folder: Path, saved: list[Saved]) -> None:
+    def __init__(self, world: World, folder: Path) -> None:
         self.world = world
         self.folder = folder
         self.path = folder / "inbox.sqlite3"
         self.loop = Loop(world.clock, world.some)
         self.stores: list[FaultyStore] = []
-        self.saved = saved
+        self.saved: list[Saved] = []
+        """The files as they may be after a power failure: when they were last synced, and after each commit since."""
+        self.power_fails_in: int | None = None
+        """Steps until the power fails, once that is known: the files are saved from then on."""
         self.is_over = self.is_killed = False
         self.is_started = self.is_stopping = False
         self.told_of = (0, False)
@@ -197,10 +199,15 @@ class Life:
 
     def committed(self, is_durable: bool) -> None:
         """Save what a power failure would leave."""
-        if self.world.plan.has_power_failures:
+        if self.power_fails_in is not None:
             if is_durable:
                 self.saved.clear()
             self.saved.append(self.look())
+
+    def let_power_fail(self, steps: int) -> None:
+        """Have the power fail soon; what is in the files now was synced by then."""
+        self.power_fails_in = steps
+        self.saved = [self.look()]
 
     def look(self) -> Saved:
         """Return the files as they are now."""
