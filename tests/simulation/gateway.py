@@ -138,7 +138,7 @@ class Life:
 
     def stop(self) -> None:
         """Stop as after a signal: what waits is stored."""
-        self.is_stopping = True
+        self.is_stopping = self.world.ledger.is_stopping = True
         self._stop.set()
 
     def learn_of_node(self) -> None:

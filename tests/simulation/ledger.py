@@ -125,10 +125,12 @@ class Ledger:
         # Since the gateway has started:
         self.told = 0
         self.counts: Counter[Fate] = Counter()
+        self.is_stopping = False
+        """Whether it stops: then what has failed and may have taken effect is lost as far as is known."""
 
     def started(self) -> None:
         """Take note that a gateway has started, which knows nothing of what was in the memory of the last."""
-        self.told = 0
+        self.told, self.is_stopping = 0, False
         self.counts.clear()
 
     # Messages.
@@ -148,8 +150,8 @@ class Ledger:
             one = self.messages[number]
             self.counts[fate] += 1
             if one.fate is Fate.STORED:
-                if fate is Fate.LOST:
-                    self._note("lost, it is said, but stored", number)
+                if fate is Fate.LOST and not self.is_stopping:
+                    self._broken(f"message {number} is said to be lost, and is stored")
                 continue
             if fate is Fate.STORED:
                 self._broken(f"message {number} is said to be stored, and is not committed")
@@ -259,6 +261,13 @@ class Reading:
     place: int
     owed: dict[bytes, int] = field(default_factory=dict)
     """By peer: the newest event that was evicted before the subscriber could see it."""
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left that it wants."""
+        log = self.ledger.log
+        rest = range(self.place + 1, self.ledger.latest + 1)
+        return not any(log[one].passes(self.wanted) for one in rest if one in log)
 
     def take(self, batch: Batch) -> list[int]:
         """Check a batch; return the sequence numbers of its events."""

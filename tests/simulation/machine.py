@@ -81,9 +81,17 @@ class Threads:
         self.count = count
         self.name = name
         self.waiting: list[Job] = []
+        self._is_shut = False
+
+    def add(self, job: Job) -> None:
+        """Have a job wait for a thread."""
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        self.waiting.append(job)
 
     def shutdown(self) -> None:
-        """Run what waits, as the real one does."""
+        """Run what waits, and take no more, as the real one does."""
+        self._is_shut = True
         while self.waiting:
             self.waiting[0].run()
 
@@ -103,7 +111,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._number = itertools.count()
         self._own = Threads(1, "to_thread")
         self.pools: list[Threads] = [self._own]
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         self.errors: list[dict[str, Any]] = []
         self.servers: dict[str, Server] = {}
         """Sockets that are listened to, by path."""
@@ -156,7 +164,7 @@ class Loop(asyncio.AbstractEventLoop):
                 self.run_one()
             if not self.tasks:
                 return
-        raise AssertionError(f"tasks that cannot be cancelled: {self.tasks}")
+        raise AssertionError(f"tasks that cannot be cancelled: {list(self.tasks)}")
 
     # What asyncio and the gateway call.
 
@@ -205,8 +213,8 @@ class Loop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
         task = asyncio.Task(coro, loop=self, **options)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks[task] = None
+        task.add_done_callback(self.tasks.pop)
         return task
 
     def run_in_executor(
@@ -214,7 +222,7 @@ class Loop(asyncio.AbstractEventLoop):
     ) -> asyncio.Future[Any]:
         pool: Threads = executor or self._own
         job = Job(pool, lambda: func(*args), self.create_future())
-        pool.waiting.append(job)
+        pool.add(job)
         return job.done
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

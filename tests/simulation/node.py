@@ -114,8 +114,7 @@ class Plugin:
         """End the plugin's process; its unanswered hook calls are lost by lightningd."""
         self.is_over, self.is_active = True, False
         self.unanswered.clear()
-        if not self.wire.is_hung_up:
-            self.wire.hang_up()
+        self.wire.hang_up()
         self._started(RelayError(Reason.NODE_ERROR, "the plugin exited before it was initialised"))
 
     def break_off(self) -> None:
