@@ -95,9 +95,12 @@ class File:
     moved_to: dict[int, int] = field(default_factory=dict)
     """For events that were evicted: the sequence number of the interruption that stands for them."""
 
+    latest: int = 0
+    """The newest event that was ever in it."""
+
     def copy(self) -> File:
         """Return a copy that does not change with it."""
-        return File(dict(self.rows), self.floor, dict(self.consumers), dict(self.moved_to))
+        return File(dict(self.rows), self.floor, dict(self.consumers), dict(self.moved_to), self.latest)
 
 
 class Ledger:
@@ -170,7 +173,7 @@ class Ledger:
         for sequence, row in new.items():
             if sequence <= self.latest:
                 self._broken(f"sequence number {sequence} comes after {self.latest}")
-            self.latest = sequence
+            self.latest = self.file.latest = sequence
             self.log[sequence] = self.file.rows[sequence] = row
             if row.kind == INTERRUPTION:
                 self._told_at[row.peer_id] = sequence
@@ -234,6 +237,12 @@ class Ledger:
             self._broken(f"a consumer is at {max(consumers.values())}, after the newest event")
         self.file.consumers = consumers
 
+    def lost_power(self, file: File) -> None:
+        """Take note of what a power failure has left."""
+        if file.latest != self.latest:
+            self._broken(f"a power failure has taken events back: {self.latest} was stored, {file.latest} is left")
+        self.file = file
+
     def found(self, rows: dict[int, Row], floor: int, consumers: dict[str, int]) -> None:
         """Compare with the file of a gateway that has stopped."""
         if (rows, floor, consumers) != (self.file.rows, self.file.floor, self.file.consumers):
@@ -284,6 +293,13 @@ class Reading:
         for sequence in range(self.place + 1, end + 1):
             self._check(sequence, given.pop(sequence, None))
         self.place = end
+        moved_to = self.ledger.file.moved_to
+        for peer_id, missed in self.owed.items():
+            told_at = moved_to.get(missed, end + 1)
+            while told_at in moved_to and moved_to[told_at] > told_at:
+                told_at = moved_to[told_at]
+            if told_at <= end:
+                self.broken(f"a subscriber is at {end}, and was not told that {missed} of {peer_id.hex()[:8]} was evicted")
         return sequences
 
     def _check(self, sequence: int, event: Event | None) -> None:

@@ -39,6 +39,8 @@ class Plan:
 
     steps: int
     peers: int
+    flood: float
+    """The part of all messages that one peer sends, at least."""
     sizes: tuple[int, ...]
     burst: int
     fault_rate: float
@@ -60,21 +62,22 @@ class Plan:
     def draw(cls, some: random.Random) -> Plan:
         """Draw one."""
         return cls(
-            steps=some.choice([60, 120, 120, 300]),
+            steps=some.choice([50, 80, 150]),
             peers=some.choice([1, 2, 3, len(PEERS)]),
+            flood=some.choice([0, 0, 0.8]),
             sizes=some.choice([(0,), (0, 10, 200), (0, 900), (2000,)]),
             burst=some.choice([1, 2, 5, 15]),
             fault_rate=some.choice([0, 0, 0.003, 0.02, 0.1]),
             kill_rate=some.choice([0, 0, 0.01, 0.05]),
             has_power_failures=some.random() < 0.3,
             interleaving=some.choice([0, 0.2, 0.6]),
-            max_waiting=some.choice([20_000, 20_000, 60_000, 16 << 20]),
+            max_waiting=some.choice([6_000, 6_000, 20_000, 16 << 20]),
             max_full=some.choice([1_500, 20_000, 16 << 20]),
             rate=some.choice([Rate(), Rate(), Rate(20, 0, 0.2), Rate(0, 10_000, 0.5), Rate(5, 5000, 1)]),
             recent_size=some.choice([0, 2_000, 20_000, 8 << 20]),
             chunk=some.choice([1, 4, 20, 500]),
             commit_size=some.choice([1_000, 5_000, 4 << 20]),
-            max_size=some.choice([100_000, 150_000, 1 << 40]),
+            max_size=some.choice([70_000, 85_000, 120_000, 1 << 40]),
             max_age=some.choice([2e6, 2e6, 20.0]),
             consumer_share=some.choice([0.0, 0.5, 0.9]),
             ack_rate=some.choice([0.1, 0.5, 1.0]),
@@ -175,7 +178,7 @@ class World:
         files, file = self.some.choice(life.saved)
         for path, content in zip(paths, files, strict=False):
             path.write_bytes(content)
-        self.ledger.file = file
+        self.ledger.lost_power(file)
         for client in self.clients:
             client.lost_power(self.ledger.file.consumers.get(client.consumer or ""))
 
@@ -222,7 +225,8 @@ class World:
             self._running.pop()
 
     def _deliver(self, plugin: Any) -> None:
-        plugin.deliver(self.some.choice([1, 7, 60, 400, 4000]))
+        # No more at once than may wait to be stored, as it is with the real sizes.
+        plugin.deliver(self.some.choice([7, 60, 400, 1000, 1000 if self.plan.max_waiting < 20_000 else 4000]))
 
     def interleave(self, where: str, is_locked: bool) -> None:
         """Take some steps while a thread is in the middle of something."""
@@ -262,7 +266,7 @@ class World:
             (1, self._peer_comes_or_goes),
             (1, self._node_changes),
             (1, self._gateway_ends),
-            (1, self._disk_changes),
+            (2, self._disk_changes),
             (1, self._clock_jumps),
             (1, self._somebody_connects),
             (1, self._settings_change),
@@ -272,7 +276,7 @@ class World:
         some = self.some
         for _ in range(some.randint(1, self.plan.burst)):
             message_type = some.choice(TYPES)
-            peer_id = PEERS[some.randrange(self.plan.peers)]
+            peer_id = PEERS[0 if some.random() < self.plan.flood else some.randrange(self.plan.peers)]
             self.node.send(peer_id, message_type, some.choice(self.plan.sizes), message_type in WANTED)
 
     def _time_passes(self) -> None:

@@ -208,7 +208,8 @@ class Writer:
         most = len(self._waiting) if self._kept is None else self._kept
         batch, size = [], 0
         # Never more than may wait: so what has failed, and may have taken effect after all, is not lost.
-        while len(batch) < most and (not batch or size < min(_COMMIT_SIZE, self._options.max_waiting)):
+        enough = min(_COMMIT_SIZE, self._options.max_waiting)
+        while len(batch) < most and (not batch or size + self._waiting[0].size <= enough):
             batch.append(self._waiting.popleft())
             size += batch[-1].size
         if self._kept is not None:
