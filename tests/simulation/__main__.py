@@ -41,10 +41,18 @@ def main(
         for result in broken:
             print(f"\rseed {result.seed}: {result.problem}")
         failed += len(broken)
-        print(f"\r{done:,} of {seeds:,} seeds, {failed} failed, {time.monotonic() - began:.0f} s", end="", flush=True)
+        print(
+            f"\r{done:,} of {seeds:,} seeds, {failed} failed, {time.monotonic() - began:.0f} s",
+            end="",
+            flush=True,
+        )
         if failed >= _MOST:
             break
-    print(f"\nTo see one: make simulate ARGS='--seed {first}'" if failed == 0 else "\nTo see one: make simulate ARGS='--seed N'")
+    print(
+        f"\nTo see one: make simulate ARGS='--seed {first}'"
+        if failed == 0
+        else "\nTo see one: make simulate ARGS='--seed N'"
+    )
     return int(failed > 0)
 
 

@@ -122,7 +122,9 @@ class Client:
                 world.broken(f"a subscription after {place_of(self._start)} started after {place}")
         elif before is not None and self.consumer is not None:
             if not self.acked <= place <= self._asked:
-                world.broken(f"consumer {self.consumer} resumes after {place}, and is between {self.acked} and {self._asked}")
+                world.broken(
+                    f"consumer {self.consumer} resumes after {place}, and is between {self.acked} and {self._asked}"
+                )
         if place > world.ledger.latest:
             world.broken(f"a subscription starts after {place}, beyond the newest event")
         self._asked = max(self._asked, place)
@@ -160,7 +162,9 @@ class Client:
             return
         self._world.note("acknowledged", self.number, place, now)
         if not max(place, before) <= now <= self._asked:
-            self._world.broken(f"consumer {self.consumer} is at {now} after an acknowledgement of {place}, and was at {before}")
+            self._world.broken(
+                f"consumer {self.consumer} is at {now} after an acknowledgement of {place}, and was at {before}"
+            )
         self.acked = now
 
     def _was_refused(self, error: RelayError, start: Start | Position | None) -> None:
@@ -174,7 +178,9 @@ class Client:
                 self.reading.owed.clear()
             earliest = Position(error.metadata["earliest"])
             if place_of(earliest) > floor:
-                world.broken(f"{earliest} is told as the earliest position, and what was deleted ends at {floor}")
+                world.broken(
+                    f"{earliest} is told as the earliest position, and what was deleted ends at {floor}"
+                )
             self._start = earliest
             self._position = earliest
         elif error.reason is not Reason.INBOX_UNAVAILABLE:

@@ -58,7 +58,9 @@ class FaultyStore(SqliteStore):
     def prune(self, *args: Any, **options: Any) -> int:
         with self._doing("prune"):
             plan = self._life.world.plan
-            self._may_delete = plan.max_age < 1e6 or (self._writer is not None and ledger.read_size(self._writer) > plan.max_size)
+            self._may_delete = plan.max_age < 1e6 or (
+                self._writer is not None and ledger.read_size(self._writer) > plan.max_size
+            )
             return super().prune(*args, **options)
 
     def evict(self, retention: Retention, limit: int, favored: str = "[]") -> list[Evicted]:
@@ -131,7 +133,9 @@ class FaultyStore(SqliteStore):
         return lambda: book.moved(consumers, deleted)
 
     def _note_new(self, new: dict[int, ledger.Row]) -> None:
-        self._life.world.note("committed", *[(one, row.kind, row.message[2:6].hex(), row.lost) for one, row in new.items()])
+        self._life.world.note(
+            "committed", *[(one, row.kind, row.message[2:6].hex(), row.lost) for one, row in new.items()]
+        )
         self._life.world.ledger.committed(new)
 
     def _read(self, job: Callable[[apsw.Connection], T]) -> T:

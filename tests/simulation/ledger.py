@@ -81,7 +81,9 @@ def read_consumers(connection: apsw.Connection) -> dict[str, int]:
 
 def read_size(connection: apsw.Connection) -> int:
     """Return the bytes of the pages in use."""
-    pages, free, size = (int(str(connection.pragma(f"{name}"))) for name in ("page_count", "freelist_count", "page_size"))
+    pages, free, size = (
+        int(str(connection.pragma(f"{name}"))) for name in ("page_count", "freelist_count", "page_size")
+    )
     return (pages - free) * size
 
 
@@ -240,13 +242,17 @@ class Ledger:
     def lost_power(self, file: File) -> None:
         """Take note of what a power failure has left."""
         if file.latest != self.latest:
-            self._broken(f"a power failure has taken events back: {self.latest} was stored, {file.latest} is left")
+            self._broken(
+                f"a power failure has taken events back: {self.latest} was stored, {file.latest} is left"
+            )
         self.file = file
 
     def found(self, rows: dict[int, Row], floor: int, consumers: dict[str, int]) -> None:
         """Compare with the file of a gateway that has stopped."""
         if (rows, floor, consumers) != (self.file.rows, self.file.floor, self.file.consumers):
-            differ = {one for one in rows.keys() | self.file.rows.keys() if rows.get(one) != self.file.rows.get(one)}
+            differ = {
+                one for one in rows.keys() | self.file.rows.keys() if rows.get(one) != self.file.rows.get(one)
+            }
             self._broken(
                 f"the file is not as it was committed: events {sorted(differ)[:9]}, floor {floor} for"
                 f" {self.file.floor}, consumers {consumers} for {self.file.consumers}"
@@ -299,7 +305,9 @@ class Reading:
             while told_at in moved_to and moved_to[told_at] > told_at:
                 told_at = moved_to[told_at]
             if told_at <= end:
-                self.broken(f"a subscriber is at {end}, and was not told that {missed} of {peer_id.hex()[:8]} was evicted")
+                self.broken(
+                    f"a subscriber is at {end}, and was not told that {missed} of {peer_id.hex()[:8]} was evicted"
+                )
         return sequences
 
     def _check(self, sequence: int, event: Event | None) -> None:

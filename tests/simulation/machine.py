@@ -217,9 +217,7 @@ class Loop(asyncio.AbstractEventLoop):
         task.add_done_callback(self.tasks.pop)
         return task
 
-    def run_in_executor(
-        self, executor: Any, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         pool: Threads = executor or self._own
         job = Job(pool, lambda: func(*args), self.create_future())
         pool.add(job)

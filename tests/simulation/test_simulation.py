@@ -28,10 +28,11 @@ def test_a_seed_is_the_same_run_each_time() -> None:
     """In another process, with other hashes of strings, too: else a seed could not reproduce a failure."""
     seeds = range(12)
     program = (
-        "from simulation.world import simulate\n"
-        f"for seed in {list(seeds)}: print(simulate(seed).digest)"
+        f"from simulation.world import simulate\nfor seed in {list(seeds)}: print(simulate(seed).digest)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[1])}
-    other = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    other = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
     assert other.stdout.split() == [simulate(seed).digest for seed in seeds]
     assert len(set(other.stdout.split())) == len(seeds)

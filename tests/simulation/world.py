@@ -191,7 +191,12 @@ class World:
         if life.loop.is_ready:
             steps += [self._callbacks] * 2
         if not self._is_locked:
-            if life.is_started and not life.writer.is_over and not life.writer.due_in and "writer" not in self._running:
+            if (
+                life.is_started
+                and not life.writer.is_over
+                and not life.writer.due_in
+                and "writer" not in self._running
+            ):
                 steps.append(self._turn)
         for job in life.loop.jobs():
             if job.pool.name == "inbox-reader" or not self._running:
@@ -312,7 +317,9 @@ class World:
             await self.life.mailbox.delete_consumer(caller(), client.consumer or "")
 
     def _peer_comes_or_goes(self) -> None:
-        self.node.notify(self.some.choice(["connect", "disconnect"]), PEERS[self.some.randrange(self.plan.peers)])
+        self.node.notify(
+            self.some.choice(["connect", "disconnect"]), PEERS[self.some.randrange(self.plan.peers)]
+        )
 
     def _node_changes(self) -> None:
         if self.node.is_up:
@@ -477,7 +484,9 @@ class World:
         if book.told != known[1] + known[2]:
             self.broken(f"interruptions tell of {book.told} messages, and {known[1] + known[2]} are missing")
         if some.waiting or life.writer._waiting_size or life.writer._waiting or life.writer._failed:
-            self.broken(f"{some.waiting} and {life.writer._waiting_size} bytes wait to be stored when all is quiet")
+            self.broken(
+                f"{some.waiting} and {life.writer._waiting_size} bytes wait to be stored when all is quiet"
+            )
         if waiting := [one for one in book.messages if one.fate is Fate.WAITING and False]:
             self.broken(f"{len(waiting)} messages are forgotten")
         if life.inbox.error is not None:
@@ -490,7 +499,9 @@ class World:
             if client.reading is None or not client.reading.is_at_end:
                 self.broken(f"subscriber {client.number} does not come to the end")
             elif client.reading.owed:
-                self.broken(f"subscriber {client.number} was not told of what was evicted: {client.reading.owed}")
+                self.broken(
+                    f"subscriber {client.number} was not told of what was evicted: {client.reading.owed}"
+                )
 
 
 def simulate(seed: int, folder: Path | None = None) -> Result:
@@ -528,7 +539,8 @@ def _installed(world: World) -> Iterator[None]:
         raise structlog.DropEvent
 
     replaced: list[tuple[Any, str, Any]] = [
-        (module, "time", world.clock) for module in (attach, channel, feed, inbox, core_intake, limits, retention, writer)
+        (module, "time", world.clock)
+        for module in (attach, channel, feed, inbox, core_intake, limits, retention, writer)
         if hasattr(module, "time")
     ]
     replaced += [
