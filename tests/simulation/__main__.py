@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from simulation.world import Result, simulate
+from simulation.run import Result, simulate
 
 app = App(name="simulate", help=__doc__, version_flags=[])
 
@@ -68,8 +68,9 @@ def _run_all(first: int, seeds: int, jobs: int) -> Iterator[tuple[int, list[Resu
 
 
 def _show(result: Result) -> int:
-    for number, (what, *about) in enumerate(result.trace):
-        print(f"{number:5} {what}", *about)
+    began = result.trace[0][0]
+    for time_ns, what, *about in result.trace:
+        print(f"{(time_ns - began) / 1e9:9.4f} s  {what}", *about)
     print(result.problem or "Everything holds.")
     return int(result.problem is not None)
 

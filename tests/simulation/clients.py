@@ -120,11 +120,10 @@ class Client:
         if isinstance(self._start, str):
             if place != place_of(self._start):
                 world.broken(f"a subscription after {place_of(self._start)} started after {place}")
-        elif before is not None and self.consumer is not None:
-            if not self.acked <= place <= self._asked:
-                world.broken(
-                    f"consumer {self.consumer} resumes after {place}, and is between {self.acked} and {self._asked}"
-                )
+        elif before is not None and self.consumer is not None and not self.acked <= place <= self._asked:
+            world.broken(
+                f"{self.consumer} resumes after {place}, and is between {self.acked} and {self._asked}"
+            )
         if place > world.ledger.latest:
             world.broken(f"a subscription starts after {place}, beyond the newest event")
         self._asked = max(self._asked, place)

@@ -1,4 +1,4 @@
-"""The store with faults: the real engine on a real file, whose transactions and reads go wrong when the world wants it."""
+"""The store with faults: the real engine on a real file, whose commits and reads fail when the world wants it."""
 
 from __future__ import annotations
 

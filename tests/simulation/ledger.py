@@ -6,8 +6,7 @@ The ledger learns what is in the file from the file itself, right before each co
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -32,6 +31,8 @@ class Fate(Enum):
     """The inbox has it, and has not answered."""
     LOST = "lost"
     STORED = "stored"
+    FORGOTTEN = "forgotten"
+    """It was in the memory of a gateway that was killed."""
 
 
 @dataclass(slots=True)
@@ -110,12 +111,10 @@ class Ledger:
 
     Args:
         broken: called with a text when something does not hold.
-        note: adds a line to the trace.
     """
 
-    def __init__(self, broken: Callable[[str], None], note: Callable[..., None]) -> None:
+    def __init__(self, broken: Callable[[str], None]) -> None:
         self._broken = broken
-        self._note = note
         self.messages: list[Sent] = []
         self.log: dict[int, Row] = {}
         """All events that were ever committed, as they were then."""
@@ -135,6 +134,9 @@ class Ledger:
 
     def started(self) -> None:
         """Take note that a gateway has started, which knows nothing of what was in the memory of the last."""
+        for one in self.messages:
+            if one.fate is Fate.WAITING:
+                one.fate = Fate.FORGOTTEN
         self.told, self.is_stopping = 0, False
         self.counts.clear()
 
@@ -165,7 +167,7 @@ class Ledger:
     def answered(self, number: int) -> None:
         """Take note that lightningd got the answer for a message: it has to be safe, or to be missed."""
         fate = self.messages[number].fate
-        if fate in (Fate.SENT, Fate.WAITING):
+        if fate in (Fate.SENT, Fate.WAITING, Fate.FORGOTTEN):
             self._broken(f"message {number} was answered while its fate is {fate.value!r}")
 
     # The file.
@@ -258,13 +260,6 @@ class Ledger:
                 f" {self.file.floor}, consumers {consumers} for {self.file.consumers}"
             )
 
-    # What subscribers see.
-
-    def row_of(self, event: Event) -> Row:
-        """Return an event as it would be in the file."""
-        one = event.arrival
-        return Row(one.kind.value, one.peer_id, one.message, one.lost)
-
 
 @dataclass
 class Reading:
@@ -314,7 +309,8 @@ class Reading:
         ledger = self.ledger
         original = ledger.log.get(sequence)
         if event is not None:
-            row = ledger.row_of(event)
+            one = event.arrival
+            row = Row(one.kind.value, one.peer_id, one.message, one.lost)
             if original is None:
                 self.broken(f"a subscriber got event {sequence}, which was never committed")
                 return

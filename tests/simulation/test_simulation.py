@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.world import simulate
+from simulation.run import simulate
 
 CHUNKS = 10
 SEEDS = 1000
@@ -27,9 +27,7 @@ def test_what_is_promised_holds_whatever_happens(chunk: int) -> None:
 def test_a_seed_is_the_same_run_each_time() -> None:
     """In another process, with other hashes of strings, too: else a seed could not reproduce a failure."""
     seeds = range(12)
-    program = (
-        f"from simulation.world import simulate\nfor seed in {list(seeds)}: print(simulate(seed).digest)"
-    )
+    program = f"from simulation.run import simulate\nfor seed in {list(seeds)}: print(simulate(seed).digest)"
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[1])}
     other = subprocess.run(
         [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
