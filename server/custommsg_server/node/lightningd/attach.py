@@ -242,6 +242,8 @@ class Attachment:
             raise DeclinedError(
                 "this gateway is attached to lightningd already, by another copy of this plugin"
             )
+        if not channel.is_alive:  # else it would count as attached for ever: its end was told before
+            raise DeclinedError("this channel has ended already")
         previous, self._channel = self._channel, channel
         if previous is not None:
             previous.close()  # it has ended, and the event loop does not know that yet
