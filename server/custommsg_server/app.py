@@ -37,17 +37,16 @@ from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.manifest import Init, Manifest
 from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.ops import plugin_settings
-from custommsg_server.ops.collector import Sources
 from custommsg_server.ops.health import Health
 from custommsg_server.ops.process import on_hangup
-from custommsg_server.ops.telemetry import Telemetry
+from custommsg_server.ops.telemetry import Sources, Telemetry
 from custommsg_server.settings import Settings, SettingsError
 
 log = structlog.get_logger()
 
 VERSION: Final = version("custommsg-server")
 _CHANNELS_INTERVAL: Final = 300.0
-"""Seconds between two questions to the node, which peers have channels."""
+"""Seconds between two requests to the node for the peers with channels."""
 
 
 class PartEndedError(Exception):
@@ -87,7 +86,7 @@ async def running(
 
     Args:
         settings: its settings.
-        started_by_node: lightningd has started the gateway as its plugin, so it is attached already.
+        started_by_node: lightningd has started the gateway as its plugin, so they are connected already.
         part_ended: gets the name of a part that has ended early, which is a bug.
 
     Raises:
@@ -263,7 +262,7 @@ def _servicers(settings: Settings, relay: Relay, mailbox: Mailbox) -> tuple[list
     """Return all servicers, and the health servicer."""
     contracts: list[Servicer] = [
         CustomMsgService(relay, mailbox, VERSION),
-        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set),
+        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set, VERSION),
     ]
     names = [name for servicer in contracts for name in servicer.services]
     health = Health(names)

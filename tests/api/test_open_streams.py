@@ -1,4 +1,4 @@
-"""What a stranger may open without a credential, and what it is told of methods that are not served."""
+"""Streams without a credential, and methods that are not served."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def code_of(call: Any) -> grpc.StatusCode:
 async def test_health_watches_and_reflection_of_one_connection_are_bounded(
     node: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one is refused; another connection is served; one that has ended makes room."""
+    """One more is refused; other connections are served; a finished stream makes space."""
     monkeypatch.setattr(open_streams, "MAX_STREAMS_OF_ONE", 3)
     async with gateway(node.rpc_file, receive=False) as address:
         options = (("grpc.use_local_subchannel_pool", 1),)
@@ -62,7 +62,7 @@ async def test_health_watches_and_reflection_of_one_connection_are_bounded(
 
 
 async def test_all_of_them_together_are_bounded(node: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many connections they come from."""
+    """From any number of connections."""
     monkeypatch.setattr(open_streams, "MAX_STREAMS", 1)
     async with (
         gateway(node.rpc_file, receive=False) as address,
@@ -77,7 +77,7 @@ async def test_all_of_them_together_are_bounded(node: StandIn, monkeypatch: pyte
 async def test_a_stream_without_a_credential_ends_after_a_time(
     node: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a code that has clients ask again."""
+    """With a code with which clients try again."""
     monkeypatch.setattr(open_streams, "MAX_TIME", 0.05)
     async with (
         gateway(node.rpc_file, receive=False) as address,
@@ -90,7 +90,7 @@ async def test_a_stream_without_a_credential_ends_after_a_time(
 
 
 async def test_a_method_that_is_not_served_is_named_and_counted(node: StandIn) -> None:
-    """The error names it and the page that says what is served; its name makes no new series."""
+    """The error names it and the page with the methods that are served; its name is not a label of metrics."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False, insecure=False)
     async with app.running(options) as running:
         async with grpc.aio.insecure_channel(str(running.addresses[0])) as channel:

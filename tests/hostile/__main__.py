@@ -1,4 +1,4 @@
-"""Run all of it: phases alone and under attack by turns, then the report. Status 1 if a promise was broken."""
+"""Runs phases without and with attackers in turns, then prints the report. Exits with 1 if a promise was broken."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ SETTINGS: Final[dict[str, Any]] = {
     "caller_bytes_per_s": 1_000_000,
     "log_calls": "none",
 }
-"""Of the gateway: what a small machine would have. The rest are the defaults."""
+"""Settings of the gateway for a small machine. The rest are the defaults."""
 DISK_MB: Final = 40
 RECOVERS_WITHIN: Final = 60.0
-"""Seconds in which all must work again after an attack."""
+"""Seconds after an attack within which everything has to work again."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run is, and what is in it."""
+    """The duration of a run, and its attackers."""
 
     rounds: int
     alone: float
@@ -58,13 +58,13 @@ class Plan:
     throttle: float
 
     def seed_of(self, name: str) -> int:
-        """Return the seed of a part, drawn from that of the run."""
+        """Return the seed of a part, derived from the seed of the run."""
         return random.Random(f"{self.seed} {name}").randrange(1 << 32)
 
 
 @dataclass
 class Run:
-    """A run, and what came of it."""
+    """A run and its results."""
 
     plan: Plan
     record: Record
@@ -198,20 +198,22 @@ def main(
     *,
     minutes: Annotated[float, Parameter(help="How long, about.")] = 4.0,
     quick: Annotated[bool, Parameter(help="One short round, some 30 s with all that belongs to it.")] = False,
-    seed: Annotated[int | None, Parameter(help="Repeats the moments and choices of an earlier run.")] = None,
+    seed: Annotated[int | None, Parameter(help="The seed of an earlier run, to repeat it.")] = None,
     peers: Annotated[int, Parameter(help="Peers that flood the node at once.")] = 6,
-    strangers: Annotated[int, Parameter(help="About how many connections strangers hold.")] = 160,
+    strangers: Annotated[
+        int, Parameter(help="The approximate number of connections without a credential.")
+    ] = 160,
     nice: Annotated[
-        int, Parameter(help="Niceness of the attackers, which elsewhere have machines of their own.")
+        int, Parameter(help="Niceness of the attackers, since in reality they have machines of their own.")
     ] = 10,
     throttle: Annotated[
         float,
         Parameter(help="Bytes a second that the node reads from a peer, as lightningd does; 0: all it can."),
     ] = 1_000_000,
-    keep: Annotated[Path | None, Parameter(help="A folder for the logs, which must not exist.")] = None,
+    keep: Annotated[Path | None, Parameter(help="A new folder for the logs.")] = None,
     json: Annotated[bool, Parameter(help="Print the report as JSON.")] = False,
 ) -> int:
-    """Run all of it, and print how the honest ones fared."""
+    """Run everything, and print the results of the honest participants."""
     rounds = 1 if quick else max(1, round(minutes))
     alone, attack = (5.0, 15.0) if quick else (12.0, minutes * 60 / rounds - 12)
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
@@ -219,7 +221,9 @@ def main(
     _say(f"seed {seed}; repeat with: make test-hostile ARGS='--seed {seed}{' --quick' if quick else ''}'")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # so that all it has started ends, too
+    signal.signal(
+        signal.SIGTERM, signal.getsignal(signal.SIGINT)
+    )  # so that all processes that it has started end, too
     with tempfile.TemporaryDirectory(prefix="cm-") as temporary:
         folder = Path(temporary)
         try:

@@ -1,4 +1,4 @@
-"""A peer within its budget, a consumer that acknowledges, and a sender: for whom the gateway is there."""
+"""The honest participants: a peer within its budget, a consumer that acknowledges, and a sender."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RECEIVED_TYPE, SENT_TYPE = 0x9C41, 0x9C43
 CONSUMER: Final = "honest"
 RATE: Final = 40.0
-"""Messages a second, each way."""
+"""Messages a second in each direction."""
 SIZE: Final = 150
 """Bytes of a payload."""
 ACK_EVERY: Final = 0.25
@@ -32,7 +32,7 @@ class Honest:
     """All of them, until `stop`.
 
     Args:
-        record: takes note of what they see.
+        record: where to record what they see.
         peer: their node, a peer of the gateway's node.
         client: of the gateway.
         node: the gateway's node, as `id@host:port`.
@@ -59,7 +59,7 @@ class Honest:
         self._tasks = [asyncio.create_task(one()) for one in work]
 
     def check(self) -> None:
-        """Raise what has ended one of them."""
+        """Raise the error that has ended one of them."""
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.result()
@@ -72,7 +72,7 @@ class Honest:
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
-        """Let the consumer end its subscription, and come back later under its name."""
+        """Have the consumer disconnect, and subscribe again later under the same name."""
         self._absences += 1
         self._here.clear()
         if self._subscription is not None:
@@ -85,7 +85,7 @@ class Honest:
                 self._here.set()
 
     async def finish(self, seconds: float) -> bool:
-        """Send one last message each way; return whether the peer's reached the consumer in time."""
+        """Send a last message in each direction; return whether that of the peer reached the consumer in time."""
         self._is_sending = False
         try:
             async with asyncio.timeout(seconds):
@@ -102,7 +102,7 @@ class Honest:
         return True
 
     async def works(self, seconds: float) -> bool:
-        """Wait until a message that is sent from now on is received; return whether that was in time."""
+        """Wait until a new message is received; return whether it was in time."""
         since = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
@@ -131,7 +131,7 @@ class Honest:
         number = next(self._numbers)
         self._record.sent[number] = time.monotonic()
         message = RECEIVED_TYPE.to_bytes(2, "big") + number.to_bytes(8, "big") + bytes(SIZE)
-        with suppress(devnode.PeerError):  # it may have been sent all the same
+        with suppress(devnode.PeerError):  # it may have been sent nevertheless
             await self._peer.send(self._node_id, message)
         return number
 
@@ -185,7 +185,7 @@ class Honest:
         async for _ in _ticks(ACK_EVERY):
             if self._unacknowledged and self._subscription is not None and self._here.is_set():
                 self._unacknowledged = False
-                with suppress(CustomMsgError, ValueError):  # what is not acknowledged comes again
+                with suppress(CustomMsgError, ValueError):  # messages that were not acknowledged come again
                     await self._subscription.ack()
 
     # The sender.
@@ -217,7 +217,7 @@ class Honest:
 
 
 async def _ticks(seconds: float) -> AsyncIterator[None]:
-    """Yield in equal intervals; those that were missed are left out."""
+    """Yield at equal intervals; skip those that were missed."""
     due = time.monotonic()
     while True:
         due = max(due + seconds, time.monotonic())

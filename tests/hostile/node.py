@@ -1,7 +1,7 @@
-"""What is added to the embedded node's process: a journal of answered hook calls, and lightningd's throttle.
+"""Additions to the embedded node: a journal of answered hook calls, and lightningd's rate limit.
 
 lightningd reads 1,000,000 bytes a second from one peer (`incoming_stream_limit` of connectd), framing included; the
-embedded node reads all that it can. The peers themselves do not hold back.
+embedded node has no such limit, and neither have the peers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ RECORD: Final = 8
 _FRAMING: Final = 34
 """Bytes that the transport adds to a message."""
 _PATIENCE: Final = 0.05
-"""Seconds that a peer may be ahead of its rate."""
+"""The burst of a peer in seconds of its rate."""
 
 
 def install(journal: Path, peer_id: bytes, rate: float) -> None:
-    """Prepare the process, before the node is made.
+    """Patch the process before the node is made.
 
     Args:
-        journal: gets the number of each message of the peer whose hook call was answered, at once: what was written
-            there stays, whatever becomes of this process.
+        journal: gets the number of each message of the peer as soon as its hook call was answered; it survives a kill
+            of this process.
         peer_id: the peer; its messages begin with type and number.
         rate: bytes a second to read from one peer; 0: no limit.
     """

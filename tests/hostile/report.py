@@ -1,4 +1,4 @@
-"""What is printed at the end."""
+"""The report at the end of a run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ the events of last, SQLite's cache, connections with TLS, and what Python and gR
 
 
 def make(record: Record, idle: int, peak: int, budget: int) -> dict[str, Any]:
-    """Put the figures of a run together.
+    """Return the figures of a run.
 
     Args:
         record: the run.
         idle: the gateway's memory after its start, in bytes.
-        peak: its memory at most.
-        budget: its setting for what messages may take.
+        peak: its maximum memory.
+        budget: its setting memory_budget_mb in bytes.
     """
     bound = idle + budget + BESIDE_BUDGET
     invariants = [{"name": one.name, "broken": one.broken, "note": one.note} for one in judge(record)]

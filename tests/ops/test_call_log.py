@@ -1,4 +1,4 @@
-"""The line that each call leaves in the log."""
+"""The log line of each call."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_call_leaves_a_line_that_says_what_happened(node: StandIn) -> No
 
 
 async def test_runes_and_payloads_are_in_no_line_at_any_level(node: StandIn) -> None:
-    """Whatever the call comes to."""
+    """Whatever the outcome of the call is."""
     async with _Gateway(node, CUSTOMMSG_LOG_LEVEL="debug") as gateway:
         for request in (REQUEST, BAD):
             try:
@@ -66,7 +66,7 @@ async def test_runes_and_payloads_are_in_no_line_at_any_level(node: StandIn) -> 
 async def test_sighup_changes_what_it_may_and_names_what_needs_a_restart(
     node: StandIn, tmp_path: Path
 ) -> None:
-    """The file is read again; a wrong one changes nothing, and the gateway goes on."""
+    """The file is read again; an invalid one changes nothing, and the gateway continues."""
     config = tmp_path / "custommsg.toml"
     config.write_text('log_calls = "none"\n')
     async with _Gateway(node, CUSTOMMSG_CONFIG=str(config)) as gateway:

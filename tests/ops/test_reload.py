@@ -1,4 +1,4 @@
-"""Limits that SIGHUP changes hold for what is already running."""
+"""Limits that SIGHUP changes apply to a running gateway."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from support.standin import StandIn
 
 
 def test_what_may_be_changed_is_a_setting() -> None:
-    """A name that is not a setting would never change."""
+    """Each name is that of a setting."""
     assert set(Settings.model_fields) > RELOADABLE
 
 
 def test_a_peers_limits_change_for_what_is_sent_next() -> None:
-    """What was sent before stays on its account."""
+    """Earlier messages still count."""
     limits = PeerLimits(Rate(messages_per_s=1, burst=0), clock=lambda: 0.0)
     message = Outbound(node_id(), join_message(40001, b""))
     limits.take(message)
@@ -33,7 +33,7 @@ def test_a_peers_limits_change_for_what_is_sent_next() -> None:
 
 
 def test_a_callers_limits_change_for_its_next_call() -> None:
-    """Its calls that run go on."""
+    """Its calls in progress continue."""
     callers = Accounts(CallerLimits(calls=1))
     callers.begin("somebody")
     with pytest.raises(RelayError):
@@ -43,7 +43,7 @@ def test_a_callers_limits_change_for_its_next_call() -> None:
 
 
 async def test_a_gateway_takes_all_that_may_change(node: StandIn) -> None:
-    """While it serves."""
+    """While it runs."""
     async with app.running(settings(node.rpc_file, receive=False)) as gateway:
         await gateway.ready()
         gateway.reload(settings(node.rpc_file, receive=False, log_calls="none", peer_burst=9.0))

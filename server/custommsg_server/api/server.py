@@ -84,13 +84,7 @@ class ServerOptions:
 
 
 class GrpcServer:
-    """Serves the core over gRPC.
-
-    Args:
-        servicers: what it serves.
-        calls: the interceptor of all calls.
-        options: of its connections.
-    """
+    """Serves servicers over gRPC."""
 
     def __init__(self, servicers: Sequence[Servicer], calls: Calls, options: ServerOptions) -> None:
         self._options = options
@@ -111,11 +105,7 @@ class GrpcServer:
         return bound
 
     async def drain(self, seconds: float) -> None:
-        """Take no new calls, finish those in progress, and stop.
-
-        Args:
-            seconds: how long calls in progress may take.
-        """
+        """Accept no new calls, give those in progress some seconds to finish, and stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self._calls.drain()

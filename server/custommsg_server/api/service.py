@@ -23,13 +23,7 @@ SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["CustomMsgService"].full_na
 
 
 class CustomMsgService:
-    """Serves the contract over the core.
-
-    Args:
-        relay: sends.
-        mailbox: receives.
-        version: the gateway's own version.
-    """
+    """Serves the contract over the core."""
 
     services = (SERVICE,)
 
