@@ -29,7 +29,7 @@ class KilledError(BaseException):
     """The gateway is killed at this point."""
 
 
-class FaultyStore(SqliteStore):
+class SimulatedStore(SqliteStore):
     """A store of one life of the gateway.
 
     Args:

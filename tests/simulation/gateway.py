@@ -21,7 +21,7 @@ from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.manifest import PluginOptions
-from simulation.faults import FaultyStore, KilledError
+from simulation.faults import SimulatedStore, KilledError
 from simulation.ledger import Fate, File
 from simulation.machine import Loop, SteppedWriter, Wire
 from simulation.node import OURS
@@ -73,7 +73,7 @@ class Life:
         self.folder = folder
         self.path = folder / "inbox.sqlite3"
         self.loop = Loop(world.clock, world.some)
-        self.stores: list[FaultyStore] = []
+        self.stores: list[SimulatedStore] = []
         self.saved: list[Saved] = []
         """The files as they may be after a power failure: when they were last synced, and after each commit since."""
         self.power_fails_in: int | None = None
@@ -100,7 +100,7 @@ class Life:
             ),
         )
         retention = Retention(plan.max_age, plan.max_size, plan.consumer_share)
-        self.inbox = WatchedInbox(self.path, retention, options, lambda path: FaultyStore(path, self))
+        self.inbox = WatchedInbox(self.path, retention, options, lambda path: SimulatedStore(path, self))
         self.inbox.life = self
         assert isinstance(self.inbox._writer, SteppedWriter)
         self.writer = self.inbox._writer
