@@ -21,7 +21,7 @@ from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from custommsg_server.node.lightningd.attach import Attachment, Paths
 from custommsg_server.node.lightningd.manifest import PluginOptions
-from simulation.faults import SimulatedStore, KilledError
+from simulation.faults import KilledError, SimulatedStore
 from simulation.ledger import Fate, File
 from simulation.machine import Loop, SteppedWriter, Wire
 from simulation.node import OURS
