@@ -48,11 +48,9 @@ def main(
         )
         if failed >= _MOST:
             break
-    print(
-        f"\nTo see one: make simulate ARGS='--seed {first}'"
-        if failed == 0
-        else "\nTo see one: make simulate ARGS='--seed N'"
-    )
+    print()
+    if failed:
+        print("To see what happens in one: make simulate ARGS='--seed N'")
     return int(failed > 0)
 
 

@@ -111,12 +111,12 @@ class Client:
         except RelayError as error:
             self._was_refused(error, subscription.position)
         finally:
-            note("subscription ended", self.number)
+            note(f"client {self.number} ends")
             await subscription.aclose()
 
     def _begin(self, place: int, position: Position) -> None:
         world, before = self._world, self.reading
-        world.note("subscribed", self.number, place)
+        world.note(f"client {self.number} starts after", place)
         if isinstance(self._start, str):
             if place != place_of(self._start):
                 world.broken(f"a subscription after {place_of(self._start)} started after {place}")
@@ -136,7 +136,7 @@ class Client:
         before = self.reading.place
         sequences = self.reading.take(batch)
         if batch.events or self.reading.place > before:
-            self._world.note("gave", self.number, sequences, self.reading.place)
+            self._world.note(f"client {self.number} gets", *sequences, "up to", self.reading.place)
         self._position = batch.position
         if batch.events and self._world.some.random() < 0.1:
             # It will remember this one if it leaves now: what comes after it, it has not seen.
@@ -155,11 +155,11 @@ class Client:
         try:
             now = place_of(await life.mailbox.acknowledge(caller(), self.consumer, position))
         except RelayError as error:
-            self._world.note("not acknowledged", self.number, error.reason.name)
+            self._world.note(f"client {self.number} cannot acknowledge:", error.reason.name)
             if error.reason is not Reason.INBOX_UNAVAILABLE and before >= 0:
                 self._world.broken(f"{position} cannot be acknowledged: {error.message}")
             return
-        self._world.note("acknowledged", self.number, place, now)
+        self._world.note(f"client {self.number} acknowledges", place, "and is at", now)
         if not max(place, before) <= now <= self._asked:
             self._world.broken(
                 f"consumer {self.consumer} is at {now} after an acknowledgement of {place}, and was at {before}"
@@ -168,7 +168,7 @@ class Client:
 
     def _was_refused(self, error: RelayError, start: Start | Position | None) -> None:
         world = self._world
-        world.note("refused", self.number, error.reason.name)
+        world.note(f"client {self.number} is refused:", error.reason.name)
         if error.reason is Reason.POSITION_EXPIRED:
             floor = world.ledger.file.floor
             if isinstance(start, str) and place_of(start) >= floor:

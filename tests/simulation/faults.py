@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
-from custommsg_server.domain.events import Arrival
+from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.sqlite.reading import Chunk
 from custommsg_server.inbox.sqlite.retention import Evicted, Retention
@@ -133,9 +133,9 @@ class SimulatedStore(SqliteStore):
         return lambda: book.moved(consumers, deleted)
 
     def _note_new(self, new: dict[int, ledger.Row]) -> None:
-        self._life.world.note(
-            "committed", *[(one, row.kind, row.message[2:6].hex(), row.lost) for one, row in new.items()]
-        )
+        for sequence, row in new.items():
+            what = int.from_bytes(row.message[2:6], "big") if row.message else f"{row.lost} lost"
+            self._life.world.note("committed", sequence, Kind(row.kind).name.lower(), what)
         self._life.world.ledger.committed(new)
 
     def _read(self, job: Callable[[apsw.Connection], T]) -> T:

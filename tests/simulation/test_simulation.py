@@ -11,7 +11,7 @@ import pytest
 
 from simulation.run import simulate
 
-CHUNKS = 10
+CHUNKS = 20
 SEEDS = 1000
 
 

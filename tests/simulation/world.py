@@ -164,7 +164,9 @@ class World:
         self._running.append(where)
         try:
             for _ in range(self.some.randint(1, 6)):
-                steps = self.machine_steps() or ([] if self.is_calm else [self._peers_send])
+                steps = self.machine_steps()
+                if not steps and self.node.active is not None and not self.is_calm:
+                    steps = [self._peers_send]
                 if steps and self.problem is None and not self.life.is_over:
                     self.step(steps)
         finally:
@@ -202,8 +204,10 @@ class World:
 
     def _peers_send(self) -> None:
         some = self.some
+        if self.node.active is None and some.random() < 0.7:
+            return  # lightningd would drop all of it
         count = some.randint(1, self.plan.burst)
-        self.note("peers send", len(self.ledger.messages), count)
+        self.note("peers send", count, "messages, from number", len(self.ledger.messages))
         for _ in range(count):
             message_type = some.choice(TYPES)
             peer_id = PEERS[0 if some.random() < self.plan.flood else some.randrange(self.plan.peers)]
