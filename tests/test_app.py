@@ -290,6 +290,28 @@ async def test_wrong_usage_ends_with_2_and_one_line(arguments: tuple[str, ...], 
     assert program.lines == [f"custommsg-server: {said}\n"]
 
 
+async def test_a_port_that_is_taken_is_all_that_is_said_of_a_loss(short_path: Path) -> None:
+    """Nothing has arrived, so the inbox that could not be opened yet has lost nothing."""
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as other:
+        address = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        options = ("--insecure", "--listen", address, "--lightning-dir", str(short_path / "nowhere"))
+        async with processes.server("serve", *options) as program:
+            assert await program.process.wait() == 2
+    assert address in program.lines[-1]
+    assert not any("is lost" in line for line in program.lines)
+
+
+async def test_what_the_start_has_made_is_left_out_of_garbage_collections(node: StandIn) -> None:
+    """Else each full one stops the event loop for 50 ms: some 100,000 objects of modules and classes."""
+    tell = "lambda *_: print('frozen', gc.get_freeze_count(), file=sys.stderr, flush=True)"
+    first = f"import gc, signal, sys; signal.signal(signal.SIGUSR1, {tell})"
+    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
+    async with processes.server(*arguments, "--no-receive", first=first) as program:
+        await program.line("node link up")
+        program.process.send_signal(signal.SIGUSR1)
+        assert int((await program.line("frozen")).split()[1]) > 50_000
+
+
 async def test_lists_may_have_commas_on_the_command_line(node: StandIn) -> None:
     """As the help says."""
     lists = ("--accept-even-types", "32768,40000", "--dialects", "cln,lnd", "--receive-types", "1-3,5")

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,6 +24,7 @@ from cyclopts import (
 from custommsg import DEFAULT_ADDRESS, MAX_MESSAGE_SIZE
 from custommsg.errors import CustomMsgError
 from custommsg.model import Checked, Sent
+from custommsg.sync import Client
 from custommsg_cli import batch as batches
 from custommsg_cli import show
 from custommsg_cli.receive import events, listen
@@ -145,7 +147,8 @@ def send(
         text: The payload as text; "-" reads it from the standard input, whatever bytes they are.
         hex: The payload in hex; "-" reads it from the standard input.
         msg: The whole message in hex, its type included, instead of --type; "-" reads it from the standard input.
-        even: Send a message of an even type. A peer that does not know an even type disconnects.
+        even: Send a message of an even type. A peer that does not know an even type disconnects. Not needed if the
+            inbox has a message of this type from the peer.
         check: Run every check, the node's own included, and send nothing.
         batch: A file with one message in JSON on each line; "-" for the standard input.
         settings: The options of every command.
@@ -162,15 +165,22 @@ def send(
         msg = _hex(msg)
     elif hex is not None:
         msg = f"{type:04x}{_hex(hex)}"
-    problem = None if even or check else even_type(type, msg)
-    if problem is not None:
-        raise usage_error(problem)
     result: Sent | Checked
     with settings.connect() as client:
+        problem = None if even or check else even_type(type, msg)
+        if problem is not None and not _has_sent(client, peer, type if msg is None else int(msg[:4], 16)):
+            raise usage_error(problem)
         call = client.check if check else client.send
         result = call(peer, msg=msg) if msg is not None else call(peer, type=type, payload=_text(text or ""))
     show.result(result, as_json=settings.json)
     return 0
+
+
+def _has_sent(client: Client, peer: str, type: int | None) -> bool:
+    """Return whether the inbox has a message of this type from the peer: then the peer knows the type."""
+    with suppress(CustomMsgError):
+        return type is not None and any(client.list_events(types=[type], peers=[peer], page_size=1))
+    return False
 
 
 def _send_batch(path: str, settings: Settings, *, even: bool) -> int:

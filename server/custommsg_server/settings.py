@@ -31,6 +31,7 @@ RELOADABLE: Final = {
     *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
     *("peer_received_messages_per_s", "peer_received_bytes_per_s", "peer_received_burst"),
     *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
+    *("rune_check_interval", "memory_budget_mb"),
 }
 """Settings that SIGHUP applies; all others need a restart."""
 CLIENT_VARIABLES: Final = {f"{PREFIX}{name}" for name in ("ADDRESS", "CA", "CERT", "KEY", "RUNE")}

@@ -172,6 +172,18 @@ async def test_a_withdrawn_rune_is_refused_after_the_interval() -> None:
     assert not judge.is_known(rune)
 
 
+async def test_another_interval_holds_for_runes_that_are_known() -> None:
+    """SIGHUP can make a withdrawal take effect sooner."""
+    node, clock = Node(), Clock()
+    judge, rune = Runes(node, 3600.0, clock), Rune(made())
+    assert await judged(judge, rune) == [None]
+    node.answer = no_credential("withdrawn")
+    clock.now += 10
+    assert await judged(judge, rune) == [None]
+    judge.set(10.0)
+    assert await judged(judge, rune) == [Reason.NO_CREDENTIAL]
+
+
 async def test_the_interval_counts_from_the_question_not_from_the_answer() -> None:
     """A late answer of the node does not delay a revocation."""
     node, clock = Node(), Clock()

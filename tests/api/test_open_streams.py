@@ -89,6 +89,30 @@ async def test_a_stream_without_a_credential_ends_after_a_time(
         assert await code_of(idle) is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_connections_are_bounded(node: StandIn) -> None:
+    """One more is closed unanswered, those that there are go on, and one that ends makes room."""
+    async with app.running(settings(node.rpc_file, receive=False, max_connections=2)) as running:
+        address = str(running.addresses[0])
+
+        async def answers(channel: grpc.aio.Channel, seconds: float) -> bool:
+            with suppress(grpc.aio.AioRpcError):
+                await health(channel).Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+                return True
+            return False
+
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(address, options) as first:
+            async with grpc.aio.insecure_channel(address, options) as second:
+                assert await answers(first, 10)
+                assert await answers(second, 10)
+                async with grpc.aio.insecure_channel(address, options) as third:
+                    assert not await answers(third, 0.5)
+                    assert await answers(first, 10)
+            async with asyncio.timeout(10), grpc.aio.insecure_channel(address, options) as fourth:
+                while not await answers(fourth, 1):
+                    pass
+
+
 async def test_a_method_that_is_not_served_is_named_and_counted(node: StandIn) -> None:
     """The error names it and the page with the methods that are served; its name is not a label of metrics."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False, insecure=False)

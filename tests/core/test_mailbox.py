@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from custommsg_server.core.mailbox import Mailbox, MailboxSubscription, SubscribeRequest
+from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival, Kind
@@ -61,7 +62,7 @@ def inbox() -> MemoryInbox:
 
 @pytest.fixture
 def mailbox(inbox: MemoryInbox) -> Mailbox:
-    return Mailbox(inbox, lambda: True)
+    return Mailbox(inbox, lambda: True, MemoryBudget(1 << 30))
 
 
 async def drained(subscription: MailboxSubscription) -> list[Event]:
@@ -116,7 +117,7 @@ async def test_the_default_is_live_and_a_new_consumer_keeps_its_start(
 async def test_a_known_consumer_resumes_while_the_inbox_cannot_be_written(tmp_path: Path) -> None:
     """Stored events can be read from its position."""
     async with SqliteInbox(tmp_path / "inbox.sqlite3", FOREVER, open_store=FaultyStore) as inbox:
-        mailbox = Mailbox(inbox, lambda: True)
+        mailbox = Mailbox(inbox, lambda: True, MemoryBudget(1 << 30))
         request = SubscribeRequest(Filter(), Start.BEGINNING, consumer="shop")
         await mailbox.subscribe(ANYONE, request)
         await inbox.append([arrival(1)])
@@ -228,7 +229,7 @@ async def test_an_inbox_that_fails_is_unavailable_and_its_state_is_told(
         error = await reason_of(work)
         assert (error.reason, error.retry_after) == (Reason.INBOX_UNAVAILABLE, 1.0)
         assert "the inbox is closed" in error.message
-    state = await Mailbox(inbox, lambda: False).state(ANYONE)
+    state = await Mailbox(inbox, lambda: False, MemoryBudget(1 << 30)).state(ANYONE)
     assert (state.bounds, state.attached, state.error) == (None, False, "the inbox is closed")
 
 

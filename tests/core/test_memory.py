@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, suppress
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custommsg_server.core.memory import MemoryBudget
+from custommsg_server.access.accounts import NoAccount
+from custommsg_server.access.runes import Unrestricted
+from custommsg_server.core.mailbox import Mailbox, SubscribeRequest
+from custommsg_server.core.memory import MemoryBudget, weight
+from custommsg_server.domain.caller import Caller
 from custommsg_server.domain.errors import Reason, RelayError
+from custommsg_server.inbox.filter import Filter
+from custommsg_server.inbox.port import Start
+from support.inboxes import arrival
+from support.memory_inbox import Log, MemoryInbox
 
 LIMIT = 1000
 
@@ -122,3 +131,25 @@ def test_nobody_waits_for_ever(wanted: list[tuple[int, int]]) -> None:
         assert memory.free == LIMIT
 
     asyncio.run(run())
+
+
+async def test_what_a_subscriber_has_not_taken_is_counted_and_nothing_more_is_read() -> None:
+    """Until it asks for more: else each of a thousand streams that nobody reads could keep a batch for free."""
+    inbox, budget = MemoryInbox(Log("one"), heartbeat=0), MemoryBudget(100_000)
+    await inbox.append([arrival(number, size=1000) for number in range(1, 4)])
+    mailbox = Mailbox(inbox, lambda: True, budget)
+    caller = Caller("", "greedy", Unrestricted(), NoAccount(), cast("Any", None))
+    request = SubscribeRequest(Filter(), Start.BEGINNING)
+    first, second = [await mailbox.subscribe(caller, request) for _ in range(2)]
+    batch = await anext(first)
+    assert budget.used["subscriptions"] == weight(3, sum(len(one.arrival.message) for one in batch.events))
+    budget.hold("greedy", "streams", 60_000)
+    waiting = asyncio.ensure_future(anext(second))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await first.aclose()
+    assert budget.used["subscriptions"] == 0
+    budget.release("greedy", "streams", 60_000)
+    assert len((await waiting).events) == 3
+    assert not (await anext(second)).events  # the heartbeat
+    assert budget.used["subscriptions"] == 0

@@ -59,6 +59,11 @@ class Supervised:
         self.process.kill()
         return True
 
+    def check(self) -> None:
+        """Raise what keeps it from being started again."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
     async def stop(self) -> None:
         """End it for good."""
         if self._task is not None:
@@ -107,6 +112,7 @@ class Node(Supervised):
 
     def __init__(self, record: Record, folder: Path, journal: Path, throttle: float) -> None:
         self.port = free_port()
+        self.journal = journal
         self.rpc_file = folder / "node" / "regtest" / "lightning-rpc"
         first = (
             "import sys; sys.stdout = sys.stderr; from pathlib import Path; from hostile import node;"

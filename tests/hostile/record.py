@@ -86,8 +86,12 @@ class Record:
     positions: dict[str, int] = field(default_factory=dict)
     redelivered: int = 0
     """Messages that were delivered again after a pause of the consumer, since they were not acknowledged."""
+    called: dict[int, float] = field(default_factory=dict)
+    """When the node called the hook for each number of the honest peer."""
     answered: list[int] = field(default_factory=list)
     """The numbers of the honest peer whose hook call was answered."""
+    asked: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when the node itself was asked something, without the gateway."""
     sends: dict[int, Send] = field(default_factory=dict)
     heard: list[int] = field(default_factory=list)
     """The numbers that the honest sender's peer got."""
@@ -229,45 +233,54 @@ def _died_with_node(record: Record, when: float) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """Seconds that messages took, by phase."""
+ALONE: Final = "alone"
+"""A phase without attackers."""
+BESIDE: Final = "beside"
+"""A phase in which the attackers attack another gateway and its node on the same machine."""
+ATTACK: Final = "attack"
+"""A phase in which they attack this one."""
+IN_OUTAGE: Final = "outage"
+"""Not a phase: what took place in an outage, as far as it passed at all."""
 
-    alone: list[float]
-    attacked: list[float]
-    outage: list[float]
-    """During an outage, of messages that were delivered."""
-
-
-def receive_latencies(record: Record) -> Latencies:
-    """Return the seconds from the peer's sending to the consumer."""
-    spans = [
-        (record.sent[one.number], one.time)
-        for one in record.stream
-        if isinstance(one, Delivered) and one.number in record.sent
-    ]
-    return _sorted(record, spans, lambda outage: outage.received)
+Latencies = dict[str, list[float]]
+"""Seconds that something took, by when that was."""
 
 
-def send_latencies(record: Record) -> Latencies:
-    """Return the seconds that successful calls of the sender took."""
-    spans = [(send.begin, send.end) for send in record.sends.values() if send.outcome == "OK"]
-    return _sorted(record, spans, lambda outage: outage.sent if outage.is_kill else -inf)
+def latencies(record: Record) -> dict[str, Latencies]:
+    """Return how long things took, by what was measured.
+
+    The gateway's own part of receiving begins when its node hands the message over; the node reads slowly from a peer
+    while others flood it. How long the node itself takes to answer a call is measured beside the gateway.
+    """
+    got = [(one.number, one.time) for one in record.stream if isinstance(one, Delivered)]
+    sent = [(send.begin, send.end) for send in record.sends.values() if send.outcome == "OK"]
+
+    def end_for_sender(outage: Outage) -> float:
+        return outage.sent if outage.is_kill else -inf
+
+    def received(begins: dict[int, float]) -> Latencies:
+        spans = [(begins[number], end) for number, end in got if number in begins]
+        return _by_phase(record, spans, lambda outage: outage.received)
+
+    return {
+        "receive, hook to consumer": received(record.called),
+        "receive, peer to consumer": received(record.sent),
+        "send": _by_phase(record, sent, end_for_sender),
+        "the node itself": _by_phase(record, record.asked, end_for_sender),
+    }
 
 
-def _sorted(
+def _by_phase(
     record: Record, spans: Iterable[tuple[float, float]], end_of: Callable[[Outage], float]
 ) -> Latencies:
-    sorted_ = Latencies([], [], [])
+    by_phase: Latencies = {name: [] for name in (ALONE, BESIDE, ATTACK, IN_OUTAGE)}
     for begin, end in spans:
         phase = next((name for name, first, last in record.phases if first <= begin and end <= last), "")
         if any(outage.begin <= end and begin <= end_of(outage) for outage in record.outages):
-            sorted_.outage.append(end - begin)
-        elif phase == "alone":
-            sorted_.alone.append(end - begin)
-        elif phase == "attack":
-            sorted_.attacked.append(end - begin)
-    return sorted_
+            by_phase[IN_OUTAGE].append(end - begin)
+        elif phase:
+            by_phase[phase].append(end - begin)
+    return by_phase
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -20,9 +20,8 @@ from hostile.record import (
     Send,
     explain,
     judge,
+    latencies,
     percentile,
-    receive_latencies,
-    send_latencies,
 )
 
 HONEST, OTHER = b"\2" * 33, b"\3" * 33
@@ -125,9 +124,13 @@ def test_latencies_are_sorted_by_phase_and_outage(record: Record) -> None:
         record.sent[number] = sent
         record.deliver(number, f"p{number}", received)
         record.end_send(number, Send(sent, received, "OK"))
-    receiving, sending = receive_latencies(record), send_latencies(record)
-    assert (receiving.alone, receiving.outage, receiving.attacked) == ([0.25] * 5, [1.5, 1.5, 0.5], [0.5])
-    assert (sending.alone, sending.outage, sending.attacked) == ([0.5] * 5, [1.5, 1.5], [0.5, 0.5])
+        record.called[number] = received - 0.125
+    by_what = latencies(record)
+    receiving, sending = by_what["receive, peer to consumer"], by_what["send"]
+    assert [receiving[when] for when in ("alone", "beside", "attack")] == [[0.25] * 5, [], [0.5]]
+    assert receiving["outage"] == [1.5, 1.5, 0.5]
+    assert [sending[when] for when in ("alone", "outage", "attack")] == [[0.5] * 5, [1.5, 1.5], [0.5, 0.5]]
+    assert by_what["receive, hook to consumer"]["attack"] == [0.125]
 
 
 def test_percentiles() -> None:

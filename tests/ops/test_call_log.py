@@ -39,6 +39,9 @@ async def test_a_call_leaves_a_line_that_says_what_happened(node: StandIn) -> No
         with pytest.raises(grpc.aio.AioRpcError):
             await gateway.stub.SendCustomMsg(BAD)
         assert '"code": "INVALID_ARGUMENT"' in await gateway.program.line("INTERNAL_MESSAGE_TYPE")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await gateway.channel.unary_unary("/no.Such/Thing")(b"")
+        assert '"code": "UNIMPLEMENTED"' in await gateway.program.line("no.Such/Thing")
         stream = gateway.stub.SendCustomMsgStream()
         message = pb.OutboundMsg(number=1, peer_id=node_id(), msg_hex="9c4101")
         await stream.write(pb.SendCustomMsgStreamRequest(messages=[message] * 3))
@@ -103,12 +106,12 @@ class _Gateway:
     async def __aenter__(self) -> _Gateway:
         self.program = await self._running.__aenter__()
         line = json.loads(await self.program.line("gateway listening"))
-        self._channel = grpc.aio.insecure_channel(line["addresses"][0])
+        self.channel = grpc.aio.insecure_channel(line["addresses"][0])
         self.stub: custommsg_pb2_grpc.CustomMsgServiceAsyncStub
-        self.stub = custommsg_pb2_grpc.CustomMsgServiceStub(self._channel)
+        self.stub = custommsg_pb2_grpc.CustomMsgServiceStub(self.channel)
         await self.program.line("node link up")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._channel.close()
+        await self.channel.close()
         await self._running.__aexit__(None, None, None)

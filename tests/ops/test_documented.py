@@ -6,13 +6,14 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from custommsg.v1 import custommsg_pb2
 from custommsg_server import app
+from custommsg_server.core.memory import Kind
 from custommsg_server.domain.errors import Reason
 from custommsg_server.settings import Settings
 from support.gateways import settings
@@ -20,6 +21,23 @@ from support.metrics import scrape
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "operations.md"
+
+
+NO_BOUNDS = {
+    *("listen", "insecure", "require", "tls_cert", "tls_key", "tls_client_ca", "reflection"),
+    *("rpc_file", "lightning_dir", "network", "node_probe_interval", "heartbeat"),
+    *(
+        "receive",
+        "accept_even_types",
+        "data_dir",
+        "plugin_dir",
+        "plugin_dir_for_node",
+        "dialects",
+        "lnd_types",
+    ),
+    *("metrics_listen", "otel_endpoint", "log_calls", "log_level", "log_format"),
+}
+"""Settings that say where and what, and not how much."""
 
 
 def _tool() -> Any:
@@ -46,6 +64,14 @@ def test_every_rpc_is_in_the_table_of_methods_for_runes() -> None:
     named = set(re.findall(r"\w+", " ".join(row.split("|")[1] for row in rows if row)))
     rpcs = set(custommsg_pb2.DESCRIPTOR.services_by_name["CustomMsgService"].methods_by_name)
     assert rpcs <= named, f"no row in docs/security.md: {rpcs - named}"
+
+
+def test_every_setting_that_bounds_something_is_in_the_security_page() -> None:
+    """A new setting is named there, or here among those that bound nothing; so is what the memory budget counts."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    bounding = Settings.model_fields.keys() - NO_BOUNDS
+    assert not [name for name in sorted(bounding) if f"`{name}`" not in page]
+    assert not [kind for kind in get_args(Kind) if f"`{kind}`" not in PAGE.read_text()]
 
 
 async def test_alerts_and_dashboard_use_metrics_that_there_are(rpc_file: Path) -> None:

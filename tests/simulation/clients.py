@@ -97,7 +97,7 @@ class Client:
         note = self._world.note
         request = SubscribeRequest(self._wanted, self._start, self.consumer)
         try:
-            subscription = await life.mailbox.subscribe(caller(), request)
+            subscription = await life.mailbox.subscribe(caller(key=f"client {self.number}"), request)
         except RelayError as error:
             self._was_refused(error, self._start)
             return

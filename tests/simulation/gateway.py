@@ -13,6 +13,7 @@ import apsw
 
 from custommsg_server.core.intake import Intake
 from custommsg_server.core.mailbox import Mailbox
+from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.domain.events import MESSAGE, Arrival
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.port import Position
@@ -122,7 +123,8 @@ class Life:
             PluginOptions,
             world.node.start_plugin,
         )
-        self.mailbox = Mailbox(self.inbox, lambda: self.attachment.is_attached)
+        self.memory = MemoryBudget(plan.memory)
+        self.mailbox = Mailbox(self.inbox, lambda: self.attachment.is_attached, self.memory)
         self.parts = [asyncio.create_task(work) for work in (self.inbox.run(), self.attachment.run())]
         await self._stop.wait()
         for task in self.parts:

@@ -33,6 +33,8 @@ class Plan:
     max_age: float
     consumer_share: float
     ack_rate: float
+    memory: int
+    """Bytes that batches for subscribers may take."""
 
     @classmethod
     def draw(cls, some: random.Random) -> Plan:
@@ -57,4 +59,5 @@ class Plan:
             max_age=some.choice([2e6, 2e6, 20.0]),
             consumer_share=some.choice([0.0, 0.5, 0.9]),
             ack_rate=some.choice([0.1, 0.5, 1.0]),
+            memory=some.choice([10_000, 100_000, 64 << 20]),
         )

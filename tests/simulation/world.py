@@ -319,6 +319,12 @@ class World:
         left = [task for task in life.loop.tasks if not any(task is client.task for client in self.clients)]
         if left or life.loop.jobs():
             self.broken(f"left over when the gateway had stopped: {left} {life.loop.jobs()}")
+        memory, is_held = (
+            life.memory,
+            any(task is client.task for task in life.loop.tasks for client in self.clients),
+        )
+        if not is_held and (any(memory.used.values()) or memory.free != self.plan.memory):
+            self.broken(f"memory is in use when all subscriptions have ended: {memory.used}")
         if any(one.fate is Fate.WAITING for one in self.ledger.messages):
             self.broken("messages are neither stored nor lost when the gateway has stopped")
         life.is_over = True

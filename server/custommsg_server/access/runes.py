@@ -134,6 +134,10 @@ class Runes:
         self._asking: dict[bytes, asyncio.Task[RelayError | None]] = {}
         self._strangers = 0
 
+    def set(self, interval: float) -> None:
+        """Apply another interval from now on."""
+        self._interval = interval
+
     def is_known(self, rune: Rune) -> bool:
         """Whether the rune was valid when the node was last asked."""
         return rune.digest in self._valid

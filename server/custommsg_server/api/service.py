@@ -14,7 +14,6 @@ from custommsg_server.api.encoding import batch_encoder
 from custommsg_server.api.pages import page_of, page_size
 from custommsg_server.api.stream import SendStream
 from custommsg_server.core.mailbox import Mailbox
-from custommsg_server.core.memory import weight
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.wire import message_type
 from custommsg_server.inbox.port import Batch, Position
@@ -62,21 +61,11 @@ class CustomMsgService:
         try:
             await call.write(self._encode(Batch((), subscription.position)))
             async for batch in subscription:
-                await self._write_batch(batch, call)
+                await call.write(self._encode(batch))
+                if batch.events:
+                    call.count(DELIVERED, len(batch.events))
         finally:
             await subscription.aclose()
-
-    async def _write_batch(self, batch: Batch, call: Call) -> None:
-        memory, key = self._relay.memory, call.caller.key
-        size = weight(len(batch.events), sum(len(event.arrival.message) for event in batch.events))
-        await memory.room(key)
-        memory.hold(key, "subscriptions", size)
-        try:
-            await call.write(self._encode(batch))
-        finally:
-            memory.release(key, "subscriptions", size)
-        if batch.events:
-            call.count(DELIVERED, len(batch.events))
 
     async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
         """List stored events, one page at a time."""

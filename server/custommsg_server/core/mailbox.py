@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from custommsg_server.core.memory import MemoryBudget, weight
 from custommsg_server.core.uses import LIST, SUBSCRIBE, check_deadline, event_use, subscribe_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
@@ -67,11 +68,15 @@ class State:
 
 
 class Mailbox:
-    """Serves the events of the inbox; `attached` returns whether lightningd is attached."""
+    """Serves the events of the inbox; `attached` returns whether lightningd is attached.
 
-    def __init__(self, inbox: Inbox, attached: Callable[[], bool]) -> None:
+    The batches that its subscribers have not taken yet count in `memory`.
+    """
+
+    def __init__(self, inbox: Inbox, attached: Callable[[], bool], memory: MemoryBudget) -> None:
         self._inbox = inbox
         self._attached = attached
+        self._memory = memory
 
     async def prove(self, caller: Caller) -> None:
         """Return if the caller's credential is valid: checked before its filter is parsed, which takes time.
@@ -94,7 +99,7 @@ class Mailbox:
                 acknowledged = await self._inbox.consumers.open(request.consumer, start)
                 start = acknowledged if isinstance(start, Start) else start
             subscription = await self._inbox.subscribe(request.filter, start)
-        return MailboxSubscription(caller, subscription, request.consumer)
+        return MailboxSubscription(caller, subscription, request.consumer, self._memory)
 
     async def list_events(self, caller: Caller, wanted: Filter, after: Position | None, limit: int) -> Batch:
         """Return a page of the stored events that the caller may see.
@@ -153,10 +158,16 @@ class Mailbox:
 class MailboxSubscription:
     """An endless iterator of batches of the events that the caller may see; made by `Mailbox.subscribe`.
 
-    A cancelled `anext` loses nothing: iteration can continue. It ends when the inbox is closed.
+    A cancelled `anext` loses nothing: iteration can continue. It ends when the inbox is closed. The memory of a batch
+    counts as the caller's until the next one is asked for, and nothing is read while the caller has no room.
     """
 
-    def __init__(self, caller: Caller, subscription: Subscription, consumer: str | None) -> None:
+    def __init__(
+        self, caller: Caller, subscription: Subscription, consumer: str | None, memory: MemoryBudget
+    ) -> None:
+        self._key = caller.key
+        self._memory = memory
+        self._held = 0
         self._subscription = subscription
         self._judge = _Judge(caller, SUBSCRIBE, consumer)
         self._position = subscription.position
@@ -177,10 +188,15 @@ class MailboxSubscription:
             RelayError: POSITION_EXPIRED, INBOX_UNAVAILABLE, or the caller's credential is no longer valid.
         """
         if self._unjudged is None:
+            self._release()
+            if not self._memory.has_room(self._key):
+                await self._memory.room(self._key)
             try:
-                self._unjudged = await anext(self._subscription)
+                self._unjudged = read = await anext(self._subscription)
             except (PositionError, InboxError) as error:
                 raise _reason(error) from None
+            self._held = weight(len(read.events), sum(len(event.arrival.message) for event in read.events))
+            self._memory.hold(self._key, "subscriptions", self._held)
         batch = await self._judge.allowed(self._unjudged)
         self._unjudged = None
         self._position = batch.position
@@ -188,7 +204,13 @@ class MailboxSubscription:
 
     async def aclose(self) -> None:
         """End the subscription."""
+        self._release()
         await self._subscription.aclose()
+
+    def _release(self) -> None:
+        if self._held:
+            self._memory.release(self._key, "subscriptions", self._held)
+            self._held = 0
 
 
 class _Judge:

@@ -32,12 +32,19 @@ class MemoryBudget:
     """Counts the memory that callers use, in bytes, up to a limit in total."""
 
     def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._of_caller: dict[str, int] = {}
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
         self.used: dict[Kind, int] = {"requests": 0, "streams": 0, "subscriptions": 0}
         """Bytes in use, by kind."""
         self.free = limit
-        """Free bytes."""
+        """Free bytes; below 0 after the limit was lowered, or when streams have taken more."""
+
+    def set(self, limit: int) -> None:
+        """Apply another limit from now on; what is in use stays."""
+        self.free += limit - self._limit
+        self._limit = limit
+        self._wake()
 
     def fits(self, caller: str, size: int) -> bool:
         """Whether a caller may use `size` more bytes."""

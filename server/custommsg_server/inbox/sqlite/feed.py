@@ -27,7 +27,7 @@ from custommsg_server.inbox.sqlite.store import Stored
 
 CHUNK_EVENTS: Final = 500
 """The maximum number of events in one batch."""
-CHUNK_SIZE: Final = 1 << 20
+CHUNK_SIZE: Final = 1 << 18
 """The maximum size of its messages in bytes; a single larger message is a batch of its own."""
 EVENT_OVERHEAD: Final = 500
 """The approximate memory of an event in bytes, without its message."""

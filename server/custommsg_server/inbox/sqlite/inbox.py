@@ -37,8 +37,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_READERS: Final = 4
-"""Threads that read the file for subscribers."""
+_READERS: Final = 1
+"""Threads that read the file for subscribers. More would not read more: Python runs one thread at a time, and the event
+loop would wait for all of them."""
 _READ_TIME: Final = 0.5
 """Seconds after which a page is returned even if it is not full."""
 
@@ -108,7 +109,7 @@ class SqliteInbox:
         self._feed.close()
         self._writer.stop()
         await asyncio.to_thread(self._close)
-        if self._error is not None:
+        if self._error is not None and self._lost:
             log.error("inbox closed while it fails; messages are lost", error=self._error, lost=self._lost)
 
     async def __aenter__(self) -> SqliteInbox:
