@@ -80,6 +80,7 @@ class Intake:
         max_waiting: bytes of arrivals that may wait to be stored; above that, it is full.
         rate: the budget of each peer; messages above it are refused.
         tell_after: seconds from a refused message to the interruption with the number of refused messages.
+        clock: seconds, monotonic, for the budgets.
     """
 
     def __init__(
@@ -91,13 +92,14 @@ class Intake:
         max_waiting: int = MAX_WAITING,
         rate: Rate = _NO_LIMIT,
         tell_after: float = _TELL_AFTER,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inbox = inbox
         self._types = types
         self._node_id = node_id
         self._watcher = watcher
         self._max_waiting = max_waiting
-        self._budgets: TokenBuckets[bytes] = TokenBuckets(rate)
+        self._budgets: TokenBuckets[bytes] = TokenBuckets(rate, clock)
         self._tell_after = tell_after
         self._untold: Counter[bytes] = Counter()
         self._telling: asyncio.TimerHandle | None = None

@@ -104,7 +104,7 @@ class Attachment:
         self._start_plugin = start_plugin
         self._node_is_up = False
         self._wake = asyncio.Event()
-        self._connections: set[Guard | Channel] = set()
+        self._connections: dict[Guard | Channel, None] = {}
         self._refused: set[int] = set()
         self._channel: Channel | None = None
         self._is_attached = asyncio.Event()
@@ -212,10 +212,13 @@ class Attachment:
             partial(users_allowed, self._rpc_file),
             self._admit,
             self._refuse,
-            self._connections.discard,
+            self._forget,
         )
-        self._connections.add(guard)
+        self._connections[guard] = None
         return guard
+
+    def _forget(self, connection: Guard | Channel) -> None:
+        self._connections.pop(connection, None)
 
     def _refuse(self, peer: Peer) -> None:
         if peer.uid not in self._refused:  # once for each user, who may try again and again
@@ -229,7 +232,7 @@ class Attachment:
 
     def _admit(self, peer: Peer) -> Channel:
         channel = Channel(Manifest(self._options()), partial(self._initialised, peer), self._lost)
-        self._connections.add(channel)
+        self._connections[channel] = None
         return channel
 
     async def _initialised(self, peer: Peer, channel: Channel, init: Init) -> Intake:
@@ -238,6 +241,8 @@ class Attachment:
             raise DeclinedError(
                 "another copy of this plugin has already attached this gateway; stop one of them"
             )
+        if not channel.is_alive:  # `_lost` may have been called before, and will not be called again
+            raise DeclinedError("this connection has ended")
         previous, self._channel = self._channel, channel
         if previous is not None:
             previous.close()  # it has ended, but the event loop does not know yet
@@ -263,7 +268,7 @@ class Attachment:
             self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())], ended)
 
     def _lost(self, channel: Channel) -> None:
-        self._connections.discard(channel)
+        self._forget(channel)
         if self._channel is channel:
             self._channel = None
             self._is_attached.clear()
