@@ -1,4 +1,4 @@
-"""Opens the file of an SQLite inbox: one connection that writes, and a pool of connections that read."""
+"""Opens the file of an SQLite engine: one connection that writes, and a pool of connections that read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
-
-from custommsg_server.inbox.port import InboxError
 
 BUSY_MS = 500
 """How long to wait for a lock that another connection holds, in milliseconds."""
@@ -27,15 +25,19 @@ _GROWTH = 256 << 10
 """Bytes by which the file grows."""
 
 
+class FileInUseError(Exception):
+    """Another gateway uses the file."""
+
+
 class FileLock:
-    """Keeps other gateways away from the inbox at `path`.
+    """Keeps other gateways away from the file at `path`.
 
     Two gateways on one file would each miss what the other stores. The lock is a file of its own, because
     closing a second handle of the database file would drop SQLite's locks. The kernel releases it when the
     process ends, however that happens.
 
     Raises:
-        InboxError: another process uses the inbox.
+        FileInUseError: another process uses it.
         OSError: the lock file cannot be made.
     """
 
@@ -45,15 +47,13 @@ class FileLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise InboxError(
-                f"inbox {path}: another gateway uses it; end that one, or give this one a file of its own"
-            ) from None
+            raise FileInUseError from None
         except BaseException:
             os.close(self._file)
             raise
 
     def release(self) -> None:
-        """Let others use the inbox."""
+        """Let others use the file."""
         os.close(self._file)
 
 

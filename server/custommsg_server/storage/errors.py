@@ -1,0 +1,43 @@
+"""Advice on errors of SQLite and of the file system."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import apsw
+
+from custommsg_server.storage.files import FileInUseError
+
+MOVE_AWAY: Final = "stop the gateway, move the file away, and start it again: a new one is made"
+"""What to do with a file that is of no use."""
+
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (FileInUseError, "another gateway uses it; end that one, or give this one a file of its own"),
+    (apsw.FullError, "the disk is full; free some space, or keep less (retention)"),
+    (apsw.ReadOnlyError, "it cannot be written; check its permissions and whether its disk is read-only"),
+    (apsw.PermissionsError, "access is denied; check its permissions and its owner"),
+    (apsw.NotADBError, f"it is not such a file, or it is damaged; {MOVE_AWAY}"),
+    (apsw.CorruptError, f"it is damaged; {MOVE_AWAY}"),
+    (apsw.BusyError, "another program has locked it; end that program"),
+    (apsw.LockedError, "another program has locked it; end that program"),
+    (
+        apsw.CantOpenError,
+        "it cannot be opened; check its directory, its permissions and the space on its disk",
+    ),
+    (apsw.IOError, "its disk reports an error; check the disk and the space on it"),
+    (apsw.Error, "it cannot be used"),
+    (FileNotFoundError, "its directory does not exist; make it, or set another path"),
+    (PermissionError, "access is denied; check its permissions and its owner, and those of its directory"),
+    (OSError, "it cannot be used"),
+    (UnicodeDecodeError, f"it is damaged; {MOVE_AWAY}"),
+)
+
+EXPECTED: Final = tuple(kind for kind, _ in _ADVICE)
+"""The errors that there is advice on."""
+
+
+def advice_on(error: Exception) -> str:
+    """Return what is wrong and what to do, with what SQLite or the system said."""
+    advice = next(advice for kind, advice in _ADVICE if isinstance(error, kind))
+    detail = error.strerror if isinstance(error, OSError) else error
+    return f"{advice} ({detail})" if str(detail) else advice
