@@ -31,6 +31,8 @@ RELOADABLE: Final = {
     *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
     *("peer_received_messages_per_s", "peer_received_bytes_per_s", "peer_received_burst"),
     *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
+    *("outbox_peer_entries", "outbox_peer_mb", "outbox_caller_entries", "outbox_caller_mb"),
+    *("outbox_keep_hours", "outbox_keep_entries"),
 }
 """Settings that SIGHUP applies; all others need a restart."""
 CLIENT_VARIABLES: Final = {f"{PREFIX}{name}" for name in ("ADDRESS", "CA", "CERT", "KEY", "RUNE")}
@@ -177,7 +179,8 @@ class Settings(BaseSettings):
         " Written like receive_types.",
     )
     data_dir: Path | None = Field(
-        None, description="The folder of the inbox. Default: custommsg, beside lightningd's JSON-RPC socket."
+        None,
+        description="The folder of inbox and outbox. Default: custommsg, beside lightningd's JSON-RPC socket.",
     )
     plugin_dir: Path | None = Field(
         None,
@@ -217,6 +220,37 @@ class Settings(BaseSettings):
         ge=0,
         le=86_400,
         description="The burst that a peer may send after a pause, in seconds of these rates.",
+    )
+    outbox_expiry_hours: float = Field(
+        72.0,
+        gt=0,
+        description="Hours after which a message in the outbox expires whose caller gives no expiry.",
+    )
+    outbox_max_expiry_hours: float = Field(
+        720.0, gt=0, description="The latest expiry that a caller may give, in hours."
+    )
+    outbox_peer_entries: int = Field(
+        10_000, ge=1, description="Messages of one caller that may wait for one peer in the outbox."
+    )
+    outbox_peer_mb: int = Field(
+        64, ge=1, description="Megabytes of messages of one caller that may wait for one peer."
+    )
+    outbox_caller_entries: int = Field(
+        1_000_000, ge=1, description="Messages of one caller that may wait in the outbox."
+    )
+    outbox_caller_mb: int = Field(
+        1024, ge=1, description="Megabytes of messages of one caller that may wait in the outbox."
+    )
+    outbox_keep_hours: float = Field(
+        24.0,
+        gt=0,
+        description="Hours for which idempotency keys are kept, and outbox entries that have ended.",
+    )
+    outbox_keep_entries: int = Field(
+        100_000,
+        ge=1,
+        description="Entries of one caller that are kept after they have ended; of more, the oldest are deleted, with"
+        " their idempotency keys.",
     )
     heartbeat: float = Field(
         10.0,
@@ -348,6 +382,11 @@ class Settings(BaseSettings):
     def inbox_path(self) -> Path:
         """The inbox's file."""
         return self.data_path / "inbox.sqlite3"
+
+    @property
+    def outbox_path(self) -> Path:
+        """The outbox's file."""
+        return self.data_path / "outbox.sqlite3"
 
     @property
     def plugin_path(self) -> Path:

@@ -15,7 +15,7 @@ from custommsg_server.domain.outbox import Outcome, State
 from custommsg_server.outbox.port import Begun, Enqueued, OutboxError, Wanted
 from custommsg_server.outbox.sqlite.outbox import SqliteOutbox
 from support.keys import node_id
-from support.outboxes import ALICE, BOB, ROOMY, Opener, draft, ids_of, number_in, send_all, state_of
+from support.outboxes import ALICE, BOB, ROOMY, Opener, draft, ids_of, number_in, send_all, state_of, take
 
 
 @pytest.fixture
@@ -45,36 +45,36 @@ async def test_what_was_enqueued_is_taken_in_order_by_peer(outbox: SqliteOutbox)
     calls = [outbox.enqueue("a", "c", [draft(n, ALICE), draft(n, BOB)]) for n in range(0, 3000, 3)]
     calls += [outbox.enqueue("b", "d", [draft(n, ALICE)]) for n in range(3000, 3010)]
     await asyncio.gather(*calls)
-    taken = await outbox.take(ALICE, "", 1 << 20, 1 << 40)
+    taken = await take(outbox, ALICE, "", 1 << 20, 1 << 40)
     assert [number_in(one.message) for one in taken] == [*range(0, 3000, 3), *range(3000, 3010)]
     assert {(one.caller, one.credential) for one in taken} == {("a", "c"), ("b", "d")}
-    assert len(await outbox.take(BOB, "", 1 << 20, 1 << 40)) == 1000
+    assert len(await take(outbox, BOB, "", 1 << 20, 1 << 40)) == 1000
 
 
 async def test_what_was_taken_is_not_taken_again(outbox: SqliteOutbox) -> None:
     """It is SENDING until it has an outcome."""
     [first, _] = await ids_of(outbox, draft(1), draft(2))
-    [taken] = await outbox.take(ALICE, "", 1, 1 << 20)
+    [taken] = await take(outbox, ALICE, "", 1, 1 << 20)
     assert taken.entry_id == first
     assert await state_of(outbox, first) is State.SENDING
-    assert [number_in(one.message) for one in await outbox.take(ALICE, "", 9, 1 << 20)] == [2]
-    assert await outbox.take(ALICE, "", 9, 1 << 20) == []
+    assert [number_in(one.message) for one in await take(outbox, ALICE, "", 9, 1 << 20)] == [2]
+    assert await take(outbox, ALICE, "", 9, 1 << 20) == []
 
 
 async def test_a_batch_is_bounded_in_bytes_and_never_empty(outbox: SqliteOutbox) -> None:
     """One that is larger than the bound comes alone."""
     await ids_of(outbox, *(draft(n) for n in range(5)))
-    assert len(await outbox.take(ALICE, "", 9, 1)) == 1
-    assert len(await outbox.take(ALICE, "", 9, 25)) == 2
+    assert len(await take(outbox, ALICE, "", 9, 1)) == 1
+    assert len(await take(outbox, ALICE, "", 9, 25)) == 2
 
 
 async def test_what_was_not_sent_waits_again_at_its_place(outbox: SqliteOutbox) -> None:
     """And what comes after a given entry can be taken alone."""
     [one, two, _] = await ids_of(outbox, *(draft(n) for n in (1, 2, 3)))
-    await outbox.take(ALICE, "", 2, 1 << 20)
+    await take(outbox, ALICE, "", 2, 1 << 20)
     await outbox.settle([Outcome(one, State.SENT), Outcome(two, State.WAITING_FOR_PEER)])
-    assert [number_in(one.message) for one in await outbox.take(ALICE, "", 1, 1 << 20)] == [2]
-    assert [number_in(one.message) for one in await outbox.take(ALICE, two, 1, 1 << 20)] == [3]
+    assert [number_in(one.message) for one in await take(outbox, ALICE, "", 1, 1 << 20)] == [2]
+    assert [number_in(one.message) for one in await take(outbox, ALICE, two, 1, 1 << 20)] == [3]
 
 
 async def test_an_entry_says_what_it_is(outbox: SqliteOutbox, opener: Opener) -> None:
@@ -110,11 +110,11 @@ async def test_a_final_state_never_changes(outbox: SqliteOutbox) -> None:
 async def test_what_waits_can_be_cancelled_and_what_is_being_sent_cannot(outbox: SqliteOutbox) -> None:
     """The entry that comes back says which of the two it was."""
     [one, two] = await ids_of(outbox, draft(1), draft(2))
-    await outbox.take(ALICE, "", 1, 1 << 20)
+    await take(outbox, ALICE, "", 1, 1 << 20)
     states = [entry.state for entry in (await outbox.cancel(one), await outbox.cancel(two)) if entry]
     assert states == [State.SENDING, State.CANCELLED]
     assert await outbox.cancel(two.replace(two[0], "g")) is None
-    assert await outbox.take(ALICE, "", 9, 1 << 20) == []
+    assert await take(outbox, ALICE, "", 9, 1 << 20) == []
 
 
 # Keys
@@ -168,7 +168,7 @@ async def test_a_direct_message_is_begun_once(outbox: SqliteOutbox) -> None:
     [fourth] = await outbox.begin("shop", [draft(1, key="k")])
     assert isinstance(fourth, Begun)
     assert (fourth.is_new, fourth.entry.state) == (False, State.UNKNOWN)
-    assert await outbox.take(ALICE, "", 9, 1 << 20) == []
+    assert await take(outbox, ALICE, "", 9, 1 << 20) == []
 
 
 async def test_a_key_is_for_queueing_or_for_sending_and_not_for_both(outbox: SqliteOutbox) -> None:
@@ -220,9 +220,9 @@ async def test_the_bound_of_a_peer_leaves_room_for_others(opener: Opener) -> Non
 async def test_what_is_due_expires(outbox: SqliteOutbox, opener: Opener) -> None:
     """It is not taken from then on; what was being sent is not touched."""
     [short, long, sending] = await ids_of(outbox, draft(1, lifetime=10), draft(2), draft(3, BOB, lifetime=10))
-    await outbox.take(BOB, "", 1, 1 << 20)
+    await take(outbox, BOB, "", 1, 1 << 20)
     opener.clock.passes(11)
-    assert [number_in(one.message) for one in await outbox.take(ALICE, "", 9, 1 << 20)] == [2]
+    assert [number_in(one.message) for one in await take(outbox, ALICE, "", 9, 1 << 20)] == [2]
     assert await outbox.tidy() is False
     assert [await state_of(outbox, one) for one in (short, long, sending)] == [
         State.EXPIRED,
@@ -238,7 +238,7 @@ async def test_a_wrong_clock_expires_nothing_and_sends_nothing_late(
     [entry_id] = await ids_of(outbox, draft(1))
     opener.clock.wall += 365 * 86_400 * 10**9
     await outbox.tidy()
-    assert await outbox.take(ALICE, "", 9, 1 << 20) == []
+    assert await take(outbox, ALICE, "", 9, 1 << 20) == []
     assert await state_of(outbox, entry_id) is State.WAITING_FOR_PEER
     opener.clock.wall -= 365 * 86_400 * 10**9
     assert await send_all(outbox, ALICE) == [1]
@@ -250,7 +250,7 @@ async def test_what_expired_while_the_gateway_was_away_is_not_sent(opener: Opene
         await ids_of(outbox, draft(1, lifetime=3600))
     opener.clock.wall += 7200 * 10**9
     async with opener.outbox() as outbox:
-        assert await outbox.take(ALICE, "", 9, 1 << 20) == []
+        assert await take(outbox, ALICE, "", 9, 1 << 20) == []
 
 
 async def test_what_has_ended_is_deleted_after_its_time(opener: Opener) -> None:
@@ -292,7 +292,7 @@ async def test_a_restart_ends_what_was_being_sent(opener: Opener) -> None:
             outbox, draft(1), draft(2, at_least_once=True), draft(3), draft(4, at_least_once=True)
         )
         await outbox.begin("shop", [draft(5, BOB, key="k")])
-        await outbox.take(ALICE, "", 2, 1 << 20)
+        await take(outbox, ALICE, "", 2, 1 << 20)
     async with opener.outbox() as outbox:
         states = [await state_of(outbox, one) for one in ids]
         assert states == [State.UNKNOWN, *[State.WAITING_FOR_PEER] * 3]
@@ -321,7 +321,7 @@ async def test_an_id_is_never_used_twice_and_not_by_another_outbox(opener: Opene
 async def test_pages_hold_each_entry_once_in_order(outbox: SqliteOutbox) -> None:
     """With filters and without; the last page says that it is the last."""
     ids = await ids_of(outbox, *(draft(n, BOB if n % 3 == 0 else ALICE) for n in range(50)))
-    await outbox.take(BOB, "", 5, 1 << 20)
+    await take(outbox, BOB, "", 5, 1 << 20)
 
     async def listed(wanted: Wanted) -> list[str]:
         found: list[str] = []

@@ -15,7 +15,7 @@ from custommsg_server.domain.outbox import Outcome, State
 from custommsg_server.outbox.port import Enqueued, Wanted
 from support.inboxes import fast_directory
 from support.keys import node_id
-from support.outboxes import Opener, draft, number_in
+from support.outboxes import Opener, draft, number_in, take
 
 PEERS = [node_id(n) for n in (1, 2, 3)]
 ENDS = [State.SENT, State.FAILED, State.UNKNOWN, State.WAITING_FOR_PEER]
@@ -34,12 +34,12 @@ enqueue = st.tuples(
         max_size=70,
     ),
 )
-take = st.tuples(st.just("take"), st.sampled_from(PEERS), st.integers(1, 8))
+taking = st.tuples(st.just("take"), st.sampled_from(PEERS), st.integers(1, 8))
 settle = st.tuples(st.just("settle"), st.lists(st.sampled_from(ENDS), min_size=1, max_size=8))
 cancel = st.tuples(st.just("cancel"), st.integers(0, 50))
 passes = st.tuples(st.just("passes"), st.sampled_from([1.0, 6.0]))
 restart = st.tuples(st.just("restart"))
-operations = st.lists(st.one_of(enqueue, take, settle, cancel, passes, restart), max_size=30)
+operations = st.lists(st.one_of(enqueue, taking, settle, cancel, passes, restart), max_size=30)
 
 
 @dataclass
@@ -109,7 +109,7 @@ async def play(path: Path, steps: list[Any]) -> None:
                         model.keys[caller, one.key] = result.entry_id
             case "take":
                 peer_id, most = what
-                taken = await outbox.take(peer_id, "", most, 1 << 20)
+                taken = await take(outbox, peer_id, "", most, 1 << 20)
                 expected = model.waiting(peer_id, most)
                 assert [one.entry_id for one in taken] == expected
                 assert [number_in(one.message) for one in taken] == [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from custommsg_server.domain.outbox import Draft, Outcome, State
+from custommsg_server.domain.outbox import Draft, Outcome, State, Waiting
 from custommsg_server.domain.wire import join_message
 from custommsg_server.outbox.port import Bounds, Enqueued, OutboxError
 from custommsg_server.outbox.sqlite.outbox import SqliteOutbox
@@ -94,6 +94,15 @@ async def send_all(
     outbox: SqliteOutbox, peer_id: bytes, state: State = State.SENT, reason: str = ""
 ) -> list[int]:
     """Take all that waits for a peer, and give it an outcome; return the numbers."""
-    taken = await outbox.take(peer_id, "", 1 << 20, 1 << 40)
+    taken = await take(outbox, peer_id)
     await outbox.settle([Outcome(one.entry_id, state, reason) for one in taken])
     return [number_in(one.message) for one in taken]
+
+
+async def take(
+    outbox: SqliteOutbox, peer_id: bytes, after: str = "", most: int = 1 << 20, size: int = 1 << 40
+) -> list[Waiting]:
+    """Have what waits for a peer be SENDING; return it."""
+    waiting = await outbox.waiting(peer_id, after, most, size)
+    marked = await outbox.attempt([one.entry_id for one in waiting])
+    return [one for one in waiting if one.entry_id in marked]

@@ -84,6 +84,7 @@ class Intake:
         """Messages that could not be stored."""
         self.refused = 0
         """Messages that were over the budget of their peer."""
+        self._peer_watcher: Callable[[Sequence[Arrival]], None] | None = None
         inbox.watch(lambda _: self._look_for_room())
 
     def takes(self, message_type: int) -> bool:
@@ -92,6 +93,10 @@ class Intake:
             return True
         self.ignored += 1
         return False
+
+    def watch_peers(self, watcher: Callable[[Sequence[Arrival]], None]) -> None:
+        """Call `watcher` with arrivals among which peers have connected or disconnected; it must be quick."""
+        self._peer_watcher = watcher
 
     def set(self, rate: Rate) -> None:
         """Apply other budgets from now on."""
@@ -112,6 +117,8 @@ class Intake:
         ]
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
         messages, size = len(sizes), sum(sizes) + _OVERHEAD * len(arrivals)
+        if messages < len(arrivals) and self._peer_watcher is not None:
+            self._peer_watcher(arrivals)
         stored = asyncio.ensure_future(self._inbox.append(stamped))
         stored.add_done_callback(partial(self._ended, kept, messages, size, time.perf_counter()))
         self.waiting += size

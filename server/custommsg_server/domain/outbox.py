@@ -12,11 +12,13 @@ restart knows that it may have been sent.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import NamedTuple
 
-from custommsg_server.domain.wire import Message, NodeId
+from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.wire import Message, NodeId, message_type
 
 
 @unique
@@ -84,8 +86,8 @@ class Entry:
     """When it expires, about; 0 for what was sent directly."""
 
 
-class Attempt(NamedTuple):
-    """A message that is about to be sent: that is stored."""
+class Waiting(NamedTuple):
+    """A message that waits for its peer."""
 
     entry_id: str
     message: Message
@@ -96,7 +98,7 @@ class Attempt(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of an attempt."""
+    """What became of an attempt to send."""
 
     entry_id: str
     state: State
@@ -116,3 +118,37 @@ class Ending(NamedTuple):
     reason: str
     key: str
     time_ns: int
+
+
+def arrival_of(ending: Ending, node_id: bytes) -> Arrival:
+    """Make the event that tells of an ending. Its id stays the same, so that it is stored once."""
+    fields = {
+        "id": ending.entry_id,
+        "state": ending.state.value,
+        "reason": ending.reason,
+        "key": ending.key,
+    }
+    content = ending.message_type.to_bytes(2, "big") + json.dumps(fields).encode()
+    return Arrival(
+        Kind.OUTBOX, ending.time_ns, ending.peer_id, content, 0, node_id, f"outbox/{ending.entry_id}"
+    )
+
+
+def ending_of(arrival: Arrival) -> Ending:
+    """Read an event that `arrival_of` has made.
+
+    Raises:
+        ValueError: it is not as it was made.
+    """
+    try:
+        fields = json.loads(arrival.message[2:])
+        texts = [fields["id"], fields["reason"], fields["key"]]
+        state = State(fields["state"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"an event of the outbox has no {error}") from None
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("an event of the outbox has a field that is not text")
+    entry_id, reason, key = texts
+    return Ending(
+        0, entry_id, arrival.peer_id, message_type(arrival.message), state, reason, key, arrival.time_ns
+    )

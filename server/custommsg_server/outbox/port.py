@@ -1,20 +1,20 @@
 """Everything that the core needs from an outbox. No technology in here.
 
 An engine keeps entries durably, in the order in which they were enqueued. It decides nothing about sending: the core
-takes what waits for a peer, which stores that it is about to be sent, and stores afterwards what became of it. When
-an outbox is opened, what was taken and has no outcome becomes UNKNOWN, or waits again if it is sent at least once.
+asks for what waits for a peer, stores that it is about to be sent, and afterwards what became of it. When an outbox is
+opened, what was about to be sent and has no outcome becomes UNKNOWN, or waits again if it is sent at least once.
 
 Time is the engine's own: an entry expires when its lifetime has passed, whatever the machine's clock says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from custommsg_server.domain.errors import RelayError
-from custommsg_server.domain.outbox import Attempt, Draft, Ending, Entry, Outcome, State
+from custommsg_server.domain.outbox import Draft, Ending, Entry, Outcome, State, Waiting
 
 
 class OutboxError(Exception):
@@ -118,8 +118,8 @@ class Outbox(Protocol):
         What was begun and has no outcome becomes UNKNOWN at the next start.
         """
 
-    async def take(self, peer_id: bytes, after: str, most: int, size: int) -> Sequence[Attempt]:
-        """Take what waits for a peer, in order; it is SENDING when this returns.
+    async def waiting(self, peer_id: bytes, after: str, most: int, size: int) -> Sequence[Waiting]:
+        """Return what waits for a peer, in order.
 
         Args:
             peer_id: the peer.
@@ -128,8 +128,18 @@ class Outbox(Protocol):
             size: bytes of messages at most, if that is not a single one.
         """
 
+    async def attempt(self, entry_ids: Sequence[str]) -> Collection[str]:
+        """Store that entries are about to be sent: they are SENDING when this returns.
+
+        Returns:
+            Those that may be sent now. The others were cancelled meanwhile, or are due to expire.
+        """
+
     async def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Store what became of attempts. What was sent directly, and was not sent, is forgotten with its key."""
+        """Store what became of attempts, or that what waits is not to be sent.
+
+        What was to be sent directly, and was not sent, is forgotten with its key.
+        """
 
     async def find(self, caller: str, *, entry_id: str = "", key: str = "") -> Entry | None:
         """Return an entry by its id, or a caller's by its key; None: there is none."""

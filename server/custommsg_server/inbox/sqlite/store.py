@@ -49,7 +49,7 @@ from custommsg_server.storage.files import (
 
 T = TypeVar("T")
 
-_EVERYTHING: Final = Filter(peer_events=True)
+_EVERYTHING: Final = Filter(peer_events=True, outbox_events=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ import apsw
 import structlog
 
 from custommsg_server.domain.errors import RelayError
-from custommsg_server.domain.outbox import Attempt, Draft, Ending, Entry, Outcome
+from custommsg_server.domain.outbox import Draft, Ending, Entry, Outcome, Waiting
 from custommsg_server.outbox.port import (
     Begun,
     Bounds,
@@ -49,7 +49,7 @@ _REOPEN: Final = 0.5
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _Queued:
     """A job that waits for its commit."""
 
     work: Job
@@ -90,7 +90,7 @@ class SqliteOutbox:
         self._error: str | None = "the outbox is not open yet"
         self._retry_at = 0.0
         self._changed = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
+        self._jobs: deque[_Queued] = deque()
         self._groups: dict[tuple[str, str], _Group] = {}
         self._watchers: list[Callable[[], None]] = []
         self._is_closed = False
@@ -146,7 +146,7 @@ class SqliteOutbox:
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = _Group()
-                job = _Waiting(lambda the: self._enqueue(key, group, the), self._loop.create_future(), True)
+                job = _Queued(lambda the: self._enqueue(key, group, the), self._loop.create_future(), True)
                 job.done.add_done_callback(lambda stored: self._share(key, group, stored))
                 self._put(job)
             group.drafts += drafts
@@ -169,19 +169,21 @@ class SqliteOutbox:
 
         return await self._do(begin)
 
-    async def take(self, peer_id: bytes, after: str, most: int, size: int) -> Sequence[Attempt]:
-        """Take what waits for a peer; see `outbox.port.Outbox`."""
+    async def waiting(self, peer_id: bytes, after: str, most: int, size: int) -> Sequence[Waiting]:
+        """Return what waits for a peer; see `outbox.port.Outbox`."""
         store = self._opened()
-        found = await self._read(
+        return await self._read(
             lambda connection: reading.read_waiting(
                 connection, store.text_of, peer_id, store.number_of(after), most, size
             )
         )
-        if not found:
-            return []
-        ids = [id_ for id_, _ in found]
+
+    async def attempt(self, entry_ids: Sequence[str]) -> Collection[str]:
+        """Store that entries are about to be sent; see `outbox.port.Outbox`."""
+        store = self._opened()
+        ids = [store.number_of(entry_id) for entry_id in entry_ids]
         marked = await self._do(lambda the: writing.mark_sending(the.connection, ids, the.now))
-        return [attempt for id_, attempt in found if id_ in marked]
+        return {store.text_of(id_) for id_ in marked}
 
     async def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Store what became of attempts; see `outbox.port.Outbox`."""
@@ -295,17 +297,17 @@ class SqliteOutbox:
         return self._store
 
     async def _do(self, work: Callable[[Transaction], T], *, is_durable: bool = True) -> T:
-        job = _Waiting(work, self._loop.create_future(), is_durable)
+        job = _Queued(work, self._loop.create_future(), is_durable)
         with self._changed:
             self._put(job)
         result: T = await job.done
         return result
 
-    def _put(self, job: _Waiting) -> None:
+    def _put(self, job: _Queued) -> None:
         if self._is_closed:
             job.done.set_exception(OutboxError("the outbox is closed"))
         else:
-            self._waiting.append(job)
+            self._jobs.append(job)
             self._changed.notify()
 
     # On the writer's thread.
@@ -313,11 +315,11 @@ class SqliteOutbox:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._is_closed:
+                while not self._jobs and not self._is_closed:
                     self._changed.wait()
-                if not self._waiting:
+                if not self._jobs:
                     return
-                jobs = [self._waiting.popleft() for _ in range(min(_JOBS, len(self._waiting)))]
+                jobs = [self._jobs.popleft() for _ in range(min(_JOBS, len(self._jobs)))]
             answers: list[tuple[asyncio.Future[Any], Any]] = []
             try:
                 self._commit(jobs, answers)
@@ -330,7 +332,7 @@ class SqliteOutbox:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 self._loop.call_soon_threadsafe(_answer, answers)
 
-    def _commit(self, jobs: list[_Waiting], answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    def _commit(self, jobs: list[_Queued], answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
         try:
             store = self._open()
             results = store.run([job.work for job in jobs], is_durable=any(job.is_durable for job in jobs))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import apsw
 
-from custommsg_server.domain.outbox import Attempt, Ending, Entry, State
+from custommsg_server.domain.outbox import Ending, Entry, State, Waiting
 from custommsg_server.domain.wire import Message
 from custommsg_server.outbox.port import Counts, Wanted
 
@@ -45,9 +45,9 @@ TextOf = Callable[[int], str]
 
 def read_waiting(
     connection: apsw.Connection, text_of: TextOf, peer_id: bytes, after: int, most: int, size: int
-) -> list[tuple[int, Attempt]]:
+) -> list[Waiting]:
     """Return what waits for a peer after an entry, in order; bytes at most, if that is not a single one."""
-    found: list[tuple[int, Attempt]] = []
+    found: list[Waiting] = []
     cursor = connection.execute(_WAITING, (peer_id, after, most))
     try:
         for id_, message, caller, credential, at_least_once in cursor:
@@ -55,11 +55,9 @@ def read_waiting(
             size -= len(raw)
             if size < 0 and found:
                 break
-            number = _int(id_)
-            attempt = Attempt(
-                text_of(number), Message(raw), str(caller), str(credential), bool(at_least_once)
+            found.append(
+                Waiting(text_of(_int(id_)), Message(raw), str(caller), str(credential), bool(at_least_once))
             )
-            found.append((number, attempt))
     finally:
         cursor.close()
     return found

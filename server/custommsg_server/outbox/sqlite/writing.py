@@ -28,7 +28,7 @@ _MOST_PLACES: Final = 512
 _SETTLE: Final = """
     UPDATE entries SET state = j.state, reason = j.reason, changed_ns = ?2, ended = iif(j.state > 2, ?3, NULL)
     FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS reason FROM json_each(?1)) AS j
-    WHERE entries.id = j.id AND entries.state = 2
+    WHERE entries.id = j.id AND entries.state <= 2
 """
 _FORGET: Final = """
     DELETE FROM entries WHERE id IN (SELECT value FROM json_each(?1)) AND is_direct AND state = 2
