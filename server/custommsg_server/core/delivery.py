@@ -227,7 +227,7 @@ class Delivery:
     async def _send_to(self, peer_id: bytes) -> bool:
         """Send what waits for a peer; return whether there may be more to send now."""
         after, sent = "", 0
-        while peer_id in self._connected and not self._is_stopping:
+        while peer_id in self._connected and self._node.is_up and not self._is_stopping:
             waiting = await self._outbox.waiting(peer_id, after, BATCH, BATCH_SIZE)
             if not waiting:
                 return False
