@@ -19,22 +19,22 @@ from cyclopts import (
     Parameter,
     UnusedCliTokensError,
 )
+from cyclopts.validators import Number
 
-from custommsg import DEFAULT_ADDRESS, MAX_MESSAGE_SIZE
+from custommsg import DEFAULT_ADDRESS
 from custommsg.errors import CustomMsgError
 from custommsg.model import Checked, Sent
 from custommsg_cli import batch as batches
 from custommsg_cli import show
+from custommsg_cli.content import content_of
+from custommsg_cli.outbox import outbox, queue, send_and_wait
 from custommsg_cli.receive import events, listen
-from custommsg_cli.settings import Flag, Global, Settings, even_type, type_argument, usage_error
+from custommsg_cli.settings import Flag, Global, Settings, type_argument, usage_error
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 RPC_FAILED: Final = 64
 """Plus the number of the gRPC code, as grpcurl does."""
-
-# The largest message in hex, and some white space around it.
-_STDIN_LIMIT: Final = 2 * MAX_MESSAGE_SIZE + 1024
 
 app = App(
     name="custommsg",
@@ -45,6 +45,8 @@ app.command(listen)
 app.command(events)
 consumers = App(name="consumers", help="List or delete the named consumers of the inbox.")
 app.command(consumers)
+app.command(queue)
+app.command(outbox)
 app.meta.group_parameters = Group("Options of every command", sort_key=100)
 
 
@@ -128,6 +130,7 @@ def send(
     msg: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     even: Flag = False,
     check: Flag = False,
+    wait: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     batch: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     settings: Global,
 ) -> int:
@@ -147,28 +150,24 @@ def send(
         msg: The whole message in hex, its type included, instead of --type; "-" reads it from the standard input.
         even: Send a message of an even type. A peer that does not know an even type disconnects.
         check: Run every check, the node's own included, and send nothing.
+        wait: Wait for the peer for so many seconds if it is not connected; the exit status is 1 if it was not sent.
         batch: A file with one message in JSON on each line; "-" for the standard input.
         settings: The options of every command.
     """
     if batch is not None:
-        if check or any(given is not None for given in (peer, type, text, hex, msg)):
+        if check or any(given is not None for given in (peer, type, text, hex, msg, wait)):
             raise usage_error("With --batch, give the messages in the file only.")
         return _send_batch(batch, settings, even=even)
     if peer is None:
         raise usage_error("Give the peer's node id, or --batch with a file of messages.")
-    if (type is None) == (msg is None) or sum(given is not None for given in (text, hex, msg)) > 1:
-        raise usage_error("Give the message either as --type with --text or --hex, or as --msg.")
-    if msg is not None:
-        msg = _hex(msg)
-    elif hex is not None:
-        msg = f"{type:04x}{_hex(hex)}"
-    problem = None if even or check else even_type(type, msg)
-    if problem is not None:
-        raise usage_error(problem)
+    content = content_of(type, text, hex, msg, even=even or check)
+    if wait is not None:
+        if check:
+            raise usage_error("Give either --check or --wait.")
+        return send_and_wait(peer, content, wait, settings)
     result: Sent | Checked
     with settings.connect() as client:
-        call = client.check if check else client.send
-        result = call(peer, msg=msg) if msg is not None else call(peer, type=type, payload=_text(text or ""))
+        result = client.check(peer, **content) if check else client.send(peer, **content)
     show.result(result, as_json=settings.json)
     return 0
 
@@ -222,15 +221,3 @@ def _delete_consumer(name: str, /, *, settings: Global) -> None:
     with settings.connect() as client:
         client.delete_consumer(name)
     show.deleted(name, as_json=settings.json)
-
-
-def _hex(argument: str) -> str:
-    if argument != "-":
-        return argument
-    return sys.stdin.buffer.read(_STDIN_LIMIT).strip().decode("ascii", "replace")
-
-
-def _text(argument: str) -> bytes:
-    if argument == "-":
-        return sys.stdin.buffer.read(_STDIN_LIMIT)
-    return argument.encode("utf-8", "surrogateescape")  # bytes that are not UTF-8 stay as they were given

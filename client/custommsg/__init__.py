@@ -37,7 +37,14 @@ from custommsg.errors import (
     PositionOfOtherInbox,
     Reason,
 )
-from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
+from custommsg.events import (
+    Event,
+    Interruption,
+    Message,
+    OutboxEntryEnded,
+    PeerConnected,
+    PeerDisconnected,
+)
 from custommsg.model import (
     DEFAULT_ADDRESS,
     MAX_MESSAGE_SIZE,
@@ -45,10 +52,13 @@ from custommsg.model import (
     MIN_MESSAGE_SIZE,
     Checked,
     Consumer,
+    Enqueued,
     Inbox,
     Info,
     Node,
     Outbound,
+    OutboxEntry,
+    OutboxState,
     Peer,
     Result,
     Sent,
@@ -66,6 +76,7 @@ __all__ = [
     "Consumer",
     "ConsumerUnknown",
     "CustomMsgError",
+    "Enqueued",
     "EntryNotWaiting",
     "EntryUnknown",
     "Event",
@@ -82,6 +93,9 @@ __all__ = [
     "NotPermitted",
     "NotSent",
     "Outbound",
+    "OutboxEntry",
+    "OutboxEntryEnded",
+    "OutboxState",
     "OutcomeUnknown",
     "Peer",
     "PeerConnected",

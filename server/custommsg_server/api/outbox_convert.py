@@ -46,12 +46,14 @@ def draft_from_proto(
     Raises:
         RelayError: INVALID_EXPIRY.
     """
+    expires_ns = 0
     match request.WhichOneof("expiry"):
         case "ttl":
             lifetime = min(request.ttl.seconds, _MOST_SECONDS) + request.ttl.nanos / 1e9
         case "expire_time":
             time = request.expire_time
-            lifetime = min(time.seconds, _MOST_SECONDS) + time.nanos / 1e9 - now_ns / 1e9
+            expires_ns = min(time.seconds, _MOST_SECONDS) * 1_000_000_000 + time.nanos
+            lifetime = (expires_ns - now_ns) / 1e9
         case _:
             lifetime = expiry.default
     if not 0 < lifetime <= expiry.maximum:
@@ -62,7 +64,7 @@ def draft_from_proto(
             " (setting outbox_max_expiry_hours).",
             field=request.WhichOneof("expiry") or "expiry",
         )
-    return Draft(outbound.peer_id, outbound.message, lifetime, key, request.at_least_once)
+    return Draft(outbound.peer_id, outbound.message, lifetime, key, request.at_least_once, expires_ns)
 
 
 def enqueued_to_proto(enqueued: Enqueued) -> pb.EnqueueCustomMsgResponse:
@@ -109,8 +111,11 @@ def entry_to_proto(entry: Entry, node_id: bytes) -> pb.OutboxEntry:
 
 
 def ended_to_proto(arrival: Arrival) -> pb.OutboxEntryEnded:
-    """Convert the event of an entry that has ended."""
-    ending = ending_of(arrival)
+    """Convert the event of an entry that has ended; one that is not as it was written has no more than its type."""
+    try:
+        ending = ending_of(arrival)
+    except ValueError:  # a damaged file must not keep subscribers at this place for ever
+        return pb.OutboxEntryEnded(type=message_type(arrival.message))
     return pb.OutboxEntryEnded(
         entry_id=ending.entry_id,
         idempotency_key=ending.key,

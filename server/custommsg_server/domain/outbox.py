@@ -58,6 +58,8 @@ class Draft:
     """The caller's idempotency key; empty: none."""
     at_least_once: bool = False
     """After an unknown outcome it is sent again. Otherwise it is sent at most once."""
+    expires_ns: int = 0
+    """The time after which it is not sent, in nanoseconds since 1970, UTC; 0: when its lifetime has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def ending_of(arrival: Arrival) -> Ending:
         fields = json.loads(arrival.message[2:])
         texts = [fields["id"], fields["reason"], fields["key"]]
         state = State(fields["state"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"an event of the outbox has no {error}") from None
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("an event of the outbox has a field that is not text")

@@ -217,7 +217,7 @@ class Adding:
                         message_type(draft.message),
                         now.wall,
                         now.wall,
-                        0 if is_direct else now.wall + lifetime,
+                        0 if is_direct else draft.expires_ns or now.wall + lifetime,
                         now.age + lifetime,
                         int(is_direct),
                         draft.message,
