@@ -131,7 +131,17 @@ async def running(
         node.watch(health.node_changed)
         metrics = await stack.enter_async_context(
             telemetry.observing(
-                Sources(node, inbox, settings.data_path, intake, is_attached, memory, calls.open_streams)
+                Sources(
+                    node,
+                    inbox,
+                    settings.data_path,
+                    intake,
+                    is_attached,
+                    memory,
+                    calls.open_streams,
+                    outbox,
+                    delivery,
+                )
             )
         )
         addresses = await server.start(settings.addresses)

@@ -227,7 +227,7 @@ class Settings(BaseSettings):
         description="Hours after which a message in the outbox expires whose caller gives no expiry.",
     )
     outbox_max_expiry_hours: float = Field(
-        720.0, gt=0, description="The latest expiry that a caller may give, in hours."
+        720.0, gt=0, le=876_000, description="The latest expiry that a caller may give, in hours."
     )
     outbox_peer_entries: int = Field(
         10_000, ge=1, description="Messages of one caller that may wait for one peer in the outbox."

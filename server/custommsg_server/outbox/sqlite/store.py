@@ -13,13 +13,20 @@ from typing import Any, Final, TypeVar
 
 import apsw
 
-from custommsg_server.outbox.port import OutboxError
-from custommsg_server.outbox.sqlite.reading import read_last_id, read_meta
+from custommsg_server.outbox.port import Counts, OutboxError
+from custommsg_server.outbox.sqlite.reading import read_counts, read_last_id, read_meta
 from custommsg_server.outbox.sqlite.schema import STEPS, NewerVersionError, migrate
 from custommsg_server.outbox.sqlite.writing import Now, recover
 from custommsg_server.storage.clock import AgeClock
 from custommsg_server.storage.errors import EXPECTED, advice_on
-from custommsg_server.storage.files import FileLock, Readers, empty_log, open_writer, reserve_space
+from custommsg_server.storage.files import (
+    FileLock,
+    Readers,
+    empty_log,
+    open_read_only,
+    open_writer,
+    reserve_space,
+)
 
 T = TypeVar("T")
 
@@ -50,6 +57,23 @@ class Transaction:
 
 
 Job = Callable[[Transaction], Any]
+
+
+def look_at(path: Path) -> Counts | None:
+    """Return what an outbox holds, without changing anything; None: there is none.
+
+    Raises:
+        OutboxError: it cannot be read, or is damaged.
+    """
+    if not path.exists():
+        return None
+    with outbox_errors(path):
+        readers = open_read_only(path)
+        try:
+            with readers.borrow() as connection:
+                return read_counts(connection)
+        finally:
+            readers.close()
 
 
 class OutboxStore:
