@@ -16,7 +16,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (apsw.FullError, "the disk is full; free some space, or keep less (retention)"),
     (apsw.ReadOnlyError, "it cannot be written; check its permissions and whether its disk is read-only"),
     (apsw.PermissionsError, "access is denied; check its permissions and its owner"),
-    (apsw.NotADBError, f"it is not such a file, or it is damaged; {MOVE_AWAY}"),
+    (apsw.NotADBError, f"it is not an {{what}}, or it is damaged; {MOVE_AWAY}"),
     (apsw.CorruptError, f"it is damaged; {MOVE_AWAY}"),
     (apsw.BusyError, "another program has locked it; end that program"),
     (apsw.LockedError, "another program has locked it; end that program"),
@@ -36,8 +36,8 @@ EXPECTED: Final = tuple(kind for kind, _ in _ADVICE)
 """The errors that there is advice on."""
 
 
-def advice_on(error: Exception) -> str:
-    """Return what is wrong and what to do, with what SQLite or the system said."""
-    advice = next(advice for kind, advice in _ADVICE if isinstance(error, kind))
+def advice_on(error: Exception, what: str) -> str:
+    """Return what is wrong and what to do, with what SQLite or the system said; `what` is an inbox or an outbox."""
+    advice = next(advice for kind, advice in _ADVICE if isinstance(error, kind)).format(what=what)
     detail = error.strerror if isinstance(error, OSError) else error
     return f"{advice} ({detail})" if str(detail) else advice

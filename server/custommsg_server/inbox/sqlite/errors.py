@@ -16,4 +16,4 @@ def inbox_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        raise InboxError(f"inbox {path}: {advice_on(error)}") from error
+        raise InboxError(f"inbox {path}: {advice_on(error, 'inbox')}") from error

@@ -21,7 +21,7 @@ from custommsg_server.inbox.sqlite.reading import (
     read_latest,
 )
 from custommsg_server.inbox.sqlite.schema import check_version, version_of
-from custommsg_server.storage.files import FileLock, check_not_emptied, open_read_only
+from custommsg_server.storage.files import FileInUseError, FileLock, check_not_emptied, open_read_only
 
 _NEWEST: Final = 100
 """How many sequence numbers are looked at, as a sample."""
@@ -81,6 +81,6 @@ def look_at(path: Path) -> Seen:
 def _is_locked(path: Path) -> bool:
     try:
         FileLock(path).release()
-    except InboxError:
+    except FileInUseError:
         return True
     return False

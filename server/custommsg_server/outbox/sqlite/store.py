@@ -43,7 +43,7 @@ def outbox_errors(path: Path) -> Iterator[None]:
     except NewerVersionError as error:
         raise OutboxError(f"outbox {path}: {error}") from None
     except EXPECTED as error:
-        raise OutboxError(f"outbox {path}: {advice_on(error)}") from error
+        raise OutboxError(f"outbox {path}: {advice_on(error, 'outbox')}") from error
 
 
 @dataclass(frozen=True, slots=True)
