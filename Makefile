@@ -7,7 +7,7 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 
 .PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
 	proto-baseline lock clean \
-	test-heavy test-hostile test-lightningd test-ldk test-clients test-deploy test-image conformance bench bench-save \
+	test-heavy test-hostile test-lightningd test-ldk test-clients test-go-clients test-deploy test-image conformance bench bench-save \
 	bench-inbox bench-outbox outbox-kills \
 	bench-against bench-client test-bench-client
 
@@ -104,22 +104,31 @@ bench-inbox: setup ## measure replay from the store, and delivery from the hook 
 
 # Clients of the dialects, each in its own environment. Only test-clients needs them.
 CLIENTS := tests/clients
-CLIENTS_READY := $(addprefix $(CLIENTS)/,pyln_grpc_proto/.venv/.ready gl_client/.venv/.ready \
-	lightning/node_modules/.ready)
+PYTHON_CLIENTS := pyln_grpc_proto gl_client lnd_grpc_client lndgrpc
+NODE_CLIENTS := lightning ln_service lnd_api
+CLIENTS_READY := $(PYTHON_CLIENTS:%=$(CLIENTS)/%/.venv/.ready) $(NODE_CLIENTS:%=$(CLIENTS)/%/node_modules/.ready)
 
 $(CLIENTS)/%/.venv/.ready: $(CLIENTS)/%/requirements.txt
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(CLIENTS)/lightning/node_modules/.ready: $(CLIENTS)/lightning/package-lock.json
-	@cd $(CLIENTS)/lightning && npm ci --silent --ignore-scripts --no-audit --no-fund
+$(CLIENTS)/%/node_modules/.ready: $(CLIENTS)/%/package-lock.json
+	@cd $(CLIENTS)/$* && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(CLIENTS)/go/bin/.ready: $(CLIENTS)/go/main.go $(CLIENTS)/go/go.mod $(CLIENTS)/go/go.sum
+	@command -v go >/dev/null || { echo "test-go-clients needs Go 1.25 or newer: https://go.dev/dl"; exit 1; }
+	@cd $(CLIENTS)/go && go build -o bin/ . github.com/lightningnetwork/lnd/cmd/lncli
 	@touch $@
 
 test-clients: setup $(CLIENTS_READY) ## test with real clients of the dialects; needs Node.js
 	@$(BIN)/python -m pytest $(CLIENTS)
 
-conformance: setup $(CLIENTS_READY) ## rewrite the table in docs/dialects.md
+test-go-clients: setup $(CLIENTS)/go/bin/.ready ## test with lncli and lndclient; needs Go, and minutes for the first build
+	@$(BIN)/python -m pytest $(CLIENTS)/test_go_clients.py
+
+conformance: setup $(CLIENTS_READY) ## rewrite the table in docs/dialects.md; rows of clients that are not set up stay
 	@CONFORMANCE=write $(BIN)/python -m pytest $(CLIENTS)
 
 # Containers, Kubernetes, systemd, compose: need root, and packages of Debian.
@@ -192,8 +201,8 @@ lock: setup ## resolve the dependencies again
 	@$(UV_COMPILE) requirements/codegen.in -o requirements/codegen.txt
 	@$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@$(UV_COMPILE) requirements/deploy.in -o requirements/deploy.txt
-	@$(UV_COMPILE) $(CLIENTS)/pyln_grpc_proto/requirements.in -o $(CLIENTS)/pyln_grpc_proto/requirements.txt
-	@$(UV_COMPILE) $(CLIENTS)/gl_client/requirements.in -o $(CLIENTS)/gl_client/requirements.txt
+	@for client in $(PYTHON_CLIENTS); do \
+		$(UV_COMPILE) $(CLIENTS)/$$client/requirements.in -o $(CLIENTS)/$$client/requirements.txt; done
 
 clean: ## remove everything that make created
-	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) $(COMPILED)/bin $(COMPILED)/gen build
+	@rm -rf $(VENV) $(CODEGEN) $(DEPLOY) $(COMPILED)/bin $(COMPILED)/gen $(CLIENTS)/go/bin build

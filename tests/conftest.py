@@ -19,7 +19,7 @@ hypothesis_settings.load_profile("suite")
 
 @pytest.fixture(scope="session", autouse=True)
 def home() -> Iterator[Path]:
-    """Give the suite a home directory of its own: where a node is by default, there may be somebody's real one."""
+    """Give the suite its own home directory: the real one may have a real node in the default place."""
     real = Path.home()
     with tempfile.TemporaryDirectory(prefix="cm-home-") as folder, pytest.MonkeyPatch.context() as patch:
         # What tools keep for all projects stays where it is: nothing of ours is there.
@@ -34,7 +34,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_in_home(home: Path) -> Iterator[None]:
-    """Fail the test that writes below the home directory."""
+    """Fail a test that writes to the home directory."""
     yield
     if made := sorted(home.rglob("*")):
         for path in reversed(made):  # so that only one test fails
@@ -44,14 +44,14 @@ def nothing_in_home(home: Path) -> Iterator[None]:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """Return a directory whose path is short: a unix socket's path has 107 bytes at most."""
+    """Return a directory with a short path: the path of a unix socket may have 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="cm-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def rpc_file(short_path: Path) -> Path:
-    """Return where a node's socket will be."""
+    """Return the path of a node's socket."""
     return short_path / "lightning-rpc"
 
 

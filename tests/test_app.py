@@ -36,7 +36,7 @@ async def started(program: processes.Program) -> str:
 
 
 async def watch_until(stub: health_pb2_grpc.HealthStub, service: str, status: int) -> None:
-    """Wait until health says so."""
+    """Wait until the health check reports a status."""
     async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=service)):
         if answer.status == status:
             return
@@ -55,7 +55,7 @@ async def test_readiness_follows_the_node_and_liveness_does_not(rpc_file: Path) 
 
 
 async def test_sigterm_finishes_what_is_in_flight_and_exits_0(node: StandIn) -> None:
-    """A health watcher, which never ends by itself, holds nothing up."""
+    """An open health watch does not delay it."""
     release = asyncio.Event()
 
     async def held(connection: standin.Connection, request: standin.Request) -> None:
@@ -86,7 +86,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_exits_0(node: StandIn) -> 
 
 
 async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(node: StandIn) -> None:
-    """The drain time is a bound: after it the process ends all the same, with 0."""
+    """After the drain time the process ends in any case, with 0."""
 
     async def never(connection: standin.Connection, request: standin.Request) -> None:
         pass
@@ -125,7 +125,7 @@ async def test_sigterm_with_a_call_that_does_not_end_stops_at_the_drain_time(nod
     ],
 )
 async def test_a_part_that_dies_ends_the_process(node: StandIn, part: str, where: str) -> None:
-    """With 70 and a line that names it, for a supervisor; calls in progress get their answers before."""
+    """With 70 and a log line that names it; calls in progress get their answers before."""
     module, name, method = where.rsplit(".", 2)
     first = f"import sys; import {module} as m; m.{name}.{method} = lambda *_: 1 / 0"
     arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
@@ -138,7 +138,7 @@ async def test_a_part_that_dies_ends_the_process(node: StandIn, part: str, where
 
 
 async def test_no_folder_is_made_for_a_node_that_is_not_there(short_path: Path) -> None:
-    """The log names the folder that it waits for; when the node has made it, the gateway receives."""
+    """The log names the folder; when the node has created it, the gateway receives."""
     (short_path / "home").mkdir()
     folder = short_path / "home" / ".lightning" / "regtest"
     arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--network", "regtest")
@@ -154,7 +154,7 @@ async def test_no_folder_is_made_for_a_node_that_is_not_there(short_path: Path) 
 
 
 async def test_serve_loads_nothing_heavy_that_its_settings_do_not_ask_for(short_path: Path) -> None:
-    """Without traces no OpenTelemetry, and no part of another command."""
+    """Without traces no OpenTelemetry, without metrics no Prometheus, and no modules of other commands."""
     env = {"CUSTOMMSG_DATA_DIR": str(short_path / "data"), "CUSTOMMSG_RPC_FILE": str(short_path / "rpc")}
     listen = ("serve", "--insecure", "--listen", "127.0.0.1:0")
     async with processes.server(*listen, env={"PYTHONPROFILEIMPORTTIME": "1", **env}) as program:
@@ -162,14 +162,14 @@ async def test_serve_loads_nothing_heavy_that_its_settings_do_not_ask_for(short_
     loaded = {line.rpartition("|")[2].strip() for line in program.lines if line.startswith("import time:")}
     assert "grpc" in loaded
     heavy = {
-        *("opentelemetry", "rich.console"),  # pyln-client loads cryptography
+        *("opentelemetry", "prometheus_client", "rich.console"),  # pyln-client loads cryptography
         *("custommsg_server.access.certs", "custommsg_server.ops.doctor", "custommsg_testing"),
     }
     assert heavy & loaded == set()
 
 
 async def test_relative_paths_mean_the_folder_where_it_was_started(short_path: Path) -> None:
-    """lightningd runs elsewhere, and finds the script all the same; doctor says the same of the same paths."""
+    """lightningd has another working directory and finds the script; doctor uses the same paths."""
     paths = ("--rpc-file", "node/regtest/lightning-rpc", "--data-dir", "data", "--plugin-dir", "meet")
     by_folder = ("--lightning-dir", "node", "--network", "regtest")
     async with devnode.run(short_path / "node", "regtest") as node, devnode.run(short_path / "peer") as peer:
@@ -209,7 +209,7 @@ async def test_relative_paths_mean_the_folder_where_it_was_started(short_path: P
 
 
 async def test_a_part_that_dies_ends_the_plugin_too(short_path: Path) -> None:
-    """With 70: lightningd logs that its plugin has ended, and goes on."""
+    """With 70; lightningd logs that its plugin has ended, and continues."""
     dies = "import custommsg_server.node.lightningd.link as m; m.Link._connect_and_watch = lambda *_: 1 / 0"
     run = "import sys; sys.argv = ['custommsg-server', 'plugin']; import custommsg_server.__main__ as c; c.main()"
     process = await asyncio.create_subprocess_exec(
@@ -240,7 +240,7 @@ async def test_a_part_that_dies_ends_the_plugin_too(short_path: Path) -> None:
 async def test_wrong_settings_end_with_2_and_a_word_on_what_to_do(
     arguments: tuple[str, ...], env: dict[str, str], said: str
 ) -> None:
-    """Never a stack trace."""
+    """Without a stack trace."""
     async with processes.server("serve", *arguments, env=env) as program:
         assert await program.process.wait() == 2
     printed = "".join(program.lines)
@@ -252,7 +252,7 @@ async def test_wrong_settings_end_with_2_and_a_word_on_what_to_do(
 async def test_a_port_that_is_taken_ends_with_2_and_one_line(
     node: StandIn, tmp_path: Path, is_tls: bool
 ) -> None:
-    """It names the address and what to do; gRPC's own line is not among it."""
+    """It names the address and what to do; gRPC's own line is not printed."""
     make(tmp_path, ("localhost",), "client")
     tls = ("--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key"))
     async with gateway(node.rpc_file) as address:
@@ -263,7 +263,7 @@ async def test_a_port_that_is_taken_ends_with_2_and_one_line(
             assert await program.process.wait() == 2
     (line,) = program.lines
     assert line.startswith(
-        f"custommsg-server: Cannot listen on {address}: it is in use. Stop the other program"
+        f"custommsg-server: Cannot listen on {address}: it is in use. Stop the program that uses it"
     )
 
 
@@ -284,10 +284,32 @@ async def test_a_port_that_is_taken_ends_with_2_and_one_line(
     ],
 )
 async def test_wrong_usage_ends_with_2_and_one_line(arguments: tuple[str, ...], said: str) -> None:
-    """What is wrong, and where the right usage is found, by the name of the command that was used."""
+    """It says what is wrong, and names the help of the command."""
     async with processes.server(*arguments) as program:
         assert await program.process.wait() == 2
     assert program.lines == [f"custommsg-server: {said}\n"]
+
+
+async def test_a_port_that_is_taken_is_all_that_is_said_of_a_loss(short_path: Path) -> None:
+    """Nothing has arrived, so the inbox that could not be opened yet has lost nothing."""
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as other:
+        address = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        options = ("--insecure", "--listen", address, "--lightning-dir", str(short_path / "nowhere"))
+        async with processes.server("serve", *options) as program:
+            assert await program.process.wait() == 2
+    assert address in program.lines[-1]
+    assert not any("is lost" in line for line in program.lines)
+
+
+async def test_what_the_start_has_made_is_left_out_of_garbage_collections(node: StandIn) -> None:
+    """Else each full one stops the event loop for 50 ms: some 100,000 objects of modules and classes."""
+    tell = "lambda *_: print('frozen', gc.get_freeze_count(), file=sys.stderr, flush=True)"
+    first = f"import gc, signal, sys; signal.signal(signal.SIGUSR1, {tell})"
+    arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
+    async with processes.server(*arguments, "--no-receive", first=first) as program:
+        await program.line("node link up")
+        program.process.send_signal(signal.SIGUSR1)
+        assert int((await program.line("frozen")).split()[1]) > 50_000
 
 
 async def test_lists_may_have_commas_on_the_command_line(node: StandIn) -> None:

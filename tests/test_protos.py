@@ -1,4 +1,4 @@
-"""The guard on the contract: `make lint` compares it with the baseline of the last release."""
+"""`make lint` compares the contract with the baseline of the last release."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _tool() -> Any:
     ],
 )
 def test_only_additions_to_the_contract_pass(tmp_path: Path, old: str, new: str, is_compatible: bool) -> None:
-    """A client of the last release has to go on working."""
+    """A client of the last release has to work with the new one."""
     tool = _tool()
     tool.make_workspace(tmp_path)
     contract = tmp_path / "proto/custommsg/v1/custommsg.proto"

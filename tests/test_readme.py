@@ -1,4 +1,4 @@
-"""The documents: what README.md prints can be typed, and what the pages name exists."""
+"""The documents: the commands in README.md work, and everything that the pages name exists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.fixture
 async def running(short_path: Path) -> AsyncIterator[GatewayWithPeer]:
-    """Run what `make run` runs, on a port that was free; the peer sends everything back."""
+    """Run the program of `make run` on a free port; the peer sends everything back."""
 
     async def echo(peer: testing_gateway.devnode.DevNode, received: testing_gateway.devnode.Received) -> None:
         await peer.send(received.peer_id, received.message)
@@ -46,7 +46,7 @@ async def running(short_path: Path) -> AsyncIterator[GatewayWithPeer]:
 
 
 async def shell(script: str, address: str, **variables: str) -> str:
-    """Run what a page prints, with this environment's programs and a gateway's address; return what it prints."""
+    """Run the commands of a page, with this environment's programs and a gateway's address; return the output."""
     script = script.replace(".venv/bin", str(BIN)).replace("127.0.0.1:9737", address)
     environment = {"PATH": f"{BIN}:/usr/bin:/bin", "CUSTOMMSG_ADDRESS": address, **variables}
     process = await asyncio.create_subprocess_exec(
@@ -58,7 +58,7 @@ async def shell(script: str, address: str, **variables: str) -> str:
 
 
 async def test_the_commands_to_try_it_print_what_they_should(running: GatewayWithPeer) -> None:
-    """One after the other in one shell, as a newcomer types them."""
+    """One after the other in one shell."""
     make, *commands = blocks(TRY, "sh")
     assert re.findall(r"^make (\w+)", make, re.MULTILINE) == ["demo", "run"]
     out = await shell("\n".join(commands), running.address)
@@ -69,7 +69,7 @@ async def test_the_commands_to_try_it_print_what_they_should(running: GatewayWit
 async def test_the_program_to_try_it_prints_what_was_sent_back(
     running: GatewayWithPeer, short_path: Path
 ) -> None:
-    """Saved and run as the page says."""
+    """Run as the page says."""
     [program] = blocks(TRY, "python")
     (short_path / "hello.py").write_text(program.replace("127.0.0.1:9737", running.address))
     out = await shell(f".venv/bin/python -W error {short_path}/hello.py", running.address)
@@ -77,7 +77,7 @@ async def test_the_program_to_try_it_prints_what_was_sent_back(
 
 
 async def test_the_rune_permits_what_is_sent_with_it(short_path: Path) -> None:
-    """The restrictions as they are printed, on a node that hands out runes; another type is not permitted."""
+    """With the restrictions of the page; another type is not permitted."""
     make, send = blocks(REAL, "sh")[1].splitlines()
     found = re.search(r"restrictions='(.*)'\)? \|", make)
     assert found is not None
@@ -95,7 +95,7 @@ async def test_the_rune_permits_what_is_sent_with_it(short_path: Path) -> None:
 
 
 async def test_the_gateways_commands_take_the_flags_that_are_printed(short_path: Path) -> None:
-    """`doctor` finds no lightningd here and says so; `serve` is asked for its help alone."""
+    """`doctor` reports that there is no lightningd; `serve` only prints its help."""
     lines = blocks(REAL, "sh")[0].replace(" --network", " --help --network").splitlines()
     doctor, serve = (line for line in lines if line.startswith("custommsg-server"))
     home = str(short_path)

@@ -25,6 +25,13 @@ def test_flags_win_over_the_environment_over_the_file_over_the_default(
     assert settings.node_max_waiting == Settings.model_fields["node_max_waiting"].default
 
 
+def test_every_setting_has_a_description_in_one_line() -> None:
+    """The docstring of a setting is its text in --help and in the docs."""
+    descriptions = [field.description or "" for field in Settings.model_fields.values()]
+    assert all(descriptions)
+    assert not any("\n" in text for text in descriptions)
+
+
 def test_the_socket_is_found_as_lightning_cli_finds_it() -> None:
     """~/.lightning/bitcoin/lightning-rpc, and each part can be set."""
     assert load({}).socket_path == Path.home() / ".lightning/bitcoin/lightning-rpc"
@@ -49,7 +56,7 @@ def test_several_addresses_may_be_given_in_one_variable(monkeypatch: pytest.Monk
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, content: str, said: str) -> None:
-    """An unknown key is an error, as a wrong value is."""
+    """An unknown key is an error, like an invalid value."""
     config = tmp_path / "custommsg.toml"
     config.write_text(content)
     with pytest.raises(SettingsError, match=said):
@@ -57,14 +64,14 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, content: str, said: 
 
 
 def test_a_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    """Nobody names a file that does not matter."""
+    """A missing file is not ignored."""
     with pytest.raises(SettingsError, match="No such file"):
         load({}, tmp_path / "missing.toml")
 
 
 @pytest.mark.parametrize("name", ["CUSTOMMSG_LISTN", "CUSTOMMSG_RPC", "CUSTOMMSG_"])
 def test_an_unknown_variable_is_an_error(name: str) -> None:
-    """A typing mistake must not pass as the default."""
+    """A typo must not silently leave the default."""
     with pytest.raises(SettingsError, match="is not a setting"):
         load({}, environ={name: "1"})
 
@@ -79,13 +86,13 @@ def test_an_unknown_variable_is_an_error(name: str) -> None:
     ],
 )
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake(name: str) -> None:
-    """Its service links would otherwise stop every gateway beside a Service called custommsg."""
+    """Otherwise its service links would stop every gateway in a namespace with a Service named custommsg."""
     load({}, environ={name: "tcp://10.0.0.1:9737"})
 
 
 @given(st.binary(max_size=60))
 def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Whatever is in the file, the error is a SettingsError."""
+    """With any content of the file, an error is a SettingsError."""
     config = tmp_path_factory.mktemp("config") / "c.toml"
     config.write_bytes(content)
     try:
@@ -95,7 +102,7 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, c
 
 
 def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """lightningd runs in another folder, where a relative path would mean another place."""
+    """lightningd has another working directory."""
     monkeypatch.chdir(tmp_path)
     given = {name: Path("here") for name in ("rpc_file", "lightning_dir", "data_dir", "plugin_dir")}
     settings = load(given, environ={})
@@ -105,7 +112,7 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("given", [("32768,40000",), ("32768", "40000"), "32768, 40000"])
 def test_several_values_may_stand_in_one_or_in_many(given: object) -> None:
-    """With commas, as in the environment, and as a flag that is repeated."""
+    """With commas, as in the environment, and as a repeated flag."""
     assert load({"accept_even_types": given}, environ={}).even_types == {32768, 40000}
     with pytest.raises(SettingsError, match="is odd"):
         load({"accept_even_types": ("32768,40001",)}, environ={})

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
@@ -24,9 +25,10 @@ from cyclopts.validators import Number
 from custommsg import DEFAULT_ADDRESS
 from custommsg.errors import CustomMsgError
 from custommsg.model import Checked, Sent
+from custommsg.sync import Client
 from custommsg_cli import batch as batches
 from custommsg_cli import show
-from custommsg_cli.content import content_of
+from custommsg_cli.content import content_of, even_problem, type_of
 from custommsg_cli.outbox import outbox, queue, send_and_wait
 from custommsg_cli.receive import events, listen
 from custommsg_cli.settings import Flag, Global, Settings, type_argument, usage_error
@@ -148,7 +150,8 @@ def send(
         text: The payload as text; "-" reads it from the standard input, whatever bytes they are.
         hex: The payload in hex; "-" reads it from the standard input.
         msg: The whole message in hex, its type included, instead of --type; "-" reads it from the standard input.
-        even: Send a message of an even type. A peer that does not know an even type disconnects.
+        even: Send a message of an even type. A peer that does not know an even type disconnects. Not needed if the
+            inbox has a message of this type from the peer.
         check: Run every check, the node's own included, and send nothing.
         wait: Wait for the peer for so many seconds if it is not connected; the exit status is 1 if it was not sent.
         batch: A file with one message in JSON on each line; "-" for the standard input.
@@ -160,16 +163,26 @@ def send(
         return _send_batch(batch, settings, even=even)
     if peer is None:
         raise usage_error("Give the peer's node id, or --batch with a file of messages.")
-    content = content_of(type, text, hex, msg, even=even or check)
-    if wait is not None:
-        if check:
-            raise usage_error("Give either --check or --wait.")
-        return send_and_wait(peer, content, wait, settings)
+    content = content_of(type, text, hex, msg)
+    if wait is not None and check:
+        raise usage_error("Give either --check or --wait.")
     result: Sent | Checked
     with settings.connect() as client:
+        problem = None if even or check else even_problem(content)
+        if problem is not None and not _has_sent(client, peer, type_of(content)):
+            raise usage_error(problem)
+        if wait is not None:
+            return send_and_wait(client, peer, content, wait, as_json=settings.json)
         result = client.check(peer, **content) if check else client.send(peer, **content)
     show.result(result, as_json=settings.json)
     return 0
+
+
+def _has_sent(client: Client, peer: str, type: int | None) -> bool:
+    """Return whether the inbox has a message of this type from the peer: then the peer knows the type."""
+    with suppress(CustomMsgError):
+        return type is not None and any(client.list_events(types=[type], peers=[peer], page_size=1))
+    return False
 
 
 def _send_batch(path: str, settings: Settings, *, even: bool) -> int:

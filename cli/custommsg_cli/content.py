@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Final, TypedDict
 
@@ -20,9 +21,7 @@ class Content(TypedDict, total=False):
     msg: str
 
 
-def content_of(
-    type: int | None, text: str | None, hex: str | None, msg: str | None, *, even: bool
-) -> Content:
+def content_of(type: int | None, text: str | None, hex: str | None, msg: str | None) -> Content:
     """Read the message from the options --type, --text, --hex and --msg; "-" stands for the standard input.
 
     Args:
@@ -30,10 +29,9 @@ def content_of(
         text: its payload as text.
         hex: its payload in hex.
         msg: the whole message in hex.
-        even: whether its type may be even.
 
     Raises:
-        CycloptsError: the options do not fit together, or the type is even.
+        CycloptsError: the options do not fit together.
     """
     if (type is None) == (msg is None) or sum(given is not None for given in (text, hex, msg)) > 1:
         raise usage_error("Give the message either as --type with --text or --hex, or as --msg.")
@@ -41,10 +39,20 @@ def content_of(
         msg = _hex(msg)
     elif hex is not None:
         msg = f"{type:04x}{_hex(hex)}"
-    problem = None if even else even_type(type, msg)
-    if problem is not None:
-        raise usage_error(problem)
     return {"msg": msg} if msg is not None else {"type": type, "payload": _text(text or "")}
+
+
+def type_of(content: Content) -> int | None:
+    """Return the type of a message; None if it is invalid."""
+    if "msg" not in content:
+        return content["type"]
+    head = content["msg"][:4]
+    return int(head, 16) if re.fullmatch(r"[0-9a-fA-F]{4}", head, re.ASCII) else None
+
+
+def even_problem(content: Content) -> str | None:
+    """Return why a message is sent only with --even; None if its type is odd."""
+    return even_type(type_of(content), None)
 
 
 def _hex(argument: str) -> str:

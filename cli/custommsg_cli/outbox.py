@@ -12,9 +12,10 @@ from cyclopts.validators import Number
 
 from custommsg.events import OutboxEntryEnded
 from custommsg.model import OutboxState
+from custommsg.sync import Client
 from custommsg_cli import lines, show
-from custommsg_cli.content import Content, content_of
-from custommsg_cli.settings import Flag, Global, Settings, type_argument, usage_error
+from custommsg_cli.content import Content, content_of, even_problem
+from custommsg_cli.settings import Flag, Global, type_argument, usage_error
 
 NOT_SENT: Final = 1
 """The exit status if a message that was waited for was not sent."""
@@ -54,7 +55,10 @@ def queue(
         at_least_once: Send it again after an unknown outcome. Default: it is sent at most once.
         settings: The options of every command.
     """
-    content = content_of(type, text, hex, msg, even=even)
+    content = content_of(type, text, hex, msg)
+    problem = None if even else even_problem(content)
+    if problem is not None:
+        raise usage_error(problem)
     with settings.connect() as client:
         enqueued = client.enqueue(peer, **content, key=idempotency_key, ttl=ttl, at_least_once=at_least_once)
     show.enqueued(enqueued, as_json=settings.json)
@@ -117,18 +121,18 @@ def cancel(entry: str | None = None, /, *, idempotency_key: str | None = None, s
     show.entries([cancelled], as_json=settings.json)
 
 
-def send_and_wait(peer: str, content: Content, seconds: float, settings: Settings) -> int:
+def send_and_wait(client: Client, peer: str, content: Content, seconds: float, *, as_json: bool) -> int:
     """Send a message when its peer is connected, and wait for that; return the exit status.
 
     Args:
+        client: the client.
         peer: the peer.
         content: the message.
         seconds: after how long it is no longer to be sent.
-        settings: the options of every command.
+        as_json: print JSON.
     """
-    with settings.connect() as client:
-        enqueued = client.enqueue(peer, **content, key=str(uuid.uuid4()), ttl=seconds)
-        while not (entry := client.outbox_entry(enqueued.entry_id)).state.is_final:
-            time.sleep(_LOOK)
-    show.entries([entry], as_json=settings.json)
+    enqueued = client.enqueue(peer, **content, key=str(uuid.uuid4()), ttl=seconds)
+    while not (entry := client.outbox_entry(enqueued.entry_id)).state.is_final:
+        time.sleep(_LOOK)
+    show.entries([entry], as_json=as_json)
     return 0 if entry.state is OutboxState.SENT else NOT_SENT

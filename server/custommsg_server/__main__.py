@@ -92,14 +92,30 @@ def make_certs(
     return 0
 
 
+@cli.command(name="macaroon")
+def make_macaroon(
+    rune: Annotated[str, Parameter(help="A rune; - reads it from standard input.")],
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(help="Also write it to this file, in binary.")] = None,
+) -> int:
+    """Put a rune into a macaroon, for clients of LND; print it as hex digits."""
+    from custommsg_server.access import macaroon
+
+    made = macaroon.make_checked(sys.stdin.readline().strip() if rune == "-" else rune)
+    if file is not None:
+        macaroon.write(file, made)
+    print(made.hex())  # noqa: T201 -- the output of the command
+    return 0
+
+
 def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> int:
     """Check settings, lightningd, inbox, certificates and addresses, and say what to do about each problem.
 
     It takes the settings of `serve` and changes nothing. It exits with 1 if a problem keeps the gateway from working.
     """
-    from custommsg_server.ops.doctor import report
     from custommsg_server.ops.doctor.examine import examine
-    from custommsg_server.ops.doctor.finding import Finding, is_well
+    from custommsg_server.ops.doctor.finding import Finding, as_json, as_text, is_well
 
     logs.configure("critical", "console")
     try:
@@ -109,7 +125,7 @@ def doctor(*, config: Path | None = None, json: bool = False, **flags: Any) -> i
         findings = [
             Finding("settings", "fix", str(error), "custommsg-server serve --help lists all settings.")
         ]
-    print(report.as_json(findings) if json else report.as_text(findings))  # noqa: T201 -- the output of the command
+    print(as_json(findings) if json else as_text(findings))  # noqa: T201 -- the output of the command
     return 0 if is_well(findings) else 1
 
 

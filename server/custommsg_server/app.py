@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -41,10 +42,9 @@ from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.manifest import Init, Manifest
 from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.ops import plugin_settings
-from custommsg_server.ops.collector import Sources
 from custommsg_server.ops.health import Health
 from custommsg_server.ops.process import on_hangup
-from custommsg_server.ops.telemetry import Telemetry
+from custommsg_server.ops.telemetry import Sources, Telemetry
 from custommsg_server.outbox.port import Bounds
 from custommsg_server.outbox.sqlite.outbox import SqliteOutbox
 from custommsg_server.settings import Settings, SettingsError
@@ -53,7 +53,7 @@ log = structlog.get_logger()
 
 VERSION: Final = version("custommsg-server")
 _CHANNELS_INTERVAL: Final = 300.0
-"""Seconds between two questions to the node, which peers have channels."""
+"""Seconds between two requests to the node for the peers with channels."""
 
 
 class PartEndedError(Exception):
@@ -93,7 +93,7 @@ async def running(
 
     Args:
         settings: its settings.
-        started_by_node: lightningd has started the gateway as its plugin, so it is attached already.
+        started_by_node: lightningd has started the gateway as its plugin, so they are connected already.
         part_ended: gets the name of a part that has ended early, which is a bug.
 
     Raises:
@@ -117,13 +117,14 @@ async def running(
             return started_by_node or (attachment is not None and attachment.is_attached)
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
-        memory = MemoryBudget(settings.memory_budget_mb * 1_000_000)
+        memory = MemoryBudget(_memory(settings))
         runes = Runes(node, settings.rune_check_interval)
         access = Access(None if settings.insecure else settings.require, runes, accounts)
         once = Once(outbox)
         delivery = Delivery(outbox, node, peer_limits, access, inbox, is_attached)
         intake.watch_peers(delivery.peers_changed)
-        relay, mailbox = Relay(node, peer_limits, memory, once), Mailbox(inbox, is_attached)
+        relay = Relay(node, peer_limits, memory, once)
+        mailbox = Mailbox(inbox, is_attached, memory)
         queueing = Queueing(outbox, memory, delivery.enqueued)
         calls = Calls(access, settings.call_timeout, telemetry.observers)
         served, health = _servicers(settings, relay, mailbox, queueing)
@@ -160,6 +161,8 @@ async def running(
             intake.set(_received_rate(settings))
             outbox.set(_outbox_bounds(settings))
             accounts.set(_caller_limits(settings))
+            runes.set(settings.rune_check_interval)
+            memory.set(_memory(settings))
 
         log.info(
             "gateway listening", addresses=[str(a) for a in addresses], rpc_file=str(settings.socket_path)
@@ -187,6 +190,7 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
     """
     part_ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with running(settings, part_ended=part_ended) as gateway:
+        _spare_the_collector()
         with on_hangup(settings, reread, gateway.reload):
             await _until(stop, part_ended)
 
@@ -213,6 +217,7 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
             except (SettingsError, ListenError) as error:
                 stop.set()
                 raise DeclinedError(str(error)) from None
+            _spare_the_collector()
             gateway.intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())])
             return gateway.intake
 
@@ -220,6 +225,12 @@ async def serve_as_plugin(base: Settings, stop: asyncio.Event) -> None:
         manifest = plugin_settings.manifest(base, os.environ.get("LIGHTNINGD_VERSION", ""))
         await open_stdio(Channel(Manifest(manifest), start, lambda channel: stop.set()))
         await _until(stop, part_ended)
+
+
+def _spare_the_collector() -> None:
+    """Have garbage collections leave out what was made until now: they stop everything, a full one for 50 ms."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _until(stop: asyncio.Event, part_ended: asyncio.Future[str]) -> None:
@@ -306,7 +317,7 @@ def _servicers(
     expiry = Expiry(settings.outbox_expiry_hours * 3600, settings.outbox_max_expiry_hours * 3600)
     contracts: list[Servicer] = [
         CustomMsgService(relay, mailbox, queueing, expiry, VERSION),
-        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set),
+        *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set, VERSION),
     ]
     names = [name for servicer in contracts for name in servicer.services]
     health = Health(names)
@@ -324,6 +335,10 @@ def _server_options(settings: Settings) -> ServerOptions:
         except TlsError as error:
             raise ListenError(f"Cannot listen with TLS: {error}.") from None
     return ServerOptions(tls, settings.max_connections, settings.max_connection_age if tls else 0.0)
+
+
+def _memory(settings: Settings) -> int:
+    return settings.memory_budget_mb * 1_000_000
 
 
 def _peer_rate(settings: Settings) -> Rate:

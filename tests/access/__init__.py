@@ -1,1 +1,1 @@
-"""Who gets in."""
+"""Access control."""

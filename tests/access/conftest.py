@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import nodes
-from support.doors import Certificates
+from support.every_rpc import Certificates
 
 MakeRune = Callable[..., Awaitable[str]]
 

@@ -1,4 +1,4 @@
-"""How much each caller may do."""
+"""The limits of each caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.access.accounts import Accounts, CallerAccount, CallerLimits
 from custommsg_server.core.limits import Rate
 from custommsg_server.domain.errors import Reason, RelayError
-from support.doors import Certificates, until_serving
+from support.every_rpc import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id
 from support.standin import StandIn
@@ -21,7 +21,7 @@ NOW = 1000.0
 
 
 class Clock:
-    """Time, as a test says it."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -36,7 +36,7 @@ def reason_of(error: pytest.ExceptionInfo[RelayError]) -> tuple[Reason, str]:
 
 
 def test_calls_at_once_are_bounded_by_caller() -> None:
-    """One that has many does not keep another out; what has ended counts no more."""
+    """One caller with many calls does not block another; finished calls do not count."""
     callers = Accounts(CallerLimits(calls=2))
     callers.begin("a")
     callers.begin("a")
@@ -49,7 +49,7 @@ def test_calls_at_once_are_bounded_by_caller() -> None:
 
 
 def test_rates_are_bounded_by_caller() -> None:
-    """Messages and bytes; one that waits may go on; OVERLOADED says when."""
+    """Messages and bytes; OVERLOADED has the time to wait."""
     clock = Clock()
     accounts = Accounts(CallerLimits(rate=Rate(messages_per_s=8, bytes_per_s=1000, burst=1.0)), clock)
     a, b = CallerAccount(accounts, "a", "a"), CallerAccount(accounts, "b", "b")
@@ -66,7 +66,7 @@ def test_rates_are_bounded_by_caller() -> None:
 
 
 async def test_a_caller_beyond_its_rate_is_told_when_to_come_back(node: StandIn, tmp_path: Path) -> None:
-    """By the name in its certificate."""
+    """Counted by the name in its certificate."""
     certificates = Certificates(tmp_path)
     settings = certificates.settings(True) | {"require": "client-cert", "caller_messages_per_s": 1.0}
     async with (

@@ -1,4 +1,4 @@
-"""Our clients show what they are given: runes and certificates."""
+"""The clients send their runes and certificates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def server(files: dict[str, Path]) -> dict[str, Any]:
-    """Return a gateway's settings: client certificates are asked for, and runes looked at."""
+    """Return a gateway's settings with client certificates and runes."""
     return {
         "insecure": False,
         "require": "client-cert",
@@ -44,7 +44,7 @@ def client(files: dict[str, Path]) -> dict[str, Any]:
 async def test_both_clients_send_and_receive_with_rune_and_certificate(
     embedded: nodes.Node, make_rune: MakeRune, files: dict[str, Path]
 ) -> None:
-    """A rune that is narrower than the certificate holds them."""
+    """A rune restricts them, even if they have a certificate."""
     rune = await make_rune(["pnamemsg^9419"])
     shown = client(files) | {"rune": rune + "\n"}
     async with gateway(embedded.rpc_file, **server(files)) as address:
@@ -75,7 +75,7 @@ async def test_both_clients_send_and_receive_with_rune_and_certificate(
 async def test_the_command_takes_them_from_its_environment(
     embedded: nodes.Node, make_rune: MakeRune, files: dict[str, Path]
 ) -> None:
-    """A rune in a flag would be seen by everybody on the machine."""
+    """Every user of the machine could see a rune in a flag."""
     async with gateway(embedded.rpc_file, **server(files)) as address:
         names = {f"CUSTOMMSG_{name.upper()}": str(path) for name, path in client(files).items()}
         environ = names | {
@@ -98,7 +98,7 @@ async def test_the_command_takes_them_from_its_environment(
 
 @pytest.mark.parametrize("rune", ["", "two words", "é", "a\nb"])
 def test_an_invalid_rune_is_refused_without_being_quoted(rune: str) -> None:
-    """Before it goes anywhere."""
+    """Before anything is sent."""
     with pytest.raises(ValueError, match="the rune is invalid") as refused:
         checked_rune(rune)
     assert not rune or rune not in str(refused.value)

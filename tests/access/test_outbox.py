@@ -17,7 +17,7 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_testing import devnode
 from support import nodes
-from support.doors import Metadata, until_serving
+from support.every_rpc import Metadata, until_serving
 from support.gateways import gateway
 
 from .conftest import MakeRune

@@ -1,4 +1,4 @@
-"""Which settings the gateway starts with: none that let somebody in by mistake."""
+"""The gateway does not start with settings that would let in callers by mistake."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNIX = {"listen": ("unix:/s",)}
     ],
 )
 def test_what_is_safe_starts(settings: dict[str, Any]) -> None:
-    """By default a rune is asked for; who wants it otherwise has said so."""
+    """By default a rune is required; anything else has to be set explicitly."""
     assert load(settings, environ={}).require in ("rune", "client-cert", "rune-or-client-cert")
 
 
@@ -45,6 +45,6 @@ def test_what_is_safe_starts(settings: dict[str, Any]) -> None:
 def test_what_is_not_safe_is_refused_with_the_setting_that_would_allow_it(
     settings: dict[str, Any], said: str
 ) -> None:
-    """A person reads what to do, not that something is invalid."""
+    """The error says what to set."""
     with pytest.raises(SettingsError, match=said):
         load(settings, environ={})

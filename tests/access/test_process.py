@@ -1,4 +1,4 @@
-"""The process that people run: what it never says, and how it ends."""
+"""The real process: what it never logs, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.access.credentials import hex_of
+from custommsg_server.access import macaroon
 from support import nodes, processes
-from support.doors import Certificates, Metadata, rpcs, until_serving
+from support.every_rpc import Certificates, Metadata, rpcs, until_serving
 
 from .conftest import MakeRune
 
@@ -25,15 +25,17 @@ PAYLOAD = b"\xab\xcda payload that nobody else may read"
 async def test_no_rune_no_payload_and_no_key_is_ever_logged(
     embedded: nodes.Node, make_rune: MakeRune, certificates: Certificates
 ) -> None:
-    """At level debug, whatever RPC they come with, and whether they are right or wrong."""
+    """Even at level debug, for every RPC, whether the credentials are valid or not."""
     right, foreign = await make_rune(["pnamemsg^9419"]), "AAAA" + (await make_rune())[4:]
     near = right[:-4] + "!!!!"
     every: list[Metadata] = [
         (("rune", right),),
         (("rune", foreign),),
         (("rune", near),),
-        (("macaroon", hex_of(right)),),
+        (("macaroon", right.encode().hex()),),
         (("macaroon", near),),
+        (("macaroon", macaroon.make(right).hex()),),
+        (("macaroon", macaroon.make(right).hex()[:-2]),),
     ]
     files = ["--tls-cert", certificates.cert_file, "--tls-key", certificates.key_file]
     arguments = ("--listen", "127.0.0.1:0", "--rpc-file", embedded.rpc_file, "--log-level", "debug", *files)
@@ -57,7 +59,16 @@ async def test_no_rune_no_payload_and_no_key_is_ever_logged(
     said = "".join(program.lines)
     assert said.count("SendCustomMsg") > 10
     key = certificates.key_file.read_text().splitlines()[1]
-    secrets = [right, foreign, near, hex_of(right), right[10:40], hex_of(right)[20:60], key, key[5:30]]
+    secrets = [
+        right,
+        foreign,
+        near,
+        right.encode().hex(),
+        right[10:40],
+        right.encode().hex()[20:60],
+        key,
+        key[5:30],
+    ]
     forms = [PAYLOAD.hex(), base64.b64encode(PAYLOAD).decode()[4:20], "payload that nobody", repr(PAYLOAD)]
     assert [secret for secret in secrets + forms if secret in said] == []
 
@@ -70,7 +81,7 @@ async def _ended(call: Any) -> None:
 async def test_sigterm_under_load_loses_no_call_that_was_accepted(
     embedded: nodes.Node, make_rune: MakeRune, tmp_path: Path
 ) -> None:
-    """What was answered with OK has reached the peer, what was refused has not, and it exits with 0 in time."""
+    """Messages answered with OK have reached the peer, refused ones have not, and it exits with 0 in time."""
     metadata = (("rune", await make_rune(["method=sendcustommsg"])),)
     sent: set[int] = set()
     refused: set[int] = set()

@@ -1,4 +1,4 @@
-"""Runes: what the node is asked, and what is judged here."""
+"""Runes: what the node checks, and what the gateway checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from custommsg_server.domain.rune import Alternative
 from custommsg_testing.devnode.rune import derive, parse_condition
 from support import nodes
 from support.callers import NoRecord
-from support.doors import until_serving
+from support.every_rpc import until_serving
 from support.gateways import gateway
 
 NOW = 1000.0
@@ -28,7 +28,7 @@ SEND = Use("sendcustommsg", {"node_id": "02", "msg": "9419ab"})
 
 
 class Clock:
-    """Time, as a test says it."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -38,7 +38,7 @@ class Clock:
 
 
 class Node:
-    """Judges runes as a test says, and counts."""
+    """Checks runes as the test says, and counts the requests."""
 
     def __init__(self, answer: RelayError | None = None) -> None:
         self.answer = answer
@@ -55,13 +55,13 @@ class Node:
 
 
 def made(*restrictions: str, number: int = 7) -> str:
-    """Make a rune of nobody."""
+    """Make a rune without a node."""
     parts = [(Alternative("", "=", str(number)),), *((parse_condition(one),) for one in restrictions)]
     return encode(derive(b"secret", parts))
 
 
 def soon() -> float:
-    """Return a deadline that is far enough."""
+    """Return a deadline."""
     return asyncio.get_running_loop().time() + 10.0
 
 
@@ -72,7 +72,7 @@ async def judged(judge: Runes, rune: Rune, *uses: Use) -> list[Reason | None]:
 
 
 async def test_narrowed_copies_of_one_rune_are_counted_together() -> None:
-    """Once the node says that a copy is valid, its call counts under the id that all copies share."""
+    """When the node has accepted a copy, its call counts under the id that all copies share."""
     accounts, runes_ = Accounts(CallerLimits(calls=2)), Runes(Node())
     refusals = []
     for number in range(3):
@@ -88,7 +88,7 @@ async def test_narrowed_copies_of_one_rune_are_counted_together() -> None:
 
 
 def test_a_rune_is_known_by_its_id_and_never_shown() -> None:
-    """The id that the node gave it is that of all that is derived from it."""
+    """All runes derived from it have the same id."""
     text = made("method=sendcustommsg", "rate=3", number=12)
     rune = Rune(text)
     assert rune.id == "12"
@@ -109,13 +109,13 @@ def test_a_rune_is_known_by_its_id_and_never_shown() -> None:
     ],
 )
 def test_the_node_is_asked_at_each_use_if_only_it_can_judge(restriction: str, asks: bool) -> None:
-    """Rates, invoices, and fields that a later lightningd may know; wherever they stand."""
+    """Rates, invoices, and unknown fields that a later lightningd may know, at any place."""
     assert Rune(made(restriction)).asks_node is asks
     assert Rune(made("method=x", restriction)).asks_node is asks
 
 
 def test_a_rune_with_a_version_or_very_many_conditions_is_left_to_the_node() -> None:
-    """The first is never one of lightningd's own; the second would hold up everybody."""
+    """lightningd makes no runes with a version; many conditions would block the event loop."""
     id_with_version = (Alternative("", "=", "7-"),)
     assert Rune(encode(derive(b"secret", [id_with_version]))).asks_node
     many = ["pnamea=1"] * MAX_CONDITIONS
@@ -127,14 +127,14 @@ def test_a_rune_with_a_version_or_very_many_conditions_is_left_to_the_node() -> 
     "text", ["", "a b", "é", "AAAA", "A" * 5000, "A" * 44, '"}', made().rstrip("=") + "==="]
 )
 def test_what_is_no_rune_never_reaches_the_node(text: str) -> None:
-    """lightningd would write it to its log, and the quotes into our request."""
+    """lightningd would log it, and its quotes would break the JSON request."""
     with pytest.raises(RelayError) as refused:
         Rune(text)
     assert refused.value.reason is Reason.NO_CREDENTIAL
 
 
 def test_a_rune_has_one_text_only() -> None:
-    """Bits that base64 leaves over, and padding, cannot make a second one."""
+    """Unused bits of base64 and padding cannot make a second text."""
     text = made("pnamea=12")
     assert text.endswith("=")
     last = text.rstrip("=")[-1]
@@ -146,7 +146,7 @@ def test_a_rune_has_one_text_only() -> None:
 
 
 async def test_the_node_is_asked_once_in_a_while_whatever_is_judged() -> None:
-    """Peers and types are judged here, by the hundred thousand; nothing is kept of them."""
+    """Peers and types are checked in the gateway, any number of them; they take no memory."""
     node, clock = Node(not_permitted("method")), Clock()
     judge, rune = Runes(node, 10.0, clock), Rune(made("pnametype<50000"))
     uses = [Use("subscribecustommsg", {"node_id": "02", "type": number}) for number in range(100_001)]
@@ -161,7 +161,7 @@ async def test_the_node_is_asked_once_in_a_while_whatever_is_judged() -> None:
 
 
 async def test_a_withdrawn_rune_is_refused_after_the_interval() -> None:
-    """And has to prove itself again as a stranger."""
+    """Then it counts as unknown again."""
     node, clock = Node(), Clock()
     judge, rune = Runes(node, 10.0, clock), Rune(made())
     assert await judged(judge, rune) == [None]
@@ -173,8 +173,20 @@ async def test_a_withdrawn_rune_is_refused_after_the_interval() -> None:
     assert not judge.is_known(rune)
 
 
+async def test_another_interval_holds_for_runes_that_are_known() -> None:
+    """SIGHUP can make a withdrawal take effect sooner."""
+    node, clock = Node(), Clock()
+    judge, rune = Runes(node, 3600.0, clock), Rune(made())
+    assert await judged(judge, rune) == [None]
+    node.answer = no_credential("withdrawn")
+    clock.now += 10
+    assert await judged(judge, rune) == [None]
+    judge.set(10.0)
+    assert await judged(judge, rune) == [Reason.NO_CREDENTIAL]
+
+
 async def test_the_interval_counts_from_the_question_not_from_the_answer() -> None:
-    """A node that answers late does not make a withdrawal later."""
+    """A late answer of the node does not delay a revocation."""
     node, clock = Node(), Clock()
     judge, rune = Runes(node, 10.0, clock), Rune(made())
     node.answers.clear()
@@ -189,7 +201,7 @@ async def test_the_interval_counts_from_the_question_not_from_the_answer() -> No
 
 
 async def test_an_interval_of_0_asks_at_each_use() -> None:
-    """For whom no withdrawal may be late."""
+    """So that a revocation takes effect at once."""
     node = Node()
     judge, rune = Runes(node, 0.0), Rune(made())
     for _ in range(3):
@@ -198,7 +210,7 @@ async def test_an_interval_of_0_asks_at_each_use() -> None:
 
 
 async def test_those_who_show_the_same_rune_at_once_share_a_question() -> None:
-    """A thousand subscriptions are not a thousand questions; who gives up does not take the answer from the others."""
+    """A thousand subscriptions need one request; a cancelled one does not affect the others."""
     node = Node()
     judge, rune = Runes(node), Rune(made())
     node.answers.clear()
@@ -224,7 +236,7 @@ async def test_who_waits_for_the_node_beyond_its_deadline_is_told_so() -> None:
 
 
 async def test_nothing_is_permitted_while_the_node_cannot_say() -> None:
-    """The rune stays known: it is not a stranger when the node is back."""
+    """The rune stays known until the node answers again."""
     node, clock = Node(), Clock()
     judge, rune = Runes(node, 10.0, clock), Rune(made())
     await judged(judge, rune)
@@ -235,7 +247,7 @@ async def test_nothing_is_permitted_while_the_node_cannot_say() -> None:
 
 
 async def test_each_use_of_a_rune_with_a_rate_is_the_nodes_to_judge() -> None:
-    """A rate counts each; one that is used too soon is valid nevertheless."""
+    """A rune that is used too soon stays valid."""
     node = Node(overloaded("rune_rate", "Too soon.", 1.0))
     judge, rune = Runes(node), Rune(made("rate=60"))
     assert await judged(judge, rune) == [Reason.OVERLOADED]
@@ -246,7 +258,7 @@ async def test_each_use_of_a_rune_with_a_rate_is_the_nodes_to_judge() -> None:
 
 
 async def test_time_is_that_of_the_clock_on_the_wall() -> None:
-    """As lightningd has it."""
+    """As in lightningd."""
     wall = Clock()
     judge, rune = Runes(Node(), wall_clock=wall), Rune(made("time<1001"))
     assert await judged(judge, rune) == [None]
@@ -255,7 +267,7 @@ async def test_time_is_that_of_the_clock_on_the_wall() -> None:
 
 
 async def test_what_a_rune_says_may_be_any_bytes() -> None:
-    """The error that quotes it can be sent nevertheless."""
+    """The error that quotes it can be sent."""
     rune = Rune(made("pnamemsg=\udcff\n"))
     refusal = rune.refusal(SEND, NOW)
     assert refusal is not None
@@ -264,7 +276,7 @@ async def test_what_a_rune_says_may_be_any_bytes() -> None:
 
 
 async def test_strangers_cannot_fill_the_nodes_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a bound they wait outside, while those who were let in before are served."""
+    """Above a limit they are refused, while known runes are served."""
     node = Node()
     judge, known = Runes(node), Rune(made(number=1))
     await judged(judge, known)
@@ -278,7 +290,7 @@ async def test_strangers_cannot_fill_the_nodes_queue(monkeypatch: pytest.MonkeyP
 
 
 async def test_only_so_many_runes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was asked about the longest time ago is forgotten first, and is asked about again."""
+    """The one that was checked the longest time ago is forgotten first, and is checked again."""
     monkeypatch.setattr(runes, "MAX_KNOWN", 2)
     node = Node()
     judge, some = Runes(node), [Rune(made(number=number)) for number in range(3)]
@@ -290,7 +302,7 @@ async def test_only_so_many_runes_are_remembered(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("restriction", ["method=sendcustommsg", "rate=1"])
 async def test_a_made_up_rune_asks_one_question_however_much_it_wants(restriction: str) -> None:
-    """So that a stranger cannot fill the queue to the node; one that turns out to be valid has the rest asked."""
+    """So that it cannot fill the queue to the node; if it is valid, the other uses are checked, too."""
     uses = [Use("sendcustommsg", {"node_id": "02", "msg": str(number)}) for number in range(500)]
     node = Node(no_credential("not ours"))
     assert await Runes(node).judge(Rune(made(restriction)), uses, soon()) == [node.answer] * 500
@@ -303,7 +315,7 @@ async def test_a_made_up_rune_asks_one_question_however_much_it_wants(restrictio
 async def test_a_stream_with_a_made_up_rune_ends_before_its_messages_are_read(
     embedded: nodes.Node, short_path: Path
 ) -> None:
-    """Even if none of them could be sent, so that there is nothing to ask the node about."""
+    """Even if none of them could be sent."""
     async with (
         gateway(embedded.rpc_file, insecure=False) as address,
         grpc.aio.insecure_channel(address) as channel,

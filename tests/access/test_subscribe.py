@@ -1,4 +1,4 @@
-"""A subscriber sees what its rune permits, and nothing else."""
+"""A subscriber gets the events that its rune permits, and no others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes
-from support.doors import Metadata, until_serving
+from support.every_rpc import Metadata, until_serving
 from support.gateways import gateway
 
 from .conftest import MakeRune
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def guarded(node: nodes.Node) -> AsyncIterator[Stub]:
-    """Run a gateway that asks for runes; wait until it is attached."""
+    """Run a gateway that requires runes; wait until it is attached."""
     async with (
         gateway(node.rpc_file, insecure=False) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -41,7 +41,7 @@ def _shown(rune: str) -> Metadata:
 
 
 async def seen(node: nodes.Node, stub: Stub, rune: str, request: pb.SubscribeCustomMsgsRequest) -> list[int]:
-    """Subscribe, have the peer send messages of four types, and return the types that were seen."""
+    """Subscribe, have the peer send messages of four types, and return the received types."""
     all_seeing = str((await node.call("createrune"))["rune"])
     witness = stub.SubscribeCustomMsgs(pb.SubscribeCustomMsgsRequest(), metadata=_shown(all_seeing))
     call = stub.SubscribeCustomMsgs(request, metadata=_shown(rune))
@@ -78,7 +78,7 @@ async def seen(node: nodes.Node, stub: Stub, rune: str, request: pb.SubscribeCus
 async def test_a_rune_holds_a_subscriber_to_types_and_peers(
     embedded: nodes.Node, make_rune: MakeRune, restrictions: list[list[str]], types: list[int]
 ) -> None:
-    """The same condition that holds a sender to a type; the position goes on past what is not shown."""
+    """The same condition restricts senders to a type; the position advances past other events."""
     async with guarded(embedded) as stub:
         rune = await make_rune(*restrictions)
         assert await seen(embedded, stub, rune, pb.SubscribeCustomMsgsRequest()) == types
@@ -87,7 +87,7 @@ async def test_a_rune_holds_a_subscriber_to_types_and_peers(
 async def test_a_subscription_that_can_never_get_anything_is_refused_at_once(
     embedded: nodes.Node, make_rune: MakeRune
 ) -> None:
-    """Better than a stream on which nothing ever comes."""
+    """Better than a stream that stays empty."""
     async with guarded(embedded) as stub:
         rune = await make_rune(["pnamemsg^9419"])
         request = pb.SubscribeCustomMsgsRequest(
@@ -102,7 +102,7 @@ async def test_a_subscription_that_can_never_get_anything_is_refused_at_once(
 async def test_a_rune_with_a_rate_cannot_subscribe_and_says_so_when_it_sends_too_soon(
     embedded: nodes.Node, make_rune: MakeRune
 ) -> None:
-    """A rate counts sends: OVERLOADED, with a time to come back."""
+    """OVERLOADED, with a time to try again."""
     async with guarded(embedded) as stub:
         metadata = _shown(await make_rune(["rate=1"]))
         with pytest.raises(grpc.aio.AioRpcError) as failed:
@@ -116,7 +116,7 @@ async def test_a_rune_with_a_rate_cannot_subscribe_and_says_so_when_it_sends_too
 
 
 async def test_each_message_of_a_stream_is_judged(embedded: nodes.Node, make_rune: MakeRune) -> None:
-    """What is permitted is sent, in order; what is not, is not; and the stream goes on."""
+    """Permitted messages are sent in order, others are refused, and the stream continues."""
     async with guarded(embedded) as stub:
         metadata = _shown(await make_rune(["method=sendcustommsg"], ["pnamemsg^9419"]))
         types = (0x9419, 0x7779, 0x9419, 0x941B)

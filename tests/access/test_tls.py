@@ -1,4 +1,4 @@
-"""TLS: what is asked of a connection, and certificates that change while the gateway runs."""
+"""TLS: handshakes, and certificates that change while the gateway runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from custommsg_server.access import certs
 from custommsg_server.access.tls import TlsError, TlsFiles
 from custommsg_server.ops import native_log
 from support import processes
-from support.doors import Certificates, until_serving
+from support.every_rpc import Certificates, until_serving
 from support.gateways import gateway
 from support.keys import node_id
 from support.standin import StandIn
@@ -28,7 +28,7 @@ REQUEST = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_
 
 
 def serial(address: str, certificates: Certificates, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> str:
-    """Shake hands; return the serial number of the server's certificate."""
+    """Do a handshake; return the serial number of the server's certificate."""
     context = ssl.create_default_context(cafile=str(certificates.ca_file))
     context.set_alpn_protocols(["h2"])
     context.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -44,7 +44,7 @@ def serial(address: str, certificates: Certificates, newest: ssl.TLSVersion = ss
 async def test_a_certificate_is_replaced_under_load_with_no_failed_call(
     node: StandIn, tmp_path: Path
 ) -> None:
-    """New connections get the new one, and calls on the old ones go on."""
+    """New connections get the new certificate, and calls on old connections continue."""
     certificates = Certificates(tmp_path)
     async with gateway(node.rpc_file, receive=False, **certificates.settings(False)) as address:
         first = await asyncio.to_thread(serial, address, certificates)
@@ -81,14 +81,14 @@ async def test_a_certificate_is_replaced_under_load_with_no_failed_call(
 
 
 async def test_a_broken_certificate_keeps_the_old_and_says_so(node: StandIn, tmp_path: Path) -> None:
-    """Whatever is broken about it; the next good one is taken again."""
+    """Whatever is wrong with it; the next valid one is used."""
     certificates = Certificates(tmp_path)
     async with gateway(node.rpc_file, receive=False, **certificates.settings(False)) as address:
         first = await asyncio.to_thread(serial, address, certificates)
         other = Certificates(_folder(tmp_path / "other"))
         for content, said in (
-            (b"no certificate", "has no PEM certificate"),
-            (other.cert_file.read_bytes(), "is not that of the certificate"),
+            (b"no certificate", "does not contain a PEM certificate"),
+            (other.cert_file.read_bytes(), "does not belong to the certificate"),
             (None, "cannot read"),
         ):
             if content is None:
@@ -110,7 +110,7 @@ def _folder(path: Path) -> Path:
 
 
 async def test_nothing_older_than_tls_1_2_is_spoken(node: StandIn, certificates: Certificates) -> None:
-    """gRPC's core sees to that; this is the proof."""
+    """gRPC's core refuses it."""
     async with gateway(node.rpc_file, receive=False, **certificates.settings(False)) as address:
         assert await asyncio.to_thread(serial, address, certificates, ssl.TLSVersion.TLSv1_2)
         with (
@@ -121,7 +121,7 @@ async def test_nothing_older_than_tls_1_2_is_spoken(node: StandIn, certificates:
 
 
 async def test_a_failed_handshake_is_logged_with_its_reason(node: StandIn, tmp_path: Path) -> None:
-    """In the process that people run, as one line of its log, without raw lines between."""
+    """In the real process, as one line of its log, without raw lines of gRPC's core."""
     certificates = Certificates(tmp_path)
     files = ["--tls-cert", certificates.cert_file, "--tls-key", certificates.key_file]
     arguments = (
@@ -155,7 +155,7 @@ async def test_a_failed_handshake_is_logged_with_its_reason(node: StandIn, tmp_p
     ],
 )
 def test_lines_of_the_core_become_lines_of_ours(line: str, event: str) -> None:
-    """What is none of its lines is left as it is."""
+    """Other lines are not changed."""
     with capture_logs() as lines:
         assert native_log.tell(line)
         assert not native_log.tell("Fatal Python error: Segmentation fault")
@@ -163,7 +163,7 @@ def test_lines_of_the_core_become_lines_of_ours(line: str, event: str) -> None:
 
 
 def test_certs_makes_what_serves_and_what_calls(tmp_path: Path) -> None:
-    """Keys are their owner's alone, and nothing is ever overwritten."""
+    """Only the owner can read the keys, and nothing is overwritten."""
     paths = certs.make(tmp_path / "new", ["localhost", "127.0.0.1"], "shop")
     assert {
         path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in paths if path.suffix == ".key"
@@ -177,18 +177,19 @@ def test_certs_makes_what_serves_and_what_calls(tmp_path: Path) -> None:
     with pytest.raises(certs.CertsError, match="not overwritten"):
         certs.make(tmp_path / "new", ["localhost"], "shop")
     assert [path.read_bytes() for path in paths] == before
-    with pytest.raises(TlsError, match="is not that of"):
+    with pytest.raises(TlsError, match="does not belong to"):
         TlsFiles(paths[2], paths[5]).read()
 
 
-async def test_certs_of_ours_let_a_client_in(node: StandIn, tmp_path: Path) -> None:
-    """From `certs` to a call that is known by the client's name."""
+@pytest.mark.parametrize("name", ["localhost", "cln"])
+async def test_certs_of_ours_let_a_client_in(node: StandIn, tmp_path: Path, name: str) -> None:
+    """From `certs` to a call known by the client's name; also under the name that cln-grpc's clients require."""
     ca, _, cert, key, client, client_key = certs.make(tmp_path / "c", ["localhost", "127.0.0.1"], "shop")
     settings = {"tls_cert": cert, "tls_key": key, "tls_client_ca": ca, "require": "client-cert"}
     credentials = grpc.ssl_channel_credentials(ca.read_bytes(), client_key.read_bytes(), client.read_bytes())
     async with (
         gateway(node.rpc_file, receive=False, insecure=False, **settings) as address,
-        grpc.aio.secure_channel(address, credentials) as channel,
+        grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", name)]) as channel,
     ):
         await until_serving(channel)
         assert (await custommsg_pb2_grpc.CustomMsgServiceStub(channel).SendCustomMsg(REQUEST)).status

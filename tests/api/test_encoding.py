@@ -1,4 +1,4 @@
-"""Events are encoded once for all, and what subscribers read is what the contract says."""
+"""Events are encoded once for all subscribers, as the contract defines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ batches = st.builds(Batch, st.lists(st.builds(Event, positions, arrivals), max_s
 
 @given(st.lists(batches, max_size=5))
 def test_joined_bytes_are_the_message_of_the_contract(given_: list[Batch]) -> None:
-    """Whatever the events, the first time and again."""
+    """For any events, from the cache or not."""
     encode = batch_encoder()
     for batch in (*given_, *given_):
         read = pb.SubscribeCustomMsgsResponse.FromString(encode(batch))
@@ -42,7 +42,7 @@ def test_joined_bytes_are_the_message_of_the_contract(given_: list[Batch]) -> No
 
 
 def test_an_event_is_encoded_once_and_the_oldest_is_dropped() -> None:
-    """However many subscribers there are; what is kept has a bound in bytes."""
+    """For any number of subscribers; the cache is limited in bytes."""
     encoded: list[str] = []
 
     def encode(event: Event) -> bytes:
@@ -59,7 +59,7 @@ def test_an_event_is_encoded_once_and_the_oldest_is_dropped() -> None:
 
 
 def test_an_interruption_without_its_peer_is_another_one() -> None:
-    """Who may not see the peer never gets the bytes that name it."""
+    """A subscriber without permission never gets the bytes with the peer."""
     encode = batch_encoder()
     arrival = Arrival(Kind.INTERRUPTION, 1, b"\x02" * 33, lost=3)
     named = Batch([Event(Position("i-1"), arrival)], Position("i-1"))

@@ -1,4 +1,4 @@
-"""A filter that is too large is refused before it costs anything; any other costs each event the same."""
+"""A filter that is too large is refused at once; any other takes the same time for each event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from custommsg_server.api.convert import MAX_FILTER, filter_from_proto
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival, Kind
 from support import nodes
-from support.doors import until_serving
+from support.every_rpc import until_serving
 from support.gateways import gateway
 
 FIELDS = ("peer_ids", "peer_ids_hex", "types", "type_ranges")
@@ -26,7 +26,7 @@ HUGE = 1_400_000
 
 
 class Unread(list[Any]):
-    """A list that nobody may read."""
+    """A list that must not be read."""
 
     def __len__(self) -> int:
         return HUGE
@@ -37,7 +37,7 @@ class Unread(list[Any]):
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_filter_of_a_million_entries_is_refused_unread(field: str) -> None:
-    """Its length is enough to know."""
+    """Only its length is checked."""
     request = SimpleNamespace(include_peer_events=False)
     for one in FIELDS:
         setattr(request, one, Unread() if one == field else [])
@@ -49,7 +49,7 @@ def test_a_filter_of_a_million_entries_is_refused_unread(field: str) -> None:
 async def test_the_rune_is_judged_before_the_filter_is_read(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stranger makes the gateway read nothing; who may subscribe learns that the filter is too large."""
+    """Without a valid rune, the filter is not parsed; with one, the caller learns that it is too large."""
     read: list[int] = []
 
     def counting(request: pb.EventFilter) -> Any:

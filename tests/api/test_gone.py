@@ -1,4 +1,4 @@
-"""A caller that goes away while the gateway is writing to it."""
+"""A caller that disconnects while the gateway writes to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from custommsg_server.api.open_streams import OpenStreams
 
 
 class Gone:
-    """The context of such a call: gRPC fails the write, and cancels the task only afterwards."""
+    """The context of such a call: gRPC fails the write, and cancels the task afterwards."""
 
     async def write(self, response: object) -> None:
         raise cygrpc.ExecuteBatchError("Failed to write.")
@@ -26,7 +26,7 @@ CONTEXT = cast("Any", Gone())
 
 
 async def test_a_write_to_a_caller_that_has_gone_is_no_bug_of_the_gateway() -> None:
-    """The call ends as one that was cancelled, and no error is logged."""
+    """The call ends as cancelled, and no error is logged."""
     call = Call("a/b", True, CONTEXT, 10.0, ())
     with pytest.raises(asyncio.CancelledError):
         await call.write(b"")

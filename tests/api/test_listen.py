@@ -1,4 +1,4 @@
-"""Where the gateway listens."""
+"""The addresses on which the gateway listens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.gateways import gateway
 
 @given(st.text() | st.from_regex(r"[\[\]a-z0-9:./]+", fullmatch=True))
 def test_an_address_is_read_or_refused(text: str) -> None:
-    """What passes prints as what means the same."""
+    """A valid address is printed as an equivalent one."""
     try:
         address = Address.parse(text)
     except ValueError:
@@ -41,7 +41,7 @@ def test_an_address_is_read_or_refused(text: str) -> None:
     ],
 )
 def test_only_loopback_and_unix_sockets_are_local(text: str, local: bool) -> None:
-    """A name could be any machine's, so only localhost counts."""
+    """Host names may belong to other machines, except localhost."""
     assert Address.parse(text).is_local is local
 
 
@@ -56,7 +56,7 @@ async def test_a_unix_socket_is_its_owners_alone(rpc_file: Path, tmp_path: Path)
 
 
 async def test_an_address_that_is_taken_is_an_error_with_its_name(rpc_file: Path, tmp_path: Path) -> None:
-    """A port or a socket that another gateway serves is not shared and not stolen."""
+    """A port or a socket of another gateway is neither shared nor taken over."""
     sock = f"unix:{tmp_path}/gateway.sock"
     async with gateway(rpc_file, listen=("127.0.0.1:0", sock)) as address:
         for taken in (address, sock):

@@ -1,4 +1,4 @@
-"""What a stranger may open without a credential, and what it is told of methods that are not served."""
+"""Streams without a credential, and methods that are not served."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def code_of(call: Any) -> grpc.StatusCode:
 async def test_health_watches_and_reflection_of_one_connection_are_bounded(
     node: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one is refused; another connection is served; one that has ended makes room."""
+    """One more is refused; other connections are served; a finished stream makes space."""
     monkeypatch.setattr(open_streams, "MAX_STREAMS_OF_ONE", 3)
     async with gateway(node.rpc_file, receive=False) as address:
         options = (("grpc.use_local_subchannel_pool", 1),)
@@ -62,7 +62,7 @@ async def test_health_watches_and_reflection_of_one_connection_are_bounded(
 
 
 async def test_all_of_them_together_are_bounded(node: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many connections they come from."""
+    """From any number of connections."""
     monkeypatch.setattr(open_streams, "MAX_STREAMS", 1)
     async with (
         gateway(node.rpc_file, receive=False) as address,
@@ -77,7 +77,7 @@ async def test_all_of_them_together_are_bounded(node: StandIn, monkeypatch: pyte
 async def test_a_stream_without_a_credential_ends_after_a_time(
     node: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a code that has clients ask again."""
+    """With a code with which clients try again."""
     monkeypatch.setattr(open_streams, "MAX_TIME", 0.05)
     async with (
         gateway(node.rpc_file, receive=False) as address,
@@ -89,8 +89,32 @@ async def test_a_stream_without_a_credential_ends_after_a_time(
         assert await code_of(idle) is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_connections_are_bounded(node: StandIn) -> None:
+    """One more is closed unanswered, those that there are go on, and one that ends makes room."""
+    async with app.running(settings(node.rpc_file, receive=False, max_connections=2)) as running:
+        address = str(running.addresses[0])
+
+        async def answers(channel: grpc.aio.Channel, seconds: float) -> bool:
+            with suppress(grpc.aio.AioRpcError):
+                await health(channel).Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+                return True
+            return False
+
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(address, options) as first:
+            async with grpc.aio.insecure_channel(address, options) as second:
+                assert await answers(first, 10)
+                assert await answers(second, 10)
+                async with grpc.aio.insecure_channel(address, options) as third:
+                    assert not await answers(third, 0.5)
+                    assert await answers(first, 10)
+            async with asyncio.timeout(10), grpc.aio.insecure_channel(address, options) as fourth:
+                while not await answers(fourth, 1):
+                    pass
+
+
 async def test_a_method_that_is_not_served_is_named_and_counted(node: StandIn) -> None:
-    """The error names it and the page that says what is served; its name makes no new series."""
+    """The error names it and the page with the methods that are served; its name is not a label of metrics."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False, insecure=False)
     async with app.running(options) as running:
         async with grpc.aio.insecure_channel(str(running.addresses[0])) as channel:

@@ -1,4 +1,4 @@
-"""Asking for the health, as container runtimes do."""
+"""Health checks of container runtimes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRAMS = (("custommsg_server", "health"), ("custommsg_server.ops.probe",))
 
 
 async def ask(program: tuple[str, ...], *arguments: str) -> tuple[int | None, str]:
-    """Run a program that asks; return its exit status and what it said."""
+    """Run a health check; return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", *program, *arguments, stdout=asyncio.subprocess.PIPE
     )
@@ -26,7 +26,7 @@ async def ask(program: tuple[str, ...], *arguments: str) -> tuple[int | None, st
 
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_a_gateway_that_serves_is_healthy(program: tuple[str, ...], short_path: Path) -> None:
-    """The process is, over TCP and over a unix socket; the service is not while there is no node."""
+    """The process is healthy, over TCP and over a unix socket; without a node the service is not."""
     socket = f"unix:{short_path}/grpc.sock"
     async with gateway(short_path / "nothing", listen=("127.0.0.1:0", socket)) as address:
         for where in (address, socket):
@@ -36,7 +36,7 @@ async def test_a_gateway_that_serves_is_healthy(program: tuple[str, ...], short_
 
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_silence_is_said_with_its_reason(program: tuple[str, ...], node: StandIn) -> None:
-    """No gateway, no health, no stack trace."""
+    """Without a gateway, the error has the reason and no stack trace."""
     status, said = await ask(program, "--address", f"unix:{node.rpc_file}.none")
     assert status == 1
     assert said.startswith("UNAVAILABLE: ")
@@ -46,7 +46,7 @@ async def test_silence_is_said_with_its_reason(program: tuple[str, ...], node: S
 async def test_an_unknown_service_is_named_with_those_that_there_are(
     program: tuple[str, ...], node: StandIn
 ) -> None:
-    """A misspelt probe would otherwise fail for ever without a word."""
+    """So that a typo in a probe is found."""
     async with gateway(node.rpc_file) as address:
         status, said = await ask(program, "--address", address, "--service", "custommsg.v1.CustomMsg")
     assert status == 1

@@ -1,4 +1,4 @@
-"""What a refused call leaves behind: nothing that waits for the garbage collector, which counts objects, not bytes."""
+"""Refused calls leave no memory to the garbage collector, which counts objects, not bytes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ METHODS = [
 async def test_bytes_that_are_no_request_are_the_callers_fault(
     node: StandIn, caplog: pytest.LogCaptureFixture, kind: str, method: str
 ) -> None:
-    """The caller is told so, with a reason; nothing in the log speaks of a bug. A stranger is refused before."""
+    """The caller gets a reason, and the log has no bug. Callers without a credential are refused before."""
     for insecure, expected in ((True, Reason.INVALID_MESSAGE), (False, Reason.NO_CREDENTIAL)):
         async with (
             gateway(node.rpc_file, receive=False, insecure=insecure) as address,

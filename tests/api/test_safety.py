@@ -1,4 +1,4 @@
-"""Promise 1: whatever a caller sends, nothing that could harm the node is written to it."""
+"""Whatever a caller sends, nothing that could harm the node is written to it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check_row_of_the_error_table(error: grpc.aio.AioRpcError) -> None:
 
 
 def check_safe(request: standin.Request) -> None:
-    """What was written is in lightningd's safe set: a node id, and a message that it will not die of."""
+    """The written request is safe for lightningd: a node id, and a message that does not crash it."""
     raw = bytes.fromhex(request["params"]["msg"])
     assert raw.hex() == request["params"]["msg"]
     assert 2 <= len(raw) <= 65_535

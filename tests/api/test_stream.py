@@ -1,4 +1,4 @@
-"""SendCustomMsgStream: one result for each message, in whatever company it comes."""
+"""SendCustomMsgStream: one result for each message."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ batches = st.lists(st.lists(good | bad, max_size=30), max_size=8)
 
 
 def numbered(item: dict[str, Any], number: int) -> pb.OutboundMsg:
-    """Make a message that carries its number, if it is a good one."""
+    """Make a message, which contains its number if it is valid."""
     if set(item) == {"peer_id"}:
         item = item | {"msg": b"\x9c\x41" + number.to_bytes(4, "big")}
     return pb.OutboundMsg(number=number, **item)
 
 
 def requests_of(items: list[list[dict[str, Any]]], number: int) -> list[pb.SendCustomMsgStreamRequest]:
-    """Number all messages through, after `number`, and put them into requests."""
+    """Number all messages, starting after `number`, and put them into requests."""
     made = []
     for batch in items:
         request = pb.SendCustomMsgStreamRequest()
@@ -56,7 +56,7 @@ def requests_of(items: list[list[dict[str, Any]]], number: int) -> list[pb.SendC
 
 
 def sent_to(node: StandIn, peer: bytes, after: int) -> list[int]:
-    """Return the numbers of the messages that the node was given for a peer, in order."""
+    """Return the numbers of the messages that the node got for a peer, in order."""
     requests = [request["params"] for request in node.sent() if request["params"]["node_id"] == peer.hex()]
     numbers = [int(params["msg"][4:], 16) for params in requests]
     return [number for number in numbers if number > after]
@@ -67,7 +67,7 @@ async def send_all(
     requests: list[pb.SendCustomMsgStreamRequest],
     cancel_after: int | None,
 ) -> list[pb.SendResult]:
-    """Write the requests, and read results until the end, or until so many have come."""
+    """Write the requests, and read results until the end, or until so many were read."""
     call = stub.SendCustomMsgStream()
     results: list[pb.SendResult] = []
 
@@ -142,7 +142,7 @@ def test_any_mix_gets_one_result_each_in_order_and_nothing_twice(tmp_path: Path)
 
 @pytest.fixture
 async def stub(node: StandIn) -> Any:
-    """Return a stub of a gateway that is ready, with limits that a test reaches."""
+    """Return a stub of a gateway with low limits."""
     limits = {"peer_messages_per_s": 100, "peer_burst": 0.1, "peer_bytes_per_s": 0, "receive": False}
     async with gateway(node.rpc_file, **limits) as address, grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
@@ -152,7 +152,7 @@ async def stub(node: StandIn) -> Any:
 
 
 async def test_over_a_limit_a_call_is_refused_and_a_stream_is_held_back(stub: Any) -> None:
-    """The call says when to come back; the stream comes to its end by itself."""
+    """The error of the call has the time to wait; the stream waits and continues."""
     requests = [
         pb.SendCustomMsgStreamRequest(messages=[numbered({"peer_id": PEERS[0]}, number)])
         for number in range(40)
@@ -174,7 +174,7 @@ async def test_over_a_limit_a_call_is_refused_and_a_stream_is_held_back(stub: An
 async def test_a_deadline_that_the_limits_would_pass_is_told_for_each_message(
     stub: Any, node: StandIn
 ) -> None:
-    """NOT_SENT, and it is true."""
+    """The result is NOT_SENT, and nothing was sent."""
     batch = [numbered({"peer_id": PEERS[0]}, number) for number in range(200)]
     call = stub.SendCustomMsgStream(timeout=1.0)
     await call.write(pb.SendCustomMsgStreamRequest(messages=batch[:10]))
@@ -192,7 +192,7 @@ async def test_a_deadline_that_the_limits_would_pass_is_told_for_each_message(
 
 
 async def test_a_stream_of_a_gateway_that_stops_gets_its_results_first(node: StandIn) -> None:
-    """What was read is answered, then the stream ends with GATEWAY_STOPPING."""
+    """After all results, the stream ends with GATEWAY_STOPPING."""
     release = asyncio.Event()
 
     async def held(connection: standin.Connection, request: standin.Request) -> None:
@@ -219,7 +219,7 @@ async def test_a_stream_of_a_gateway_that_stops_gets_its_results_first(node: Sta
 
 
 async def test_many_streams_are_held_back_and_none_is_refused(node: StandIn) -> None:
-    """More than may wait for the node is a reason to wait, not to fail."""
+    """If too many requests wait for the node, streams wait, too."""
     async with gateway(node.rpc_file, node_window=8, node_max_waiting=16, **NO_LIMITS) as address:
         async with grpc.aio.insecure_channel(address) as channel:
             stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
@@ -232,7 +232,7 @@ async def test_many_streams_are_held_back_and_none_is_refused(node: StandIn) -> 
 
 
 async def test_results_that_are_many_come_in_several_responses(node: StandIn) -> None:
-    """A failure takes more room than a message: together they could be more than a client takes at once."""
+    """Failures are larger than messages: all results in one response could exceed the limit of clients."""
     async with gateway(node.rpc_file, **NO_LIMITS) as address, grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
         call = stub.SendCustomMsgStream(
@@ -244,7 +244,7 @@ async def test_results_that_are_many_come_in_several_responses(node: StandIn) ->
 
 
 async def test_a_request_of_too_many_messages_ends_the_stream_before_any_is_read(node: StandIn) -> None:
-    """Reading two million empty ones would stop everything else; what came before has its results."""
+    """Parsing two million empty messages would block everything else; earlier messages have their results."""
     async with gateway(node.rpc_file, **NO_LIMITS) as address, grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
         call = stub.SendCustomMsgStream()

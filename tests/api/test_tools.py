@@ -1,4 +1,4 @@
-"""Tools that know nothing of us: they list, describe and call the service through reflection."""
+"""Generic tools list, describe and call the service through reflection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def address(node: StandIn) -> AsyncIterator[str]:
 
 
 async def run(program: str, *arguments: str) -> tuple[int, str]:
-    """Run a program of this environment; return its exit status and what it printed."""
+    """Run a program of this environment; return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         BIN / program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -42,13 +42,13 @@ async def grpcurl(address: str, *words: str, data: str = "") -> tuple[int, str]:
 
 
 async def buf_curl(address: str, *words: str, data: str = "") -> tuple[int, str]:
-    """Run buf curl, which asks for reflection in v1 and then in v1alpha."""
+    """Run buf curl, which uses reflection v1, then v1alpha."""
     more = ["--data", data] if data else []
     return await run("buf", "curl", "--protocol", "grpc", "--http2-prior-knowledge", *more, *words)
 
 
 async def test_grpcurl_lists_describes_and_calls(address: str, node: StandIn) -> None:
-    """With hex text, as a person would paste it."""
+    """With hex text, as a person would type it."""
     assert SERVICE in (await grpcurl(address, "list"))[1]
     status, described = await grpcurl(address, "describe", f"{SERVICE}.SendCustomMsg")
     assert status == 0

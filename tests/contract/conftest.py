@@ -14,12 +14,12 @@ import pytest
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes
-from support.doors import until_serving
+from support.every_rpc import until_serving
 from support.gateways import gateway
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rig:
     """A node, its peer, a gateway on it, and a stub that calls the gateway."""
 
     node: nodes.Node
@@ -44,27 +44,27 @@ def attached_as(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def stage(node_kind: str, short_path: Path) -> AsyncIterator[Stage]:
+async def rig(node_kind: str, short_path: Path) -> AsyncIterator[Rig]:
     """Run a node of that kind with a peer, and a gateway beside it that is ready."""
     async with (
         run_node(node_kind, short_path) as node,
         gateway(node.rpc_file) as address,
-        called(node, address) as stage,
+        called(node, address) as rig,
     ):
-        yield stage
+        yield rig
 
 
 @pytest.fixture
-async def receiving_stage(node_kind: str, attached_as: str, short_path: Path) -> AsyncIterator[Stage]:
+async def receiving_rig(node_kind: str, attached_as: str, short_path: Path) -> AsyncIterator[Rig]:
     """The same, for both ways to attach."""
     async with run_node(node_kind, short_path) as node:
         if attached_as == "sidecar":
-            async with gateway(node.rpc_file) as address, called(node, address) as stage:
-                yield stage
+            async with gateway(node.rpc_file) as address, called(node, address) as rig:
+                yield rig
         else:
             address = await start_as_plugin(node, short_path)
-            async with called(node, address) as stage:
-                yield stage
+            async with called(node, address) as rig:
+                yield rig
             await node.call("plugin", subcommand="stop", plugin="custommsg-plugin")
 
 
@@ -85,11 +85,11 @@ async def start_as_plugin(node: nodes.Node, directory: Path) -> str:
 
 
 @asynccontextmanager
-async def called(node: nodes.Node, address: str) -> AsyncIterator[Stage]:
+async def called(node: nodes.Node, address: str) -> AsyncIterator[Rig]:
     """Open a channel to a gateway, and wait until it is ready to send and to receive."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
         await until_serving(channel)
         while not (await stub.GetInbox(pb.GetInboxRequest())).attached:
             pass
-        yield Stage(node, address, stub)
+        yield Rig(node, address, stub)

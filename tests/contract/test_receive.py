@@ -10,7 +10,7 @@ import pytest
 
 from custommsg.v1 import custommsg_pb2 as pb
 
-from .conftest import Stage
+from .conftest import Rig
 from .test_send import failed
 
 Request = pb.SubscribeCustomMsgsRequest
@@ -19,8 +19,8 @@ Request = pb.SubscribeCustomMsgsRequest
 class Subscriber:
     """A subscription through the stub, read event by event."""
 
-    def __init__(self, stage: Stage, **request: Any) -> None:
-        self.call = stage.stub.SubscribeCustomMsgs(Request(**request))
+    def __init__(self, rig: Rig, **request: Any) -> None:
+        self.call = rig.stub.SubscribeCustomMsgs(Request(**request))
         self.position = ""
         self._events: list[pb.Event] = []
 
@@ -47,9 +47,9 @@ class Subscriber:
         return [(await self.event()).message.payload for _ in range(count)]
 
 
-async def send_to_node(stage: Stage, number: int, message_type: int = 40001) -> None:
+async def send_to_node(rig: Rig, number: int, message_type: int = 40001) -> None:
     """Have the peer send a numbered message to the node."""
-    await stage.node.peer.send(stage.node.id, message_type.to_bytes(2, "big") + number.to_bytes(4, "big"))
+    await rig.node.peer.send(rig.node.id, message_type.to_bytes(2, "big") + number.to_bytes(4, "big"))
 
 
 def numbers(first: int, last: int) -> list[bytes]:
@@ -57,141 +57,141 @@ def numbers(first: int, last: int) -> list[bytes]:
     return [number.to_bytes(4, "big") for number in range(first, last + 1)]
 
 
-async def test_a_subscriber_gets_what_peers_send(receiving_stage: Stage) -> None:
+async def test_a_subscriber_gets_what_peers_send(receiving_rig: Rig) -> None:
     """Peer, type and bytes, as they were sent, in order; each event names its place, our node and the peer."""
-    stage = receiving_stage
-    subscriber = Subscriber(stage)
+    rig = receiving_rig
+    subscriber = Subscriber(rig)
     await subscriber.registered()
     for number in range(50):
-        await send_to_node(stage, number)
+        await send_to_node(rig, number)
     events = [await subscriber.event() for _ in range(50)]
     assert [event.message.payload for event in events] == numbers(0, 49)
-    assert {(event.peer_id, event.message.type) for event in events} == {(stage.node.peer.id, 40001)}
-    assert {event.peer_id_hex for event in events} == {stage.node.peer.id.hex()}
-    assert {event.node_id for event in events} == {stage.node.id}
+    assert {(event.peer_id, event.message.type) for event in events} == {(rig.node.peer.id, 40001)}
+    assert {event.peer_id_hex for event in events} == {rig.node.peer.id.hex()}
+    assert {event.node_id for event in events} == {rig.node.id}
     assert len({event.position for event in events}) == 50
     assert all(event.time.seconds > 1_600_000_000 for event in events)
 
 
-async def test_a_message_of_the_largest_size_arrives_whole(receiving_stage: Stage) -> None:
+async def test_a_message_of_the_largest_size_arrives_whole(receiving_rig: Rig) -> None:
     """65,535 bytes."""
-    subscriber = Subscriber(receiving_stage)
+    subscriber = Subscriber(receiving_rig)
     await subscriber.registered()
     payload = bytes(range(256)) * 255 + bytes(253)
-    await receiving_stage.node.peer.send(receiving_stage.node.id, b"\x9c\x41" + payload)
+    await receiving_rig.node.peer.send(receiving_rig.node.id, b"\x9c\x41" + payload)
     assert await subscriber.messages(1) == [payload]
 
 
-async def test_backlog_and_live_join_without_a_gap(receiving_stage: Stage) -> None:
+async def test_backlog_and_live_join_without_a_gap(receiving_rig: Rig) -> None:
     """From the beginning, after a position, and live: each gets what it asked for, once, in order."""
-    stage = receiving_stage
-    live = Subscriber(stage)
+    rig = receiving_rig
+    live = Subscriber(rig)
     await live.registered()
     for number in range(20):
-        await send_to_node(stage, number)
+        await send_to_node(rig, number)
     first = [await live.event() for _ in range(20)]
-    everything = Subscriber(stage, from_beginning=True)
-    resumed = Subscriber(stage, after=first[9].position)
+    everything = Subscriber(rig, from_beginning=True)
+    resumed = Subscriber(rig, after=first[9].position)
     for number in range(20, 40):
-        await send_to_node(stage, number)
+        await send_to_node(rig, number)
     assert await live.messages(20) == numbers(20, 39)
     assert await everything.messages(40) == numbers(0, 39)
     assert await resumed.messages(30) == numbers(10, 39)
 
 
-async def test_filters_by_type_and_by_peer(receiving_stage: Stage) -> None:
+async def test_filters_by_type_and_by_peer(receiving_rig: Rig) -> None:
     """Types one by one and as ranges; a peer that never writes."""
-    stage = receiving_stage
+    rig = receiving_rig
     types = pb.EventFilter(types=[40003], type_ranges=[pb.TypeRange(first=50001, last=50003)])
-    by_type = Subscriber(stage, filter=types)
-    by_peer = Subscriber(stage, filter=pb.EventFilter(peer_ids=[stage.node.peer.id]))
-    of_another = Subscriber(stage, filter=pb.EventFilter(peer_ids_hex=[stage.node.id.hex()]))
+    by_type = Subscriber(rig, filter=types)
+    by_peer = Subscriber(rig, filter=pb.EventFilter(peer_ids=[rig.node.peer.id]))
+    of_another = Subscriber(rig, filter=pb.EventFilter(peer_ids_hex=[rig.node.id.hex()]))
     for subscriber in (by_type, by_peer, of_another):
         await subscriber.registered()
     for number, message_type in enumerate([40001, 40003, 50001, 50003, 50005]):
-        await send_to_node(stage, number, message_type)
+        await send_to_node(rig, number, message_type)
     assert await by_type.messages(3) == numbers(1, 3)
     assert await by_peer.messages(5) == numbers(0, 4)
     await _nothing_until(of_another, by_peer.position)
 
 
-async def test_connects_and_disconnects_are_events_in_the_same_order(receiving_stage: Stage) -> None:
+async def test_connects_and_disconnects_are_events_in_the_same_order(receiving_rig: Rig) -> None:
     """So a protocol can tell a silent peer from one that has disconnected."""
-    stage = receiving_stage
-    subscriber = Subscriber(stage, filter=pb.EventFilter(include_peer_events=True))
+    rig = receiving_rig
+    subscriber = Subscriber(rig, filter=pb.EventFilter(include_peer_events=True))
     await subscriber.registered()
-    await send_to_node(stage, 1)
+    await send_to_node(rig, 1)
     assert (await subscriber.event()).message.payload == numbers(1, 1)[0]
-    await stage.node.peer.disconnect(stage.node.id)
+    await rig.node.peer.disconnect(rig.node.id)
     gone = await subscriber.event()
-    await stage.node.peer.connect(f"{stage.node.id.hex()}@{stage.node.address}")
+    await rig.node.peer.connect(f"{rig.node.id.hex()}@{rig.node.address}")
     back = await subscriber.event()
     assert [event.WhichOneof("kind") for event in (gone, back)] == ["peer_disconnected", "peer_connected"]
-    assert {gone.peer_id, back.peer_id} == {stage.node.peer.id}
+    assert {gone.peer_id, back.peer_id} == {rig.node.peer.id}
 
 
-async def test_a_named_consumer_resumes_after_what_it_acknowledged(receiving_stage: Stage) -> None:
+async def test_a_named_consumer_resumes_after_what_it_acknowledged(receiving_rig: Rig) -> None:
     """At least once: what was not acknowledged is delivered again; an explicit position wins over the stored one."""
-    stage = receiving_stage
-    first = Subscriber(stage, consumer="orders")
+    rig = receiving_rig
+    first = Subscriber(rig, consumer="orders")
     await first.registered()
     for number in range(5):
-        await send_to_node(stage, number)
+        await send_to_node(rig, number)
     events = [await first.event() for _ in range(5)]
     ack = pb.AckCustomMsgsRequest(consumer="orders", position=events[2].position)
-    assert (await stage.stub.AckCustomMsgs(ack)).position == events[2].position
+    assert (await rig.stub.AckCustomMsgs(ack)).position == events[2].position
     first.call.cancel()
-    second = Subscriber(stage, consumer="orders")
+    second = Subscriber(rig, consumer="orders")
     assert await second.messages(2) == numbers(3, 4)
-    [consumer] = (await stage.stub.ListConsumers(pb.ListConsumersRequest())).consumers
+    [consumer] = (await rig.stub.ListConsumers(pb.ListConsumersRequest())).consumers
     assert (consumer.name, consumer.position, consumer.lag) == ("orders", events[2].position, 2)
     lower = pb.AckCustomMsgsRequest(consumer="orders", position=events[0].position)
-    assert (await stage.stub.AckCustomMsgs(lower)).position == events[2].position
-    third = Subscriber(stage, consumer="orders", after=events[0].position)
+    assert (await rig.stub.AckCustomMsgs(lower)).position == events[2].position
+    third = Subscriber(rig, consumer="orders", after=events[0].position)
     assert await third.messages(2) == numbers(1, 2)
-    await stage.stub.DeleteConsumer(pb.DeleteConsumerRequest(consumer="orders"))
-    assert not (await stage.stub.ListConsumers(pb.ListConsumersRequest())).consumers
+    await rig.stub.DeleteConsumer(pb.DeleteConsumerRequest(consumer="orders"))
+    assert not (await rig.stub.ListConsumers(pb.ListConsumersRequest())).consumers
 
 
-async def test_a_new_consumer_misses_nothing_before_its_first_acknowledgement(receiving_stage: Stage) -> None:
+async def test_a_new_consumer_misses_nothing_before_its_first_acknowledgement(receiving_rig: Rig) -> None:
     """Its position is kept from its first subscription on, not from its first acknowledgement."""
-    stage = receiving_stage
-    first = Subscriber(stage, consumer="new")
+    rig = receiving_rig
+    first = Subscriber(rig, consumer="new")
     await first.registered()
     first.call.cancel()
-    await send_to_node(stage, 7)
-    assert await Subscriber(stage, consumer="new").messages(1) == numbers(7, 7)
+    await send_to_node(rig, 7)
+    assert await Subscriber(rig, consumer="new").messages(1) == numbers(7, 7)
 
 
-async def test_an_idle_subscriber_is_told_its_position(node_kind: str, stage: Stage) -> None:
+async def test_an_idle_subscriber_is_told_its_position(node_kind: str, rig: Rig) -> None:
     """A heartbeat, so that a consumer with a narrow filter can store how far it is."""
-    subscriber = Subscriber(stage, filter=pb.EventFilter(types=[50001]))
+    subscriber = Subscriber(rig, filter=pb.EventFilter(types=[50001]))
     before = await subscriber.registered()
-    await send_to_node(stage, 1)
-    inbox = await _inbox_after(stage, before)
+    await send_to_node(rig, 1)
+    inbox = await _inbox_after(rig, before)
     await _nothing_until(subscriber, inbox.latest)
 
 
-async def test_what_the_inbox_holds_is_told(receiving_stage: Stage) -> None:
+async def test_what_the_inbox_holds_is_told(receiving_rig: Rig) -> None:
     """Its bounds, its size, and whether lightningd is attached."""
-    subscriber = Subscriber(receiving_stage)
+    subscriber = Subscriber(receiving_rig)
     before = await subscriber.registered()
-    await send_to_node(receiving_stage, 1)
-    inbox = await _inbox_after(receiving_stage, before)
+    await send_to_node(receiving_rig, 1)
+    inbox = await _inbox_after(receiving_rig, before)
     assert inbox.attached
     assert not inbox.error
     assert inbox.count > 0
     assert inbox.size > 0
     assert inbox.oldest.seconds > 1_600_000_000
-    everything = Subscriber(receiving_stage, after=inbox.earliest)
+    everything = Subscriber(receiving_rig, after=inbox.earliest)
     assert await everything.messages(1) == numbers(1, 1)
-    assert everything.position == (await receiving_stage.stub.GetInbox(pb.GetInboxRequest())).latest
+    assert everything.position == (await receiving_rig.stub.GetInbox(pb.GetInboxRequest())).latest
 
 
-async def test_a_position_that_is_not_of_this_inbox_is_refused_with_its_reason(stage: Stage) -> None:
+async def test_a_position_that_is_not_of_this_inbox_is_refused_with_its_reason(rig: Rig) -> None:
     """No text that could move a subscriber or a consumer to a place by chance."""
-    await stage.node.peer.send(stage.node.id, b"\x9c\x41")
-    latest = (await stage.stub.GetInbox(pb.GetInboxRequest())).latest
+    await rig.node.peer.send(rig.node.id, b"\x9c\x41")
+    latest = (await rig.stub.GetInbox(pb.GetInboxRequest())).latest
     inbox, _, number = latest.partition("-")
     cases = {
         "7": ("INVALID_ARGUMENT", "INVALID_POSITION"),
@@ -199,30 +199,30 @@ async def test_a_position_that_is_not_of_this_inbox_is_refused_with_its_reason(s
         f"{'0' * len(inbox)}-{number}": ("FAILED_PRECONDITION", "POSITION_OF_OTHER_INBOX"),
         f"{inbox}-1000000": ("OUT_OF_RANGE", "POSITION_NOT_REACHED"),
     }
-    first = Subscriber(stage, consumer="careful")
+    first = Subscriber(rig, consumer="careful")
     await first.registered()
     for position, expected in cases.items():
         for call in (
-            Subscriber(stage, after=position).call.read(),
-            stage.stub.ListEvents(pb.ListEventsRequest(after=position)),
-            stage.stub.AckCustomMsgs(pb.AckCustomMsgsRequest(consumer="careful", position=position)),
+            Subscriber(rig, after=position).call.read(),
+            rig.stub.ListEvents(pb.ListEventsRequest(after=position)),
+            rig.stub.AckCustomMsgs(pb.AckCustomMsgsRequest(consumer="careful", position=position)),
         ):
             assert (await failed(call))[:2] == expected, position
 
 
-async def test_stored_events_are_listed_page_by_page(receiving_stage: Stage) -> None:
+async def test_stored_events_are_listed_page_by_page(receiving_rig: Rig) -> None:
     """Oldest first, each once, filtered; the last page has no token."""
-    stage = receiving_stage
-    live = Subscriber(stage)
+    rig = receiving_rig
+    live = Subscriber(rig)
     await live.registered()
     for number in range(10):
-        await send_to_node(stage, number, 40001 + number % 2 * 2)
+        await send_to_node(rig, number, 40001 + number % 2 * 2)
     events = [await live.event() for _ in range(10)]
     request = pb.ListEventsRequest(filter=pb.EventFilter(types=[40001]), page_size=2)
     listed: list[bytes] = []
     pages = 0
     while True:
-        page = await stage.stub.ListEvents(request)
+        page = await rig.stub.ListEvents(request)
         assert len(page.events) <= 2
         listed += [event.message.payload for event in page.events if event.HasField("message")]
         pages += 1
@@ -232,37 +232,37 @@ async def test_stored_events_are_listed_page_by_page(receiving_stage: Stage) -> 
     assert listed == numbers(0, 9)[::2]
     assert pages >= 3
     after = pb.ListEventsRequest(after=events[7].position)
-    assert [one.message.payload for one in (await stage.stub.ListEvents(after)).events] == numbers(8, 9)
+    assert [one.message.payload for one in (await rig.stub.ListEvents(after)).events] == numbers(8, 9)
 
 
-async def test_lists_come_in_pages(receiving_stage: Stage) -> None:
+async def test_lists_come_in_pages(receiving_rig: Rig) -> None:
     """Consumers and peers: each once, in order, and a wrong page is refused."""
-    stage = receiving_stage
+    rig = receiving_rig
     names = ["a", "b", "c"]
     for name in names:
-        await Subscriber(stage, consumer=name).registered()
-    first = await stage.stub.ListConsumers(pb.ListConsumersRequest(page_size=2))
-    rest = await stage.stub.ListConsumers(
+        await Subscriber(rig, consumer=name).registered()
+    first = await rig.stub.ListConsumers(pb.ListConsumersRequest(page_size=2))
+    rest = await rig.stub.ListConsumers(
         pb.ListConsumersRequest(page_size=2, page_token=first.next_page_token)
     )
     assert [one.name for one in (*first.consumers, *rest.consumers)] == names
     assert not rest.next_page_token
-    peers = await stage.stub.ListPeers(pb.ListPeersRequest(page_size=1))
-    assert [one.peer_id for one in peers.peers] == [stage.node.peer.id]
+    peers = await rig.stub.ListPeers(pb.ListPeersRequest(page_size=1))
+    assert [one.peer_id for one in peers.peers] == [rig.node.peer.id]
     for request in ({"page_size": -1}, {"page_token": "not base64!"}):
-        outcome = await failed(stage.stub.ListPeers(pb.ListPeersRequest(**request)))
+        outcome = await failed(rig.stub.ListPeers(pb.ListPeersRequest(**request)))
         assert outcome[:2] == ("INVALID_ARGUMENT", "INVALID_PAGE")
 
 
-async def test_another_node_is_not_served_here(stage: Stage) -> None:
+async def test_another_node_is_not_served_here(rig: Rig) -> None:
     """A request that names our node, and one that names another."""
-    ours, other = stage.node.id, stage.node.peer.id
-    assert (await stage.stub.GetInfo(pb.GetInfoRequest(node_id=ours))).node.node_id == ours
+    ours, other = rig.node.id, rig.node.peer.id
+    assert (await rig.stub.GetInfo(pb.GetInfoRequest(node_id=ours))).node.node_id == ours
     for call in (
-        stage.stub.GetInfo(pb.GetInfoRequest(node_id=other)),
-        stage.stub.ListPeers(pb.ListPeersRequest(node_id=other)),
-        stage.stub.ListEvents(pb.ListEventsRequest(node_id=other)),
-        Subscriber(stage, node_id=other).call.read(),
+        rig.stub.GetInfo(pb.GetInfoRequest(node_id=other)),
+        rig.stub.ListPeers(pb.ListPeersRequest(node_id=other)),
+        rig.stub.ListEvents(pb.ListEventsRequest(node_id=other)),
+        Subscriber(rig, node_id=other).call.read(),
     ):
         assert (await failed(call))[:2] == ("NOT_FOUND", "NODE_UNKNOWN")
 
@@ -278,20 +278,18 @@ async def test_another_node_is_not_served_here(stage: Stage) -> None:
         ({"consumer": "no spaces"}, "INVALID_CONSUMER"),
     ],
 )
-async def test_an_invalid_subscription_is_refused(
-    stage: Stage, request_: dict[str, Any], reason: str
-) -> None:
+async def test_an_invalid_subscription_is_refused(rig: Rig, request_: dict[str, Any], reason: str) -> None:
     """With the field that is wrong."""
-    outcome = await failed(Subscriber(stage, **request_).call.read())
+    outcome = await failed(Subscriber(rig, **request_).call.read())
     assert outcome[:2] == ("INVALID_ARGUMENT", reason)
 
 
-async def test_an_unknown_consumer_is_not_found(stage: Stage) -> None:
+async def test_an_unknown_consumer_is_not_found(rig: Rig) -> None:
     """Neither acknowledged nor deleted."""
-    latest = (await stage.stub.GetInbox(pb.GetInboxRequest())).latest
+    latest = (await rig.stub.GetInbox(pb.GetInboxRequest())).latest
     ack = pb.AckCustomMsgsRequest(consumer="nobody", position=latest)
     delete = pb.DeleteConsumerRequest(consumer="nobody")
-    for call in (stage.stub.AckCustomMsgs(ack), stage.stub.DeleteConsumer(delete)):
+    for call in (rig.stub.AckCustomMsgs(ack), rig.stub.DeleteConsumer(delete)):
         assert (await failed(call))[:2] == ("NOT_FOUND", "CONSUMER_UNKNOWN")
 
 
@@ -303,10 +301,10 @@ async def _nothing_until(subscriber: Subscriber, position: str) -> None:
         subscriber.position = response.position
 
 
-async def _inbox_after(stage: Stage, position: str) -> pb.GetInboxResponse:
+async def _inbox_after(rig: Rig, position: str) -> pb.GetInboxResponse:
     """Wait until the inbox has come further than a position."""
     async with asyncio.timeout(20):
         while True:
-            inbox = await stage.stub.GetInbox(pb.GetInboxRequest())
+            inbox = await rig.stub.GetInbox(pb.GetInboxRequest())
             if inbox.latest not in ("", position):
                 return inbox

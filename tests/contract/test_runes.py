@@ -153,6 +153,8 @@ USES = (
     subscribe_use(None, 0, None),
     subscribe_use(bytes.fromhex(PEER), None, None, "listevents"),
     Use("connect", {"id": PEER, "host": "127.0.0.1", "port": 9735}),
+    Use("disconnect", {"id": PEER, "force": "true"}),
+    Use("listnodes", {"id": PEER}),
     Use("ackcustommsg", {"consumer": "shop"}),
     Use("getinfo", {}),
 )

@@ -15,7 +15,7 @@ from custommsg_server.api.status import DETAILS_KEY
 from custommsg_server.domain import wire
 from support.keys import NOT_A_POINT, node_id
 
-from .conftest import Stage
+from .conftest import Rig
 
 
 async def failed(call: Any) -> tuple[str, str, dict[str, str]]:
@@ -28,9 +28,9 @@ async def failed(call: Any) -> tuple[str, str, dict[str, str]]:
     return caught.value.code().name, info.reason, dict(info.metadata)
 
 
-def to_peer(stage: Stage, **message: Any) -> pb.SendCustomMsgRequest:
+def to_peer(rig: Rig, **message: Any) -> pb.SendCustomMsgRequest:
     """Make a request to the connected peer."""
-    return pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=stage.node.peer.id, **message))
+    return pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=rig.node.peer.id, **message))
 
 
 @pytest.mark.parametrize(
@@ -43,65 +43,65 @@ def to_peer(stage: Stage, **message: Any) -> pb.SendCustomMsgRequest:
     ],
     ids=["bytes", "hex", "upper-case hex", "type and payload"],
 )
-async def test_a_message_arrives_whichever_way_it_was_given(stage: Stage, message: dict[str, Any]) -> None:
+async def test_a_message_arrives_whichever_way_it_was_given(rig: Rig, message: dict[str, Any]) -> None:
     """Bytes, hex, type and payload: the peer receives the same bytes."""
-    answer = await stage.stub.SendCustomMsg(to_peer(stage, **message))
+    answer = await rig.stub.SendCustomMsg(to_peer(rig, **message))
     assert (answer.status, answer.type) == ("Message sent to connectd for delivery", 40001)
-    received = await stage.node.peer.next_message()
-    assert (received.peer_id, received.message) == (stage.node.id, b"\x9c\x41\xca\xfe")
+    received = await rig.node.peer.next_message()
+    assert (received.peer_id, received.message) == (rig.node.id, b"\x9c\x41\xca\xfe")
 
 
 @pytest.mark.parametrize("size", [2, 3, 1000, 65_534, 65_535])
-async def test_messages_of_every_allowed_size_arrive_whole(stage: Stage, size: int) -> None:
+async def test_messages_of_every_allowed_size_arrive_whole(rig: Rig, size: int) -> None:
     """From the type alone to the limit of BOLT 1."""
     message = (b"\x9c\x41" + bytes(range(256)) * 256)[:size]
-    await stage.stub.SendCustomMsg(to_peer(stage, msg=message))
-    assert (await stage.node.peer.next_message()).message == message
+    await rig.stub.SendCustomMsg(to_peer(rig, msg=message))
+    assert (await rig.node.peer.next_message()).message == message
 
 
-async def test_messages_to_one_peer_arrive_in_order(stage: Stage) -> None:
+async def test_messages_to_one_peer_arrive_in_order(rig: Rig) -> None:
     """Each sent after the last was answered, and all of them arrive."""
     for number in range(200):
-        await stage.stub.SendCustomMsg(to_peer(stage, typed_msg=_numbered(number)))
+        await rig.stub.SendCustomMsg(to_peer(rig, typed_msg=_numbered(number)))
     for number in range(200):
-        assert (await stage.node.peer.next_message()).payload == number.to_bytes(4, "big")
+        assert (await rig.node.peer.next_message()).payload == number.to_bytes(4, "big")
 
 
-async def test_a_thousand_concurrent_sends_arrive_once_each(stage: Stage) -> None:
+async def test_a_thousand_concurrent_sends_arrive_once_each(rig: Rig) -> None:
     """None is lost, none is doubled."""
-    calls = (stage.stub.SendCustomMsg(to_peer(stage, typed_msg=_numbered(n))) for n in range(1000))
+    calls = (rig.stub.SendCustomMsg(to_peer(rig, typed_msg=_numbered(n))) for n in range(1000))
     await asyncio.gather(*calls)
-    payloads = [(await stage.node.peer.next_message()).payload for _ in range(1000)]
+    payloads = [(await rig.node.peer.next_message()).payload for _ in range(1000)]
     assert sorted(payloads) == [n.to_bytes(4, "big") for n in range(1000)]
 
 
-async def test_validate_only_runs_the_nodes_checks_and_sends_nothing(stage: Stage) -> None:
+async def test_validate_only_runs_the_nodes_checks_and_sends_nothing(rig: Rig) -> None:
     """What arrives is the message after it."""
-    request = to_peer(stage, msg_hex="9c4101")
+    request = to_peer(rig, msg_hex="9c4101")
     request.validate_only = True
-    assert (await stage.stub.SendCustomMsg(request)).status == "Checked, not sent"
+    assert (await rig.stub.SendCustomMsg(request)).status == "Checked, not sent"
     stranger = pb.SendCustomMsgRequest(
         message=pb.OutboundMsg(peer_id=node_id(), msg_hex="9c4101"), validate_only=True
     )
-    assert (await failed(stage.stub.SendCustomMsg(stranger)))[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
-    await stage.stub.SendCustomMsg(to_peer(stage, msg_hex="9c4102"))
-    assert (await stage.node.peer.next_message()).payload == b"\x02"
+    assert (await failed(rig.stub.SendCustomMsg(stranger)))[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
+    await rig.stub.SendCustomMsg(to_peer(rig, msg_hex="9c4102"))
+    assert (await rig.node.peer.next_message()).payload == b"\x02"
 
 
-async def test_a_peer_that_the_node_does_not_know_is_not_found(stage: Stage) -> None:
+async def test_a_peer_that_the_node_does_not_know_is_not_found(rig: Rig) -> None:
     """A stranger, and the node itself."""
-    for unknown in (node_id(), stage.node.id):
+    for unknown in (node_id(), rig.node.id):
         request = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=unknown, msg_hex="9c41"))
-        assert (await failed(stage.stub.SendCustomMsg(request)))[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
+        assert (await failed(rig.stub.SendCustomMsg(request)))[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
 
 
-async def test_a_peer_without_a_channel_is_unknown_once_it_has_left(stage: Stage) -> None:
+async def test_a_peer_without_a_channel_is_unknown_once_it_has_left(rig: Rig) -> None:
     """lightningd forgets it."""
-    await stage.node.peer.disconnect(stage.node.id)
+    await rig.node.peer.disconnect(rig.node.id)
     async with asyncio.timeout(10):
-        while (await stage.stub.ListPeers(pb.ListPeersRequest())).peers:
+        while (await rig.stub.ListPeers(pb.ListPeersRequest())).peers:
             pass
-    outcome = await failed(stage.stub.SendCustomMsg(to_peer(stage, msg_hex="9c41")))
+    outcome = await failed(rig.stub.SendCustomMsg(to_peer(rig, msg_hex="9c41")))
     assert outcome[:2] == ("NOT_FOUND", "PEER_UNKNOWN")
 
 
@@ -122,22 +122,20 @@ async def test_a_peer_without_a_channel_is_unknown_once_it_has_left(stage: Stage
         ({"peer_id": node_id(), "typed_msg": pb.TypedMsg(type=18)}, "INTERNAL_MESSAGE_TYPE"),
     ],
 )
-async def test_poison_is_refused_and_the_node_lives(
-    stage: Stage, request_: dict[str, Any], reason: str
-) -> None:
+async def test_poison_is_refused_and_the_node_lives(rig: Rig, request_: dict[str, Any], reason: str) -> None:
     """What lightningd would refuse or die of never gets to it: afterwards it still relays."""
     outcome = await failed(
-        stage.stub.SendCustomMsg(pb.SendCustomMsgRequest(message=pb.OutboundMsg(**request_)))
+        rig.stub.SendCustomMsg(pb.SendCustomMsgRequest(message=pb.OutboundMsg(**request_)))
     )
     assert outcome[:2] == ("INVALID_ARGUMENT", reason)
-    await stage.stub.SendCustomMsg(to_peer(stage, msg_hex="9c41"))
-    assert (await stage.node.peer.next_message()).type == 40001
+    await rig.stub.SendCustomMsg(to_peer(rig, msg_hex="9c41"))
+    assert (await rig.node.peer.next_message()).type == 40001
 
 
-async def test_the_gateway_and_the_node_agree_on_every_type(stage: Stage) -> None:
+async def test_the_gateway_and_the_node_agree_on_every_type(rig: Rig) -> None:
     """For each of the first 1,024 types and some beyond: the gateway refuses what the node refuses."""
-    peer = stage.node.peer.id.hex()
-    rpc = stage.node.rpc()
+    peer = rig.node.peer.id.hex()
+    rpc = rig.node.rpc()
 
     def refused() -> set[int]:
         found = set()
@@ -155,14 +153,14 @@ async def test_the_gateway_and_the_node_agree_on_every_type(stage: Stage) -> Non
     assert await asyncio.to_thread(refused) == set(wire.INTERNAL_TYPES)
 
 
-async def test_peers_and_the_node_are_described(stage: Stage) -> None:
+async def test_peers_and_the_node_are_described(rig: Rig) -> None:
     """What ListPeers and GetInfo say is what the node says."""
-    [peer] = (await stage.stub.ListPeers(pb.ListPeersRequest())).peers
-    assert (peer.peer_id, peer.peer_id_hex) == (stage.node.peer.id, stage.node.peer.id.hex())
+    [peer] = (await rig.stub.ListPeers(pb.ListPeersRequest())).peers
+    assert (peer.peer_id, peer.peer_id_hex) == (rig.node.peer.id, rig.node.peer.id.hex())
     assert (peer.connected, peer.num_channels) == (True, 0)
     assert peer.address.startswith("127.0.0.1:")
-    info = await stage.stub.GetInfo(pb.GetInfoRequest())
-    described = await stage.node.call("getinfo")
+    info = await rig.stub.GetInfo(pb.GetInfoRequest())
+    described = await rig.node.call("getinfo")
     assert info.node_link_up
     assert (info.node.node_id_hex, info.node.alias) == (described["id"], described["alias"])
     assert (info.node.network, info.node.version) == ("regtest", described["version"])

@@ -1,4 +1,4 @@
-"""What lightningd hands over, on its way into the inbox."""
+"""The way of lightningd's messages into the inbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.inboxes import ALICE, BOB, OURS, arrival
 
 
 class Pending:
-    """An inbox whose appends end when the test says so."""
+    """An inbox whose appends end when the test asks for it."""
 
     def __init__(self) -> None:
         self.appended: list[list[Arrival]] = []
@@ -44,7 +44,7 @@ class Pending:
 
 
 class Watcher:
-    """Notes how often lightningd was answered."""
+    """Counts how often lightningd was answered."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -58,7 +58,7 @@ def intake(inbox: Pending, **options: Any) -> Intake:
 
 
 async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
-    """What the gateway does not receive is answered and dropped."""
+    """Messages of other types are answered and dropped."""
     taker = intake(Pending())
     assert taker.takes(37913)
     assert not taker.takes(37914)
@@ -67,7 +67,7 @@ async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
 
 
 async def test_arrivals_get_the_id_of_our_node() -> None:
-    """As it is known when they arrive; one that has an id already keeps it, and nothing else changes."""
+    """The id that is known when they arrive; an arrival with an id keeps it."""
     inbox, ids = Pending(), [b"", OURS]
     taker = Intake(cast("Inbox", inbox), range(65_536), lambda: ids[0])
     one = Arrival(Kind.MESSAGE, 5, BOB, b"\x94\x19x", 0, b"", "name")
@@ -82,7 +82,7 @@ async def test_arrivals_get_the_id_of_our_node() -> None:
 
 
 async def test_what_becomes_of_messages_is_counted() -> None:
-    """Stored or lost, once they are; connects and interruptions are no messages."""
+    """Stored or lost; connects and interruptions are not counted."""
     inbox, watcher = Pending(), Watcher()
     taker = intake(inbox, watcher=watcher)
     stored = taker.append([arrival(1), arrival(2), arrival(kind=Kind.CONNECTED)])
@@ -99,7 +99,7 @@ async def test_what_becomes_of_messages_is_counted() -> None:
 
 
 async def test_it_is_full_until_enough_was_stored() -> None:
-    """Whoever brings more is told to wait, and woken when there is room; what comes all the same is taken."""
+    """The channel waits, and is woken when there is space; further arrivals are accepted."""
     inbox = Pending()
     taker = intake(inbox, max_waiting=5000)
     assert not taker.is_full
@@ -121,7 +121,7 @@ async def test_it_is_full_until_enough_was_stored() -> None:
 
 
 async def test_it_is_not_full_while_the_inbox_fails() -> None:
-    """The inbox bounds what it keeps then and loses the rest; lightningd must not wait for a broken disk."""
+    """Then the inbox itself limits what waits; lightningd must not wait for a broken disk."""
     inbox = Pending()
     taker = intake(inbox, max_waiting=1000)
     taker.append([arrival(size=1000)])
@@ -141,7 +141,7 @@ async def test_it_is_not_full_while_the_inbox_fails() -> None:
 
 
 async def test_who_stops_waiting_changes_nothing() -> None:
-    """The message is counted all the same."""
+    """The message is counted nevertheless."""
     inbox = Pending()
     taker = intake(inbox)
     taker.append([arrival(1)]).cancel()
@@ -153,7 +153,7 @@ async def test_who_stops_waiting_changes_nothing() -> None:
 
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool) -> None:
-    """Whoever handed it over is answered."""
+    """The future ends nevertheless."""
     inbox = Pending()
     taker = intake(inbox)
     kept = taker.append([arrival(1)])
@@ -169,16 +169,16 @@ async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool)
 
 CAROL = b"\x02" + b"c" * 32
 TWO = Rate(messages_per_s=1, burst=1)
-"""Two messages at once, and one a second after that."""
+"""A burst of two messages, then one a second."""
 
 
 def lost_of(arrivals: Sequence[Arrival]) -> dict[bytes, int]:
-    """Return how many messages the interruptions among arrivals say are missing, by peer."""
+    """Return the numbers of lost messages in the interruptions, by peer."""
     return {one.peer_id: one.lost for one in arrivals if one.kind is Kind.INTERRUPTION}
 
 
 async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() -> None:
-    """What is over is answered at once and counted; one interruption of that peer has the number."""
+    """Refused messages are answered at once and counted; one interruption of the peer has the number."""
     inbox = Pending()
     taker = intake(inbox, rate=TWO, tell_after=0.01)
     taken = [taker.append([arrival(number), arrival(number, peer_id=BOB)]) for number in range(3)]
@@ -195,7 +195,7 @@ async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() ->
 
 
 async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
-    """A peer in credit may overdraw it with what lightningd hands over together; it pays by waiting."""
+    """A peer within its budget may exceed it with one batch; then it has to wait longer."""
     inbox = Pending()
     taker = intake(inbox, rate=TWO)
     taker.append([arrival(number) for number in range(50)])
@@ -205,7 +205,7 @@ async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
 
 
 async def test_bytes_count_as_well_as_messages() -> None:
-    """With what the transport adds to each message."""
+    """Including the framing of each message."""
     inbox = Pending()
     taker = intake(inbox, rate=Rate(bytes_per_s=1000, burst=1))
     for _ in range(4):
@@ -217,7 +217,7 @@ async def test_bytes_count_as_well_as_messages() -> None:
 
 
 async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
-    """However many are refused, and also when the gateway ends before that."""
+    """However many are refused, and also if the gateway stops before that."""
     inbox = Pending()
     taker = intake(inbox, rate=Rate(messages_per_s=0.001, burst=1), tell_after=1e6)
     for number in range(1000):
@@ -230,7 +230,7 @@ async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
 
 
 class Peers:
-    """A node that knows some peers, or fails to say so."""
+    """A node that lists its peers, or fails."""
 
     def __init__(self, *answers: list[Peer] | RelayError) -> None:
         self.answers = list(answers)
@@ -245,7 +245,7 @@ class Peers:
 
 
 async def test_more_is_kept_of_peers_with_channels_as_far_as_the_node_says() -> None:
-    """It is asked again now and then; while it does not answer, what it said last holds; their number is bounded."""
+    """The list is updated; while the node does not answer, the last list stays valid; its length is limited."""
     told: list[set[bytes]] = []
     inbox = SimpleNamespace(keep_more_of=lambda peer_ids: told.append(set(peer_ids)))
     many = [Peer(number.to_bytes(33, "big"), True, "", 1) for number in range(20_000)]

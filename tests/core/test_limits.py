@@ -1,4 +1,4 @@
-"""What a peer may be sent, with a clock that stands still until told."""
+"""The limits of peers, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.keys import node_id
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -29,7 +29,7 @@ def outbound(size: int, peer: int = 1) -> Outbound:
 
 
 def test_a_burst_passes_and_what_is_beyond_says_when_to_come_back() -> None:
-    """OVERLOADED carries the time after which the same message passes."""
+    """OVERLOADED has the time after which the same message is allowed."""
     clock = Clock()
     limits = PeerLimits(Rate(messages_per_s=10, burst=1), clock)
     for _ in range(11):
@@ -44,7 +44,7 @@ def test_a_burst_passes_and_what_is_beyond_says_when_to_come_back() -> None:
 
 
 def test_bytes_count_with_their_framing() -> None:
-    """A peer reads 1,000,000 bytes a second, the 34 that the transport adds to each message included."""
+    """A peer reads 1,000,000 bytes a second, including 34 bytes of framing for each message."""
     clock = Clock()
     limits = PeerLimits(Rate(bytes_per_s=1000, burst=0), clock)
     limits.take(outbound(1000 - FRAMING))
@@ -56,7 +56,7 @@ def test_bytes_count_with_their_framing() -> None:
 
 
 def test_a_stream_waits_instead() -> None:
-    """What is reserved is accounted for at once, so that those who follow wait behind it."""
+    """A reservation counts at once, so that later messages wait for it."""
     clock = Clock()
     limits = PeerLimits(Rate(messages_per_s=100, burst=0.5), clock)
     assert limits.reserve([outbound(10)] * 51) == 0
@@ -66,7 +66,7 @@ def test_a_stream_waits_instead() -> None:
 
 
 def test_what_was_given_back_was_never_taken() -> None:
-    """A batch whose deadline comes first is not sent, and weighs on nobody."""
+    """A batch that is not sent because of its deadline does not delay others."""
     limits = PeerLimits(Rate(messages_per_s=10, burst=0), Clock())
     limits.reserve([outbound(10)] * 5)
     limits.give_back([outbound(10)] * 5)
@@ -82,7 +82,7 @@ def test_no_limit_is_no_limit() -> None:
 
 
 def test_the_memory_of_peers_is_bounded() -> None:
-    """Whoever writes to ever new peers fills nothing."""
+    """Messages to more and more peers do not fill the memory."""
     limits = PeerLimits(Rate(messages_per_s=1, burst=1), Clock())
     for number in range(MAX_KEYS + 10):
         limits.take(Outbound(NodeId(b"\x02" + number.to_bytes(32, "big")), join_message(40001, b"")))
@@ -90,7 +90,7 @@ def test_the_memory_of_peers_is_bounded() -> None:
 
 
 def test_a_peer_in_debt_is_not_forgotten_before_one_that_is_idle() -> None:
-    """Whoever names 10,000 peers does not get the limit of another one lifted, however often it was charged before."""
+    """Messages to 10,000 other peers do not reset the limit of a peer."""
     clock = Clock()
     limits = PeerLimits(Rate(messages_per_s=100, burst=1), clock)
     for number in range(MAX_KEYS - 1):
@@ -105,7 +105,7 @@ def test_a_peer_in_debt_is_not_forgotten_before_one_that_is_idle() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30), st.floats(0, 3)), max_size=60))
 def test_the_one_that_is_forgotten_has_the_least_debt(steps: list[tuple[int, int, float]]) -> None:
-    """Whatever was charged before: the others keep theirs."""
+    """With any earlier charges; the others are remembered."""
     clock = Clock()
     buckets: TokenBuckets[int] = TokenBuckets(Rate(messages_per_s=10, burst=0), clock, max_keys=3)
     debts: dict[int, float] = {}
@@ -121,7 +121,7 @@ def test_the_one_that_is_forgotten_has_the_least_debt(steps: list[tuple[int, int
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(2, 5000), st.booleans()), max_size=200))
 def test_no_more_passes_than_the_rate_and_the_burst_allow(steps: list[tuple[float, int, bool]]) -> None:
-    """Whatever the mix of calls and streams: over any run, what passed is within rate x time + burst."""
+    """With any mix of calls and streams, the total is within rate x time + burst."""
     clock = Clock()
     rate, burst = 10_000.0, 1.0
     limits = PeerLimits(Rate(bytes_per_s=rate, burst=burst), clock)
@@ -151,7 +151,7 @@ def test_no_more_passes_than_the_rate_and_the_burst_allow(steps: list[tuple[floa
 def test_a_batch_waits_as_long_as_the_messages_before_the_last_of_each_peer_take(
     batches: list[tuple[float, list[tuple[int, int]]]],
 ) -> None:
-    """It is the same as to charge for each message by itself, peers that are new or forgotten among them."""
+    """The same as charging each message separately, also for new and forgotten peers."""
     clock = Clock()
     rate = Rate(messages_per_s=10, bytes_per_s=5000, burst=0.5)
     together: TokenBuckets[int] = TokenBuckets(rate, clock, max_keys=3)

@@ -1,4 +1,4 @@
-"""The receiving half of the core: consumers, reasons, and who sees what. Any engine will do."""
+"""Receiving in the core: consumers, reasons and permissions, over any engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from custommsg_server.core.mailbox import Mailbox, MailboxSubscription, SubscribeRequest
+from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival, Kind
@@ -17,12 +18,12 @@ from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError, Position, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox
-from support.inboxes import ALICE, BOB, EVERYTHING, FOREVER, Unruly, arrival, numbers, some
+from support.inboxes import ALICE, BOB, EVERYTHING, FOREVER, FaultyStore, arrival, numbers, some
 from support.memory_inbox import Log, MemoryInbox
 
 
 class Permit:
-    """Permits what a test says, and notes what it was asked."""
+    """Permits what a test says, and records the uses."""
 
     is_unrestricted = False
 
@@ -47,7 +48,7 @@ class Permit:
 
 
 def caller(permit: Permit | None = None) -> Caller:
-    """Make a caller who has a permit; what it sends does not matter here."""
+    """Make a caller with a permit."""
     return Caller("", "", permit or Permit(), cast("Any", None), cast("Any", None))
 
 
@@ -61,7 +62,7 @@ def inbox() -> MemoryInbox:
 
 @pytest.fixture
 def mailbox(inbox: MemoryInbox) -> Mailbox:
-    return Mailbox(inbox, lambda: True)
+    return Mailbox(inbox, lambda: True, MemoryBudget(1 << 30))
 
 
 async def drained(subscription: MailboxSubscription) -> list[Event]:
@@ -78,7 +79,7 @@ async def drained(subscription: MailboxSubscription) -> list[Event]:
 async def test_a_new_consumer_starts_where_it_asks_and_a_known_one_resumes(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """After what it has acknowledged, whichever start it names; an explicit position wins, and moves nothing."""
+    """After its acknowledged position, whatever its start is; an explicit position takes precedence."""
     positions = await inbox.append(some(1, 5))
 
     async def subscribe(start: Start | Position | None) -> list[int]:
@@ -99,7 +100,7 @@ async def test_a_new_consumer_starts_where_it_asks_and_a_known_one_resumes(
 async def test_the_default_is_live_and_a_new_consumer_keeps_its_start(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """So that what arrives before its first acknowledgement is not missed after a reconnect."""
+    """So that events before its first acknowledgement are not missed after a reconnect."""
     await inbox.append(some(1, 2))
     plain = await mailbox.subscribe(ANYONE, SubscribeRequest(Filter()))
     named = await mailbox.subscribe(ANYONE, SubscribeRequest(Filter(), consumer="shop"))
@@ -114,9 +115,9 @@ async def test_the_default_is_live_and_a_new_consumer_keeps_its_start(
 
 
 async def test_a_known_consumer_resumes_while_the_inbox_cannot_be_written(tmp_path: Path) -> None:
-    """What is held can be read, so who has a position reads it."""
-    async with SqliteInbox(tmp_path / "inbox.sqlite3", FOREVER, open_store=Unruly) as inbox:
-        mailbox = Mailbox(inbox, lambda: True)
+    """Stored events can be read from its position."""
+    async with SqliteInbox(tmp_path / "inbox.sqlite3", FOREVER, open_store=FaultyStore) as inbox:
+        mailbox = Mailbox(inbox, lambda: True, MemoryBudget(1 << 30))
         request = SubscribeRequest(Filter(), Start.BEGINNING, consumer="shop")
         await mailbox.subscribe(ANYONE, request)
         await inbox.append([arrival(1)])
@@ -132,7 +133,7 @@ async def test_a_known_consumer_resumes_while_the_inbox_cannot_be_written(tmp_pa
 
 
 async def test_events_are_listed_by_page(inbox: MemoryInbox, mailbox: Mailbox) -> None:
-    """From the beginning or after a position, filtered; the last page says so."""
+    """From the beginning or after a position, with a filter; the last page is marked."""
     positions = await inbox.append([arrival(n, peer_id=ALICE if n % 2 else BOB) for n in range(1, 8)])
     wanted = Filter(peer_ids=frozenset({ALICE}))
     batch = await mailbox.list_events(ANYONE, wanted, None, 3)
@@ -147,14 +148,14 @@ async def test_events_are_listed_by_page(inbox: MemoryInbox, mailbox: Mailbox) -
 
 
 async def reason_of(work: Any) -> RelayError:
-    """Return why something failed."""
+    """Return the reason of a failure."""
     with pytest.raises(RelayError) as caught:
         await work
     return caught.value
 
 
 async def test_a_position_that_leads_nowhere_has_a_reason(inbox: MemoryInbox, mailbox: Mailbox) -> None:
-    """One of its own for each case, with the field at fault and where it is possible to go on."""
+    """Each case has its own reason, with the field and a position at which to continue."""
     other = await MemoryInbox(Log("other")).append(some(1, 3))
     positions = await inbox.append(some(1, 5))
     await mailbox.subscribe(ANYONE, SubscribeRequest(Filter(), Start.BEGINNING, consumer="shop"))
@@ -189,7 +190,7 @@ async def test_a_position_that_leads_nowhere_has_a_reason(inbox: MemoryInbox, ma
 async def test_a_subscription_that_the_retention_overtakes_ends_with_a_reason(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """Its position stays where it was."""
+    """Its position does not change."""
     positions = await inbox.append(some(1, 5))
     subscription = await mailbox.subscribe(ANYONE, SubscribeRequest(Filter(), positions[0]))
     inbox.log.delete_oldest(3)
@@ -199,7 +200,7 @@ async def test_a_subscription_that_the_retention_overtakes_ends_with_a_reason(
 
 
 async def test_an_unknown_consumer_has_a_reason(mailbox: Mailbox, inbox: MemoryInbox) -> None:
-    """Nothing is made by acknowledging or deleting."""
+    """Acknowledging and deleting create no consumer."""
     [position] = await inbox.append([arrival()])
     for work in (
         mailbox.acknowledge(ANYONE, "shop", position),
@@ -214,7 +215,7 @@ async def test_an_unknown_consumer_has_a_reason(mailbox: Mailbox, inbox: MemoryI
 async def test_an_inbox_that_fails_is_unavailable_and_its_state_is_told(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """With a time to try again; the state can always be asked for."""
+    """With a time to try again; the state can always be read."""
     await inbox.append([arrival()])
     state = await mailbox.state(ANYONE)
     assert (state.bounds, state.attached, state.error) == (await inbox.bounds(), True, None)
@@ -228,7 +229,7 @@ async def test_an_inbox_that_fails_is_unavailable_and_its_state_is_told(
         error = await reason_of(work)
         assert (error.reason, error.retry_after) == (Reason.INBOX_UNAVAILABLE, 1.0)
         assert "the inbox is closed" in error.message
-    state = await Mailbox(inbox, lambda: False).state(ANYONE)
+    state = await Mailbox(inbox, lambda: False, MemoryBudget(1 << 30)).state(ANYONE)
     assert (state.bounds, state.attached, state.error) == (None, False, "the inbox is closed")
 
 
@@ -263,14 +264,14 @@ async def test_each_method_asks_for_its_own_use(inbox: MemoryInbox, mailbox: Mai
 
 
 def of_alice(use: Use) -> bool:
-    """Permit what concerns Alice."""
+    """Permit the events of Alice."""
     return use.params.get("node_id") == ALICE.hex()
 
 
 async def test_a_caller_gets_what_it_may_see_and_the_position_goes_on(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """Each pair of peer and type is asked for once in a batch; no more of an event is given than that."""
+    """Each pair of peer and type is checked once in a batch, with nothing else of the event."""
     permit = Permit(lambda use: of_alice(use) and use.params.get("type") != 4, why="not present")
     request = SubscribeRequest(EVERYTHING, consumer="shop")
     subscription = await mailbox.subscribe(caller(permit), request)
@@ -300,7 +301,7 @@ async def test_a_caller_gets_what_it_may_see_and_the_position_goes_on(
 
 
 async def test_listed_events_are_judged_one_by_one_too(inbox: MemoryInbox, mailbox: Mailbox) -> None:
-    """In the name of listevents."""
+    """As uses of listevents."""
     permit = Permit(of_alice, why="not present")
     await inbox.append([arrival(1), arrival(2, peer_id=BOB), arrival(3)])
     batch = await mailbox.list_events(caller(permit), Filter(), None, 10)
@@ -312,7 +313,7 @@ async def test_listed_events_are_judged_one_by_one_too(inbox: MemoryInbox, mailb
 async def test_an_interruption_reaches_everybody_but_its_peer_only_those_who_may_see_it(
     inbox: MemoryInbox, mailbox: Mailbox
 ) -> None:
-    """That something may be missing is never passed over in silence; whom it concerns is the peer's affair."""
+    """Each caller learns that events may be missing, but not of which peer."""
     subscription = await mailbox.subscribe(
         caller(Permit(of_alice, why="not present")), SubscribeRequest(Filter())
     )
@@ -349,7 +350,7 @@ async def test_an_interruption_reaches_everybody_but_its_peer_only_those_who_may
 async def test_a_subscription_begins_if_something_of_it_may_be_seen(
     mailbox: Mailbox, wanted: Filter, uses: list[dict[str, str | int]]
 ) -> None:
-    """Few pairs of peer and type are judged one by one; of many it is only asked whether they may at all."""
+    """A few pairs of peer and type are checked one by one; for more, only the method is checked."""
     refused = Permit(lambda use: False)
     error = await reason_of(mailbox.subscribe(caller(refused), SubscribeRequest(wanted)))
     assert error.reason is Reason.NOT_PERMITTED
@@ -361,7 +362,7 @@ async def test_a_subscription_begins_if_something_of_it_may_be_seen(
 
 
 async def test_a_rune_with_a_rate_is_refused(mailbox: Mailbox) -> None:
-    """Each look would count as a use; it is not asked for one."""
+    """Each check would count as a use, so nothing is checked."""
     permit = Permit(asks_node=True)
     for work in (
         mailbox.subscribe(caller(permit), SubscribeRequest(Filter())),
@@ -374,7 +375,7 @@ async def test_a_rune_with_a_rate_is_refused(mailbox: Mailbox) -> None:
 
 
 async def test_a_node_that_cannot_judge_now_loses_no_event(inbox: MemoryInbox, mailbox: Mailbox) -> None:
-    """Neither then, nor where the caller is cancelled meanwhile: the same events come at the next try."""
+    """The next try returns the same events, also after a cancellation."""
     permit = Permit()
     permit.fails = RelayError(Reason.NODE_UNAVAILABLE, "away")
     refused = mailbox.subscribe(caller(permit), SubscribeRequest(Filter()))

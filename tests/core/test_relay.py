@@ -1,4 +1,4 @@
-"""The sending half of the core."""
+"""Sending in the core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _no_keys() -> Once:
 
 
 async def test_a_batch_whose_caller_leaves_is_given_back(rpc_file: Path) -> None:
-    """Its account is given back: else a caller that retries would shut a peer off for all."""
+    """Otherwise a caller that retries would use up the limit of a peer for all."""
     limits = PeerLimits(Rate(messages_per_s=1, burst=0))
     relay = Relay(Lightningd(rpc_file), limits, MemoryBudget(1 << 20), _no_keys())
     batch = [Outbound(node_id(), join_message(40001, b""))] * 100
@@ -39,7 +39,7 @@ async def test_a_batch_whose_caller_leaves_is_given_back(rpc_file: Path) -> None
 
 
 async def test_what_was_meant_for_a_peer_that_the_node_does_not_know_is_given_back(node: StandIn) -> None:
-    """Nothing was sent, so nothing is held against an id that anybody can make up; a call and a stream alike."""
+    """Nothing was sent, so the limits do not count it; for calls and streams."""
 
     async def unknown(connection: Connection, request: Request) -> None:
         connection.error(request, -32600, "No such peer")

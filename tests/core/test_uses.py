@@ -1,4 +1,4 @@
-"""What callers do, in the words of runes."""
+"""Actions of callers as methods and parameters for runes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_send_is_named_as_lightning_cli_names_it() -> None:
 
 
 def test_what_is_not_said_is_not_a_parameter() -> None:
-    """A restriction on it then says that it is not present."""
+    """Then a restriction on it fails with "not present"."""
     assert subscribe_use(None, None, None) == Use("subscribecustommsg", {})
     assert subscribe_use(ALICE, 7, "shop", LIST) == Use(
         "listevents", {"node_id": ALICE.hex(), "msg": "0007", "type": 7, "consumer": "shop"}
@@ -26,7 +26,7 @@ def test_what_is_not_said_is_not_a_parameter() -> None:
 
 
 def test_an_event_is_seen_by_its_peer_and_type() -> None:
-    """The restriction that holds a sender to a type holds a subscriber to it; peer events have no type."""
+    """A restriction to a type works for senders and for subscribers; peer events have no type."""
     assert event_use(arrival(peer_id=ALICE, message_type=37913), None) == Use(
         "subscribecustommsg", {"node_id": ALICE.hex(), "msg": "9419", "type": 37913}
     )

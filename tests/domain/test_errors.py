@@ -29,13 +29,13 @@ def documented() -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_a_code_and_a_value_in_the_contract(reason: Reason) -> None:
-    """None is missing, in either place."""
+    """Neither has a missing reason."""
     assert (reason.name, CODES[reason].name) in documented()
     assert f"REASON_{reason.name}" in set(pb.Reason.keys())
 
 
 def test_the_contract_documents_nothing_else() -> None:
-    """A reason that is gone from the code is gone from the contract."""
+    """A reason that was removed from the code is removed from the contract."""
     rows = {(reason.name, code.name) for reason, code in CODES.items()}
     assert documented() - rows == {("OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED")}
     assert len(pb.Reason.keys()) == len(Reason) + 1
@@ -43,7 +43,7 @@ def test_the_contract_documents_nothing_else() -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_error_carries_its_details(reason: Reason) -> None:
-    """ErrorInfo always, BadRequest for a field that is wrong, RetryInfo where a retry is safe."""
+    """ErrorInfo always, BadRequest for an invalid field, RetryInfo if a retry is safe."""
     error = RelayError(reason, "why", field="msg", metadata={"k": "v"}, retry_after=1.5)
     status = status_of(error)
     assert (status.code, status.message) == (CODES[reason].value[0], "why")
@@ -61,6 +61,6 @@ def test_every_error_carries_its_details(reason: Reason) -> None:
 
 
 def test_an_outcome_that_the_deadline_hid_is_deadline_exceeded() -> None:
-    """The code says that time ran out, the reason that the message may have been sent."""
+    """The code says that the deadline passed, the reason that the message may have been sent."""
     error = RelayError(Reason.OUTCOME_UNKNOWN, "why", expired=True)
     assert code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -22,7 +22,7 @@ ranges = st.lists(
 
 @given(ranges, st.integers(0, MAX_TYPE + 9))
 def test_a_set_holds_what_its_ranges_hold(given_: list[range], number: int) -> None:
-    """And no two of its own ranges overlap or touch."""
+    """Its ranges do not overlap or touch."""
     types = TypeSet(given_)
     expected = {one for each in given_ for one in each}
     assert [one for each in types.ranges for one in each] == sorted(expected)
@@ -34,7 +34,7 @@ def test_a_set_holds_what_its_ranges_hold(given_: list[range], number: int) -> N
 
 @given(st.text(max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """What is read lies within the message types."""
+    """A parsed range is within the message types."""
     try:
         read = parse_range(text)
     except ValueError as error:
@@ -45,6 +45,6 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "-", "1-", "-1", "65536", "5-4", "0x", "1-2-3", "one"])
 def test_an_invalid_range_is_refused(text: str) -> None:
-    """With how to write it."""
+    """The error says how to write it."""
     with pytest.raises(ValueError, match="not a message type"):
         parse_set([text])

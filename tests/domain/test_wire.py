@@ -12,7 +12,7 @@ from support.keys import NOT_A_POINT, node_id
 
 
 def test_internal_types_are_the_fifty_that_lightningd_handles() -> None:
-    """The set is the one recorded from v26.06: 7 and 9, peer storage, are not in it."""
+    """The set was recorded from v26.06; 7 and 9, peer storage, are not in it."""
     listed = [0, 1, 2, *range(16, 20), *range(32, 37), *range(38, 42), *range(64, 75), 77, 80, 81, 127, 128]
     listed += [*range(130, 138), *range(256, 260), *range(261, 266), 513]
     assert sorted(wire.INTERNAL_TYPES) == listed
@@ -35,7 +35,7 @@ def test_only_compressed_points_are_node_ids(raw: bytes) -> None:
 
 
 def test_an_uncompressed_point_is_no_node_id() -> None:
-    """A point in 65 bytes is on the curve, and still no node id."""
+    """65 bytes of a point on the curve are not a node id."""
     import coincurve
 
     with pytest.raises(RelayError, match="65 bytes"):
@@ -44,20 +44,20 @@ def test_an_uncompressed_point_is_no_node_id() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "zz" * 33, " " + "02" * 32 + " ", "٠٢" * 33, "02" * 34])
 def test_text_that_is_no_hex_node_id_is_refused(text: str) -> None:
-    """Spaces, odd digits, other scripts' digits: none of it is skipped or guessed."""
+    """Spaces, an odd number of digits, digits of other scripts: nothing is skipped."""
     with pytest.raises(RelayError) as caught:
         wire.parse_node_id_hex(text)
     assert caught.value.reason is Reason.INVALID_NODE_ID
 
 
 def test_hex_may_be_of_either_case() -> None:
-    """As lightningd takes it."""
+    """As in lightningd."""
     assert wire.parse_node_id_hex(node_id().hex().upper()) == node_id()
 
 
 @given(st.integers(0, wire.MAX_TYPE), st.binary(max_size=70))
 def test_a_message_is_its_type_and_its_payload(number: int, payload: bytes) -> None:
-    """What is joined is what is parsed, unless the node handles the type itself."""
+    """Joining and parsing agree, unless the node handles the type itself."""
     try:
         message = wire.join_message(number, payload)
     except RelayError as error:
@@ -71,7 +71,7 @@ def test_a_message_is_its_type_and_its_payload(number: int, payload: bytes) -> N
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 100_002])
 def test_messages_of_sizes_that_kill_lightningd_are_refused(size: int) -> None:
-    """The sizes that lightningd accepts and dies of, and those beside them."""
+    """The sizes on which lightningd crashes, and those next to them."""
     with pytest.raises(RelayError) as caught:
         wire.parse_message(b"\x80" * size)
     assert caught.value.reason is Reason.INVALID_MESSAGE
@@ -79,13 +79,13 @@ def test_messages_of_sizes_that_kill_lightningd_are_refused(size: int) -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 65_534, 65_535])
 def test_messages_of_every_allowed_size_pass(size: int) -> None:
-    """Both ends of the range are inside."""
+    """Including both ends of the range."""
     assert len(wire.parse_message(b"\x80" * size)) == size
 
 
 @given(st.text(max_size=20))
 def test_unhex_takes_hex_digits_and_nothing_else(text: str) -> None:
-    """What passes is what Python writes as hex, in either case."""
+    """Valid text is what Python writes as hex, in upper or lower case."""
     try:
         raw = wire.unhex(text)
     except ValueError as error:

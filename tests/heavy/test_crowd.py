@@ -16,7 +16,7 @@ import pytest
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes, processes
-from support.doors import until_serving
+from support.every_rpc import until_serving
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
 

@@ -1,1 +1,1 @@
-"""Everything that may go wrong, at once and for minutes, beside an honest consumer and an honest sender."""
+"""A load of attackers and faults, for minutes, together with an honest consumer and an honest sender."""

@@ -1,4 +1,4 @@
-"""Run all of it: phases alone and under attack by turns, then the report. Status 1 if a promise was broken."""
+"""Runs phases without and with attackers in turns, then prints the report. Exits with 1 if a promise was broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hostile.faults import Faults, set_clock
 from hostile.honest import Honest
 from hostile.node import read_journal
 from hostile.programs import FAKETIME, Gateway, Node, small_disk
-from hostile.record import Record
+from hostile.record import ALONE, ATTACK, BESIDE, Record
 
 SETTINGS: Final[dict[str, Any]] = {
     "inbox_max_mb": 10,
@@ -36,21 +36,23 @@ SETTINGS: Final[dict[str, Any]] = {
     "caller_bytes_per_s": 1_000_000,
     "log_calls": "none",
 }
-"""Of the gateway: what a small machine would have. The rest are the defaults."""
+"""Settings of the gateway for a small machine. The rest are the defaults."""
 DISK_MB: Final = 40
 RECOVERS_WITHIN: Final = 60.0
-"""Seconds in which all must work again after an attack."""
+"""Seconds after an attack within which everything has to work again."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run is, and what is in it."""
+    """The duration of a run, and its attackers."""
 
     rounds: int
     alone: float
-    """Seconds of each round without attackers ..."""
+    """Seconds of each round without attackers, ..."""
+    beside: float
+    """... with attackers of another gateway on this machine, ..."""
     attack: float
-    """... and with them."""
+    """... and with attackers of this one."""
     seed: int
     peers: int
     strangers: int
@@ -58,18 +60,31 @@ class Plan:
     throttle: float
 
     def seed_of(self, name: str) -> int:
-        """Return the seed of a part, drawn from that of the run."""
+        """Return the seed of a part, derived from the seed of the run."""
         return random.Random(f"{self.seed} {name}").randrange(1 << 32)
 
 
 @dataclass
+class Side:
+    """A gateway and its node, and who attacks them."""
+
+    gateway: Gateway
+    node: Node
+    address: str
+    """The node's, as `id@host:port`."""
+    rune: str
+    actors: list[Actor]
+
+
+@dataclass
 class Run:
-    """A run, and what came of it."""
+    """A run and its results."""
 
     plan: Plan
     record: Record
-    gateway: Gateway
-    actors: list[Actor]
+    attacked: Side
+    other: Side
+    """Attacked by the same, in phases of its own: the honest ones have nothing to do with it."""
     did: Counter[str]
     skipped: list[str]
 
@@ -89,48 +104,61 @@ async def hostile(plan: Plan, folder: Path) -> Run:
             set_clock(clock, "+0")
         peer = await stack.enter_async_context(devnode.run(folder / "peer", strict=False))
         record.peer_id = peer.id
-        journal = folder / "answered"
-        node = Node(record, folder, journal, plan.throttle)
-        gateway = Gateway(record, folder, disk / "data", node.rpc_file, clock, **SETTINGS)
-        actors: list[Actor] = []
-        for part in (node, gateway):
-            part.start()
-            stack.push_async_callback(part.stop)
-        rpc = await _until_up(node.rpc_file)
-        node_address = f"{rpc.getinfo()['id']}@127.0.0.1:{node.port}"
-        runes = [(await asyncio.to_thread(rpc.call, "createrune", {}))["rune"] for _ in range(2)]
-        await _until(gateway.attached.wait(), "the gateway did not attach at the start")
+        attacked = await _side(stack, plan, folder, record, disk / "data", clock)
+        other = await _side(stack, plan, folder / "other", Record(peer.id), folder / "other" / "data", None)
+        gateway = attacked.gateway
         gateway.weigh()
         gateway.idle = gateway.peak
-        weighing = asyncio.create_task(_weigh(gateway))
-        stack.callback(weighing.cancel)
-        await peer.connect(node_address, keep=True)
+        watching = asyncio.create_task(_watch(gateway, attacked.node))
+        stack.callback(watching.cancel)
+        await peer.connect(attacked.address, keep=True)
         client = await stack.enter_async_context(
-            aio.connect(gateway.address, ca=gateway.certificates, rune=runes[0])
+            aio.connect(gateway.address, ca=gateway.certificates, rune=attacked.rune)
         )
-        honest = Honest(record, peer, client, node_address)
+        honest = Honest(record, peer, client, attacked.address, attacked.node.rpc_file)
         honest.start()
         stack.push_async_callback(honest.stop)
-        door = ("--address", gateway.address, "--ca", gateway.certificates)
-        actors = [
-            _actor(plan, folder, "flood", "--node", node_address, "--folder", folder, "--peers", plan.peers),
-            _actor(plan, folder, "strangers", *door, "--size", plan.strangers),
-            _actor(plan, folder, "callers", *door, f"--rune={runes[1]}", "--spare", peer.id.hex()),
-        ]
-        run = Run(plan, record, gateway, actors, Counter(), skipped)
+        run = Run(plan, record, attacked, other, Counter(), skipped)
         draw = random.Random(plan.seed_of("faults"))
-        faults = Faults(record, draw, gateway, node, honest, disk if is_small else None, clock)
+        faults = Faults(record, draw, gateway, attacked.node, honest, disk if is_small else None, clock)
         try:
             for number in range(plan.rounds):
                 await _round(run, number, honest, faults)
+                if watching.done():
+                    watching.result()
         finally:
-            for actor in actors:
+            for actor in (*attacked.actors, *other.actors):
                 actor.kill()
         if not await honest.finish(RECOVERS_WITHIN):
             record.broken.append(f"the last message was not received within {RECOVERS_WITHIN:g} s")
         await honest.stop()
-    record.answered = read_journal(journal)
+    record.called, record.answered = read_journal(attacked.node.journal)
     return run
+
+
+async def _side(
+    stack: AsyncExitStack, plan: Plan, folder: Path, record: Record, data: Path, clock: Path | None
+) -> Side:
+    """Start a gateway and its node."""
+    folder.mkdir(exist_ok=True)
+    node = Node(record, folder, folder / "calls", plan.throttle)
+    gateway = Gateway(record, folder, data, node.rpc_file, clock, **SETTINGS)
+    for part in (node, gateway):
+        part.start()
+        stack.push_async_callback(part.stop)
+    rpc = await _until_up(node.rpc_file)
+    address = f"{rpc.getinfo()['id']}@127.0.0.1:{node.port}"
+    runes = [(await asyncio.to_thread(rpc.call, "createrune", {}))["rune"] for _ in range(2)]
+    await _until(gateway.attached.wait(), "the gateway did not attach at the start")
+    door = ("--address", gateway.address, "--ca", gateway.certificates)
+    peers = folder / "peers"
+    peers.mkdir()
+    actors = [
+        _actor(plan, folder, "flood", "--node", address, "--folder", peers, "--peers", plan.peers),
+        _actor(plan, folder, "strangers", *door, "--size", plan.strangers),
+        _actor(plan, folder, "callers", *door, f"--rune={runes[1]}", "--spare", record.peer_id.hex()),
+    ]
+    return Side(gateway, node, address, runes[0], actors)
 
 
 async def _round(run: Run, number: int, honest: Honest, faults: Faults) -> None:
@@ -139,16 +167,28 @@ async def _round(run: Run, number: int, honest: Honest, faults: Faults) -> None:
         record.broken.append(
             f"nothing was received {RECOVERS_WITHIN:g} s after the attack before round {number + 1}"
         )
-    _say(f"round {number + 1} of {plan.rounds}: alone for {plan.alone:g} s")
-    await _phase(record, "alone", asyncio.sleep(plan.alone))
-    for actor in run.actors:
-        await actor.start()
-    _say(f"round {number + 1} of {plan.rounds}: under attack for {plan.attack:g} s")
-    await _phase(record, "attack", faults.run(plan.attack))
-    for actor in run.actors:
-        did = await actor.stop()
-        run.did.update({f"{actor.name}: {what}": count for what, count in did.items()})
+
+    def say(text: str) -> None:
+        _say(f"round {number + 1} of {plan.rounds}: {text}")
+
+    say(f"alone for {plan.alone:g} s")
+    await _phase(record, ALONE, asyncio.sleep(plan.alone))
+    say(f"beside an attack for {plan.beside:g} s")
+    await _attack(run.other, record, BESIDE, asyncio.sleep(plan.beside))
+    say(f"under attack for {plan.attack:g} s")
+    run.did.update(await _attack(run.attacked, record, ATTACK, faults.run(plan.attack)))
     honest.check()
+
+
+async def _attack(side: Side, record: Record, phase: str, work: Any) -> Counter[str]:
+    """Let a gateway be attacked during a phase; return what the attackers did."""
+    for actor in side.actors:
+        await actor.start()
+    await _phase(record, phase, work)
+    did: Counter[str] = Counter()
+    for actor in side.actors:
+        did.update({f"{actor.name}: {what}": count for what, count in (await actor.stop()).items()})
+    return did
 
 
 async def _phase(record: Record, name: str, work: Any) -> None:
@@ -157,9 +197,11 @@ async def _phase(record: Record, name: str, work: Any) -> None:
     record.phases.append((name, begin, time.monotonic()))
 
 
-async def _weigh(gateway: Gateway) -> None:
+async def _watch(gateway: Gateway, node: Node) -> None:
     while True:
         gateway.weigh()
+        gateway.check()
+        node.check()
         await asyncio.sleep(0.1)
 
 
@@ -198,28 +240,32 @@ def main(
     *,
     minutes: Annotated[float, Parameter(help="How long, about.")] = 4.0,
     quick: Annotated[bool, Parameter(help="One short round, some 30 s with all that belongs to it.")] = False,
-    seed: Annotated[int | None, Parameter(help="Repeats the moments and choices of an earlier run.")] = None,
+    seed: Annotated[int | None, Parameter(help="The seed of an earlier run, to repeat it.")] = None,
     peers: Annotated[int, Parameter(help="Peers that flood the node at once.")] = 6,
-    strangers: Annotated[int, Parameter(help="About how many connections strangers hold.")] = 160,
+    strangers: Annotated[
+        int, Parameter(help="The approximate number of connections without a credential.")
+    ] = 160,
     nice: Annotated[
-        int, Parameter(help="Niceness of the attackers, which elsewhere have machines of their own.")
+        int, Parameter(help="Niceness of the attackers, since in reality they have machines of their own.")
     ] = 10,
     throttle: Annotated[
         float,
         Parameter(help="Bytes a second that the node reads from a peer, as lightningd does; 0: all it can."),
     ] = 1_000_000,
-    keep: Annotated[Path | None, Parameter(help="A folder for the logs, which must not exist.")] = None,
+    keep: Annotated[Path | None, Parameter(help="A new folder for the logs.")] = None,
     json: Annotated[bool, Parameter(help="Print the report as JSON.")] = False,
 ) -> int:
-    """Run all of it, and print how the honest ones fared."""
+    """Run everything, and print the results of the honest participants."""
     rounds = 1 if quick else max(1, round(minutes))
-    alone, attack = (5.0, 15.0) if quick else (12.0, minutes * 60 / rounds - 12)
+    alone, beside, attack = (3.0, 6.0, 15.0) if quick else (6.0, 14.0, minutes * 60 / rounds - 20)
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
-    plan = Plan(rounds, alone, attack, seed, peers, strangers, nice, throttle)
+    plan = Plan(rounds, alone, beside, attack, seed, peers, strangers, nice, throttle)
     _say(f"seed {seed}; repeat with: make test-hostile ARGS='--seed {seed}{' --quick' if quick else ''}'")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # so that all it has started ends, too
+    signal.signal(
+        signal.SIGTERM, signal.getsignal(signal.SIGINT)
+    )  # so that all processes that it has started end, too
     with tempfile.TemporaryDirectory(prefix="cm-") as temporary:
         folder = Path(temporary)
         try:
@@ -227,11 +273,10 @@ def main(
         finally:
             if keep is not None:
                 keep.mkdir(parents=True)
-                for file in (*folder.glob("*.log"), *folder.glob("answered")):
+                for file in (*folder.glob("*.log"), *folder.glob("calls")):
                     (keep / file.name).write_bytes(file.read_bytes())
-    content = report.make(
-        run.record, run.gateway.idle, run.gateway.peak, SETTINGS["memory_budget_mb"] * 1_000_000
-    )
+    gateway = run.attacked.gateway
+    content = report.make(run.record, gateway.idle, gateway.peak, SETTINGS["memory_budget_mb"] * 1_000_000)
     content |= {"seed": seed, "skipped": run.skipped, "attackers": dict(sorted(run.did.items()))}
     print(json_module.dumps(content, indent=1) if json else report.text(content))
     return 0 if content["passed"] else 1

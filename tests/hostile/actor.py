@@ -1,4 +1,4 @@
-"""An attacker as a process of its own: how it is started and ended, and what it says."""
+"""An attacker in its own process: its start, its end and its output."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from typing import Any, Final
 PYTHONPATH: Final = os.pathsep.join(
     [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
-"""With which our own modules are found in a process that this one starts."""
+"""PYTHONPATH for the processes that this one starts."""
 READY: Final = "ready"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What an attacker is given.
+    """The input of an attacker.
 
     Args:
         arguments: its command line.
         draw: its source of random numbers.
-        count: what it did, by name; printed at its end.
+        count: the number of its actions, by name; printed at its end.
     """
 
     arguments: argparse.Namespace
@@ -43,7 +43,7 @@ class Job:
 
 
 async def again_and_again(step: Callable[[], Awaitable[None]], pause: float) -> None:
-    """Repeat a step for ever; whatever it raises is what an attacker has to expect."""
+    """Repeat a step forever; ignore its errors, which an attacker has to expect."""
     while True:
         with suppress(Exception):
             await step()
@@ -66,11 +66,11 @@ def run(parser: argparse.ArgumentParser, main: Callable[[Job], Awaitable[None]])
 
     asyncio.run(until_signal())
     print(json.dumps(job.count), flush=True)
-    os._exit(0)  # its connections are cut, not closed
+    os._exit(0)  # so its connections break without being closed
 
 
 class Actor:
-    """An attacker, from outside.
+    """Controls the process of an attacker.
 
     Args:
         name: its module.
@@ -118,6 +118,6 @@ class Actor:
         return Counter(said)
 
     def kill(self) -> None:
-        """End it at once, if it runs."""
+        """Kill it, if it runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()

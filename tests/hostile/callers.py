@@ -1,4 +1,4 @@
-"""Callers with a valid rune that ask for as much as they can, and read as little."""
+"""Callers with a valid rune that send as much as possible, and read as little as possible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from custommsg.v1.custommsg_pb2_grpc import CustomMsgServiceAsyncStub as Stub  # in the .pyi alone
 
 SUBSCRIPTIONS = 40
-"""On one connection; none of them is read."""
+"""Streams on one connection; none of them is read."""
 MANY_TYPES, MANY_RANGES, MOST_RANGES = 1_200_000, 100_000, 1000
 NOBODY = node_id(77)
 """A peer that the node does not know."""
@@ -36,7 +36,7 @@ class Callers:
         self._peers: list[bytes] = [NOBODY]
 
     async def run(self) -> None:
-        """Be all of them."""
+        """Run all kinds."""
         kinds = [
             self._huge_filter,
             self._large_filter,
@@ -80,7 +80,7 @@ class Callers:
         await call.read()
 
     async def _large_filter(self, stub: Stub) -> None:
-        """Ask with as many ranges as are allowed, and read the events for a while."""
+        """Subscribe with the maximum number of ranges, and read the events for a while."""
         ranges = [pb.TypeRange(first=first, last=first + 1) for first in range(1, 2 * MOST_RANGES, 2)]
         request = pb.SubscribeCustomMsgsRequest(
             filter=pb.EventFilter(type_ranges=ranges, include_peer_events=True), from_beginning=True
@@ -90,7 +90,7 @@ class Callers:
             self._job.count["responses read"] += 1
 
     async def _send_batches(self, stub: Stub) -> None:
-        """Send the largest requests, to the other attackers and to nobody, and read no result for a while."""
+        """Send the largest requests, to other attackers and to unknown peers, and read no results for a while."""
         listed = await stub.ListPeers(pb.ListPeersRequest(), metadata=self._metadata, timeout=10)
         honest = bytes.fromhex(self._job.arguments.spare)
         peers = [one.peer_id for one in listed.peers if one.peer_id != honest] + [NOBODY]
@@ -146,7 +146,7 @@ class Callers:
             await stub.ListConsumers(pb.ListConsumersRequest(), metadata=self._metadata, timeout=10)
 
     async def _send_invalid(self, stub: Stub) -> None:
-        """Send what would kill lightningd, what it handles itself, and to nobody."""
+        """Send messages that would crash lightningd, messages of internal types, and messages to unknown peers."""
         for message in (b"", b"\0", bytes(65_536), b"\0\x12ping", b"\x9c\x41" + bytes(65_534), b"\x9c\x41"):
             request = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=NOBODY, msg=message))
             try:
@@ -156,7 +156,7 @@ class Callers:
 
 
 async def main(job: Job) -> None:
-    """Ask for too much."""
+    """Run the callers."""
     await Callers(job).run()
 
 
@@ -166,6 +166,8 @@ if __name__ == "__main__":
     parser.add_argument("--ca", required=True)
     parser.add_argument("--rune", required=True)
     parser.add_argument(
-        "--spare", required=True, help="The peer that is left alone: the limits of a peer are shared."
+        "--spare",
+        required=True,
+        help="A peer to which nothing is sent, since its limits are shared by all callers.",
     )
     run(parser, main)

@@ -1,4 +1,4 @@
-"""What fails around the gateway: processes that die, a disk that is full, a clock that jumps."""
+"""Faults around the gateway: killed processes, a full disk, a clock that jumps."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from hostile.record import CONSUMER_AWAY, FULL_DISK, KILL_GATEWAY, KILL_NODE, Ou
 
 CLOCK_JUMP: Final = "clock jumps"
 EVERY: Final = {KILL_GATEWAY: 11.0, KILL_NODE: 19.0, FULL_DISK: 17.0, CLOCK_JUMP: 13.0, CONSUMER_AWAY: 23.0}
-"""Seconds of attack for each of them, about; at least one of each in an attack."""
+"""The approximate time between two faults of a kind; each attack has at least one of each kind."""
 JUMPS: Final = ("+31d", "-1d", "+400d", "+1h", "-30d")
-"""31 days are more than the inbox keeps."""
+"""31 days are longer than the retention."""
 
 
 class Faults:
-    """Lets things fail at moments that are drawn.
+    """Causes faults at random times.
 
     Args:
-        record: takes note of them.
+        record: where to record them.
         draw: the source of random numbers.
-        gateway: is killed.
-        node: is killed, too.
-        honest: its consumer goes away for a while.
-        disk: a small file system that is filled; None: it is not.
-        clock: the file with the gateway's offset from the right time; None: its clock stays right.
+        gateway: the gateway to kill.
+        node: the node to kill.
+        honest: its consumer disconnects for a while.
+        disk: a small file system to fill; None: no disk becomes full.
+        clock: the file with the offset of the gateway's clock; None: the clock stays correct.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Faults:
             self._kinds[CLOCK_JUMP] = self._jump
 
     async def run(self, seconds: float) -> None:
-        """Let things fail for so long; at the end everything has been put right."""
+        """Cause faults for some seconds; at the end, all are repaired."""
         longest = min(6.0, seconds / 4)
         plan = sorted(
             (self._draw.uniform(0, seconds - longest), kind, self._draw.uniform(longest / 3, longest))
@@ -101,7 +101,7 @@ class Faults:
         try:
             until = time.monotonic() + lasts
             with hog.open("wb") as file:
-                while time.monotonic() < until:  # what is freed meanwhile is taken, too
+                while time.monotonic() < until:  # space that is freed meanwhile is filled, too
                     fill(file.fileno())
                     await asyncio.sleep(0.02)
         finally:
@@ -124,7 +124,7 @@ class Faults:
 
 
 def fill(file: int) -> None:
-    """Take all the room that is left on a file system."""
+    """Fill a file system."""
     size = 1 << 24
     while size >= 4096:
         try:
@@ -134,7 +134,7 @@ def fill(file: int) -> None:
 
 
 def set_clock(clock: Path, offset: str) -> None:
-    """Set the gateway's clock, as libfaketime reads it, in one step."""
+    """Set the gateway's clock atomically, for libfaketime."""
     fresh = clock.with_suffix(".new")
     fresh.write_text(offset + "\n")
     with suppress(OSError):

@@ -13,16 +13,16 @@ from hostile.actor import Job, run
 
 SIZES = (0, 1, 30, 100, 1000, 10_000, 65_533)
 RUN = 200
-"""Messages of one type and size in a row, at most."""
+"""The maximum number of messages of one type and size in a row."""
 EVEN, LEAVE, RENAME = 0.002, 0.01, 0.3
 """How likely it is after such a row to send an even type, which ends the connection; to leave; and then, to come back
 as somebody else."""
 HONEST_TYPE = 0x9C41
-"""What the honest peer sends, too."""
+"""The type of the honest peer's messages."""
 
 
 async def flood(job: Job, number: int, first: asyncio.Event) -> None:
-    """Be one peer after the other."""
+    """Act as one peer after the other."""
     for life in itertools.count():
         folder = Path(job.arguments.folder) / f"{number}-{life}"
         with suppress(devnode.PeerError, devnode.OutboxFullError, OSError, TimeoutError):

@@ -1,4 +1,4 @@
-"""The gateway and the node as real processes that are started again whenever they end, as a supervisor does it."""
+"""The gateway and the node as real processes, restarted whenever they end, as a supervisor does."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ATTACHED, DETACHED = "lightningd is attached", "lightningd is detached"
 
 
 class Supervised:
-    """A command of `custommsg-server` that is started again whenever it ends.
+    """A command of `custommsg-server`, restarted whenever it ends.
 
     Args:
-        record: is told if it ends without having been killed.
-        log: where its stderr goes, too.
+        record: records if it ends without being killed.
+        log: a copy of its stderr.
         arguments: the command line.
-        first: Python that is run in the process before.
-        env: more of its environment.
+        first: Python code to run in the process before the command.
+        env: more environment variables.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Supervised:
         self.process: asyncio.subprocess.Process | None = None
 
     def start(self) -> None:
-        """Start it, again and again."""
+        """Start it, and restart it whenever it ends."""
         self._task = asyncio.create_task(self._live())
 
     def kill(self) -> bool:
@@ -59,6 +59,11 @@ class Supervised:
         self.process.kill()
         return True
 
+    def check(self) -> None:
+        """Raise what keeps it from being started again."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
     async def stop(self) -> None:
         """End it for good."""
         if self._task is not None:
@@ -66,10 +71,10 @@ class Supervised:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def begins(self, now: float) -> None:
-        """Take note of a start."""
+        """Record a start."""
 
     def says(self, line: str, now: float) -> None:
-        """Take note of a line of its log."""
+        """Process a line of its log."""
 
     async def _live(self) -> None:
         while True:
@@ -103,10 +108,11 @@ class Supervised:
 
 
 class Node(Supervised):
-    """The embedded node, on one port and with one key through all its lives."""
+    """The embedded node; port and key stay the same after restarts."""
 
     def __init__(self, record: Record, folder: Path, journal: Path, throttle: float) -> None:
         self.port = free_port()
+        self.journal = journal
         self.rpc_file = folder / "node" / "regtest" / "lightning-rpc"
         first = (
             "import sys; sys.stdout = sys.stderr; from pathlib import Path; from hostile import node;"
@@ -116,13 +122,13 @@ class Node(Supervised):
         super().__init__(record, folder / "node.log", *arguments, first=first)
 
     def says(self, line: str, now: float) -> None:
-        """Take note of what real lightningd would not have survived."""
+        """Record messages that would have crashed a real lightningd."""
         if "real lightningd would have" in line:
             self._record.broken.append(line.strip())
 
 
 class Gateway(Supervised):
-    """The gateway, on one port and with one inbox through all its lives."""
+    """The gateway; port and inbox stay the same after restarts."""
 
     def __init__(
         self, record: Record, folder: Path, data: Path, rpc_file: Path, clock: Path | None, **settings: Any
@@ -130,7 +136,7 @@ class Gateway(Supervised):
         self.address = f"127.0.0.1:{free_port()}"
         self.certificates = _certificates(folder)
         self.idle = self.peak = 0
-        """Bytes of memory: when it had just started for the first time, and at most in any life."""
+        """Bytes of memory: after the first start, and the maximum over all restarts."""
         arguments = ["serve", "--listen", self.address, "--rpc-file", str(rpc_file), "--data-dir", str(data)]
         arguments += ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key")]
         for name, value in settings.items():
@@ -139,7 +145,7 @@ class Gateway(Supervised):
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(clock),
             "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # with it, waits for a condition last up to two seconds too long
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # otherwise waiting for a condition takes up to two seconds longer
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
@@ -149,12 +155,12 @@ class Gateway(Supervised):
         super().__init__(record, folder / "gateway.log", *arguments, env=env)
 
     def begins(self, now: float) -> None:
-        """Expect that lightningd attaches."""
+        """Record that lightningd has to attach."""
         self.attached.clear()
         self._record.attaches.append(now)
 
     def says(self, line: str, now: float) -> None:
-        """Follow how lightningd attaches and detaches, and count what is wrong."""
+        """Record when lightningd attaches and detaches, and count warnings."""
         if ATTACHED in line:
             self.attached.set()
         elif DETACHED in line:
@@ -168,7 +174,7 @@ class Gateway(Supervised):
             self._record.faults[f"log: {said.get('event')}"] += 1
 
     def weigh(self) -> None:
-        """Look at the memory of the process (proc(5): VmHWM)."""
+        """Measure the memory of the process (proc(5): VmHWM)."""
         if self.process is None or self.process.returncode is not None:
             return
         with suppress(OSError):
@@ -190,7 +196,7 @@ def _certificates(folder: Path) -> Path:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
-    """Mount a small file system on a folder; say whether that was possible."""
+    """Mount a small file system on a folder; return whether that was possible."""
     folder.mkdir()
     mount = shutil.which("mount")
     command = [mount or "", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
@@ -203,7 +209,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody uses now."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What happened in a run, and whether the promises were kept. Times are seconds of the monotonic clock."""
+"""Records a run, and checks whether the promises were kept. Times are seconds of the monotonic clock."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from math import inf
 from typing import Final
 
 DISK_SETTLES: Final = 15.0
-"""Seconds after a full disk was freed in which an interruption is taken as its consequence."""
+"""Seconds after the end of a full disk in which an interruption is counted as its consequence."""
 LOST_WITH_NODE: Final = 2.0
-"""Seconds before a kill of the node in which a message that it had queued may be lost with it."""
+"""Seconds before a kill of the node in which a queued message may be lost with it."""
 
 
 @dataclass(slots=True)
 class Outage:
-    """A time in which nothing can pass, or nothing need pass: a kill, a full disk, a consumer that is away."""
+    """A time without delivery: a kill, a full disk, a consumer that is disconnected."""
 
     kind: str
     begin: float
     since: float
-    """A message of the peer from after this, once it is delivered, shows that receiving works again."""
+    """Receiving works again when a message that the peer sent after this is delivered."""
     received: float = inf
     """When receiving worked again."""
     sent: float = inf
-    """When sending worked again; sending suffers from kills only."""
+    """When sending worked again; only kills affect sending."""
 
     @property
     def is_kill(self) -> bool:
@@ -59,14 +59,14 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The honest consumer was told that what comes next is no longer kept."""
+    """The honest consumer got POSITION_EXPIRED."""
 
     time: float
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One call of the honest sender: OK, or the reason why not."""
+    """One call of the honest sender: OK, or the reason of its failure."""
 
     begin: float
     end: float
@@ -75,7 +75,7 @@ class Send:
 
 @dataclass(slots=True)
 class Record:
-    """All that the run took note of."""
+    """Everything that was recorded."""
 
     peer_id: bytes = b""
     """The honest peer."""
@@ -85,24 +85,28 @@ class Record:
     """What the honest consumer got, in order."""
     positions: dict[str, int] = field(default_factory=dict)
     redelivered: int = 0
-    """Messages that came again after a pause of the consumer, since they were not acknowledged."""
+    """Messages that were delivered again after a pause of the consumer, since they were not acknowledged."""
+    called: dict[int, float] = field(default_factory=dict)
+    """When the node called the hook for each number of the honest peer."""
     answered: list[int] = field(default_factory=list)
     """The numbers of the honest peer whose hook call was answered."""
+    asked: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when the node itself was asked something, without the gateway."""
     sends: dict[int, Send] = field(default_factory=dict)
     heard: list[int] = field(default_factory=list)
     """The numbers that the honest sender's peer got."""
     outages: list[Outage] = field(default_factory=list)
     full: list[tuple[float, float]] = field(default_factory=list)
-    """From when to when the disk was full."""
+    """Start and end of each time with a full disk."""
     attaches: list[float] = field(default_factory=list)
-    """What makes lightningd attach anew: starts of the gateway, and detaches that it logged."""
+    """When lightningd had to attach again: starts of the gateway, and detaches in its log."""
     phases: list[tuple[str, float, float]] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    """What must never happen, and did, in words."""
+    """Other broken promises, as text."""
 
     def deliver(self, number: int, position: str, now: float) -> None:
-        """Take note of a message that the consumer got."""
+        """Record a message that the consumer got."""
         if self.positions.get(position) == number:
             self.redelivered += 1
             return
@@ -113,7 +117,7 @@ class Record:
                 outage.received = now
 
     def end_send(self, number: int, send: Send) -> None:
-        """Take note of a call of the sender."""
+        """Record a call of the sender."""
         self.sends[number] = send
         if send.outcome == "OK":
             for outage in self.outages:
@@ -123,7 +127,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """What must be so, and how often it was not."""
+    """A promise, and how often it was broken."""
 
     name: str
     broken: int
@@ -131,22 +135,22 @@ class Invariant:
 
 
 def judge(record: Record) -> list[Invariant]:
-    """Say which promises were kept."""
+    """Check all promises."""
     numbers = [one.number for one in record.stream if isinstance(one, Delivered)]
     lost = sorted(set(record.answered) - set(numbers))
     heard, outcomes = Counter(record.heard), record.sends
     refused = [n for n in heard if n in outcomes and outcomes[n].outcome not in ("OK", "OUTCOME_UNKNOWN")]
     unheard = [n for n, send in outcomes.items() if send.outcome == "OK" and n not in heard]
     return [
-        Invariant("received: answered to the node, and lost", len(lost), _lost_note(record, lost)),
+        Invariant("received: lost after the answer to the node", len(lost), _lost_note(record, lost)),
         Invariant("received: twice", len(numbers) - len(set(numbers))),
         Invariant("received: out of order", sum(b < a for a, b in itertools.pairwise(numbers))),
-        Invariant("received: missing, and nothing said so", sum(_silent_gaps(record))),
-        Invariant("interruptions that nothing explains", len(unexplained(record))),
+        Invariant("received: missing without an interruption", sum(_silent_gaps(record))),
+        Invariant("interruptions without a cause", len(unexplained(record))),
         Invariant("sent: twice", sum(count - 1 for count in heard.values())),
-        Invariant("sent: although the sender was told it was not", len(refused)),
+        Invariant("sent: although the call failed", len(refused)),
         Invariant(
-            "sent: OK, and never with the peer, without a kill of the node",
+            "sent: lost without a kill of the node",
             sum(not _died_with_node(record, outcomes[n].end) for n in unheard),
             f"{len(unheard)} with a kill of the node" if unheard else "",
         ),
@@ -157,13 +161,11 @@ def _lost_note(record: Record, lost: list[int]) -> str:
     if not lost:
         return ""
     told = sum(_is_told(record, number) for number in lost)
-    return (
-        f"of {len(record.answered):,}; {told} of them admitted by an interruption with a count, or as expired"
-    )
+    return f"of {len(record.answered):,}; {told} of them counted in an interruption, or expired"
 
 
 def _is_told(record: Record, number: int) -> bool:
-    """Return whether a count of lost messages, or POSITION_EXPIRED, stands where a lost number would stand."""
+    """Return whether there is an interruption with a count, or POSITION_EXPIRED, at the place of a lost number."""
     between: list[Interrupted | Expired] = []
     for one in record.stream:
         if not isinstance(one, Delivered):
@@ -176,7 +178,7 @@ def _is_told(record: Record, number: int) -> bool:
 
 
 def _silent_gaps(record: Record) -> Iterable[int]:
-    """Yield how many numbers are missing at each place where nothing tells of it."""
+    """Yield how many numbers are missing at each place without an interruption."""
     last, told = 0, False
     for one in record.stream:
         if isinstance(one, Interrupted):
@@ -190,22 +192,22 @@ def _silent_gaps(record: Record) -> Iterable[int]:
 
 
 def explain(record: Record) -> Counter[str]:
-    """Count the interruptions by what explains them."""
+    """Count the interruptions by cause."""
     return Counter(reason for _, reason in _explained(record))
 
 
 def unexplained(record: Record) -> list[Interrupted]:
-    """Return the interruptions that nothing explains."""
+    """Return the interruptions without a cause."""
     return [one for one, reason in _explained(record) if reason == UNEXPLAINED]
 
 
 UNEXPLAINED: Final = "nothing explains it"
-ATTACHED: Final = "lightningd attached again (a kill, a detach)"
-REFUSED: Final = "another peer was over its budget"
+ATTACHED: Final = "lightningd attached again, after a kill or a detach"
+REFUSED: Final = "another peer exceeded its budget"
 
 
 def _explained(record: Record) -> Iterable[tuple[Interrupted, str]]:
-    """Match interruptions: each new attachment explains one; a full disk all while it lasts, and shortly after."""
+    """Match interruptions to causes: each new attachment causes one, a full disk causes any number."""
     unused, causes = 0, sorted(record.attaches)
     for one in record.stream:
         if not isinstance(one, Interrupted):
@@ -231,47 +233,56 @@ def _died_with_node(record: Record, when: float) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """Seconds that messages took, by when that was."""
+ALONE: Final = "alone"
+"""A phase without attackers."""
+BESIDE: Final = "beside"
+"""A phase in which the attackers attack another gateway and its node on the same machine."""
+ATTACK: Final = "attack"
+"""A phase in which they attack this one."""
+IN_OUTAGE: Final = "outage"
+"""Not a phase: what took place in an outage, as far as it passed at all."""
 
-    alone: list[float]
-    attacked: list[float]
-    outage: list[float]
-    """In an outage, as far as they passed at all."""
-
-
-def receive_latencies(record: Record) -> Latencies:
-    """Return the seconds from the peer's sending to the consumer."""
-    spans = [
-        (record.sent[one.number], one.time)
-        for one in record.stream
-        if isinstance(one, Delivered) and one.number in record.sent
-    ]
-    return _sorted(record, spans, lambda outage: outage.received)
+Latencies = dict[str, list[float]]
+"""Seconds that something took, by when that was."""
 
 
-def send_latencies(record: Record) -> Latencies:
-    """Return the seconds that calls of the sender took which were OK."""
-    spans = [(send.begin, send.end) for send in record.sends.values() if send.outcome == "OK"]
-    return _sorted(record, spans, lambda outage: outage.sent if outage.is_kill else -inf)
+def latencies(record: Record) -> dict[str, Latencies]:
+    """Return how long things took, by what was measured.
+
+    The gateway's own part of receiving begins when its node hands the message over; the node reads slowly from a peer
+    while others flood it. How long the node itself takes to answer a call is measured beside the gateway.
+    """
+    got = [(one.number, one.time) for one in record.stream if isinstance(one, Delivered)]
+    sent = [(send.begin, send.end) for send in record.sends.values() if send.outcome == "OK"]
+
+    def end_for_sender(outage: Outage) -> float:
+        return outage.sent if outage.is_kill else -inf
+
+    def received(begins: dict[int, float]) -> Latencies:
+        spans = [(begins[number], end) for number, end in got if number in begins]
+        return _by_phase(record, spans, lambda outage: outage.received)
+
+    return {
+        "receive, hook to consumer": received(record.called),
+        "receive, peer to consumer": received(record.sent),
+        "send": _by_phase(record, sent, end_for_sender),
+        "the node itself": _by_phase(record, record.asked, end_for_sender),
+    }
 
 
-def _sorted(
+def _by_phase(
     record: Record, spans: Iterable[tuple[float, float]], end_of: Callable[[Outage], float]
 ) -> Latencies:
-    sorted_ = Latencies([], [], [])
+    by_phase: Latencies = {name: [] for name in (ALONE, BESIDE, ATTACK, IN_OUTAGE)}
     for begin, end in spans:
         phase = next((name for name, first, last in record.phases if first <= begin and end <= last), "")
         if any(outage.begin <= end and begin <= end_of(outage) for outage in record.outages):
-            sorted_.outage.append(end - begin)
-        elif phase == "alone":
-            sorted_.alone.append(end - begin)
-        elif phase == "attack":
-            sorted_.attacked.append(end - begin)
-    return sorted_
+            by_phase[IN_OUTAGE].append(end - begin)
+        elif phase:
+            by_phase[phase].append(end - begin)
+    return by_phase
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value below which this share of the values is; 0 if there are no values."""
+    """Return a percentile; 0 if there are no values."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0

@@ -1,4 +1,4 @@
-"""What is printed at the end."""
+"""The report at the end of a run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from math import inf
 from typing import Any, Final
 
 from hostile.record import (
+    BESIDE,
     Delivered,
     Interrupted,
     Record,
     explain,
     judge,
+    latencies,
     percentile,
-    receive_latencies,
-    send_latencies,
 )
 
 BESIDE_BUDGET: Final = 160_000_000
@@ -23,14 +23,18 @@ BESIDE_BUDGET: Final = 160_000_000
 the events of last, SQLite's cache, connections with TLS, and what Python and gRPC do not give back."""
 
 
+GOAL: Final = 2.0
+"""How much longer than beside an attack what is honest may take."""
+
+
 def make(record: Record, idle: int, peak: int, budget: int) -> dict[str, Any]:
-    """Put the figures of a run together.
+    """Return the figures of a run.
 
     Args:
         record: the run.
         idle: the gateway's memory after its start, in bytes.
-        peak: its memory at most.
-        budget: its setting for what messages may take.
+        peak: its maximum memory.
+        budget: its setting memory_budget_mb in bytes.
     """
     bound = idle + budget + BESIDE_BUDGET
     invariants = [{"name": one.name, "broken": one.broken, "note": one.note} for one in judge(record)]
@@ -59,13 +63,9 @@ def make(record: Record, idle: int, peak: int, budget: int) -> dict[str, Any]:
                     "p50_ms": round(percentile(values, 0.5) * 1000, 2),
                     "p99_ms": round(percentile(values, 0.99) * 1000, 2),
                 }
-                for when, values in (
-                    ("alone", latencies.alone),
-                    ("attack", latencies.attacked),
-                    ("outage", latencies.outage),
-                )
+                for when, values in by_phase.items()
             }
-            for name, latencies in (("receive", receive_latencies(record)), ("send", send_latencies(record)))
+            for name, by_phase in latencies(record).items()
         },
         "memory": {"idle": idle, "peak": peak, "bound": bound},
         "messages": {
@@ -93,7 +93,8 @@ def text(content: dict[str, Any]) -> str:
     lines += [f"skipped: {what}" for what in content["skipped"]]
     lines += [
         "",
-        *_table(("latency, ms", "n", "p50", "p99", "p50 / alone", "p99 / alone"), _latency(content)),
+        *_table(("latency, ms", "n", "p50", "p99", "p50 / beside", "p99 / beside"), _latency(content)),
+        *_MEANING,
     ]
     memory = {name: f"{size / 1e6:,.0f} MB" for name, size in content["memory"].items()}
     lines += ["", *_table(("memory of the gateway", ""), memory.items())]
@@ -113,12 +114,20 @@ def text(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_MEANING: Final = (
+    "  alone: without attackers. beside: they attack another gateway and its node on this machine. attack: they attack",
+    "  this one. attack / beside is what it costs to share a gateway with them; beside / alone, to share a machine.",
+    f"  The goal: medians of the gateway's part (hook to consumer) and of a send within {GOAL:g} x of beside.",
+    "  A send contains what the node takes, a message from the peer what the node takes to read it.",
+)
+
+
 def _latency(content: dict[str, Any]) -> Iterable[Sequence[object]]:
     for name, by_phase in content["latency"].items():
-        alone = by_phase["alone"]
+        beside = by_phase[BESIDE]
         for when, one in by_phase.items():
             ratios = [
-                f"{one[key] / alone[key]:.1f}" if alone[key] and one["count"] else "-"
+                f"{one[key] / beside[key]:.1f}" if beside[key] and one["count"] else "-"
                 for key in ("p50_ms", "p99_ms")
             ]
             yield f"{name}, {when}", one["count"], f"{one['p50_ms']:.1f}", f"{one['p99_ms']:.1f}", *ratios

@@ -1,4 +1,4 @@
-"""Who reaches the gateway's port and has no credential: streams that need none, bad runes, half connections."""
+"""Attackers without a credential: open streams, invalid runes, incomplete connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from custommsg.v1 import custommsg_pb2_grpc
 from hostile.actor import Job, again_and_again, run
 
 STREAMS = 24
-"""Streams on one connection: more than are allowed."""
+"""Streams on one connection: more than the limit."""
 
 
 class Strangers:
@@ -38,7 +38,7 @@ class Strangers:
         self._tls.set_alpn_protocols(["h2"])
 
     async def run(self) -> None:
-        """Be all of them."""
+        """Run all kinds."""
         size = self._job.arguments.size
         kinds: list[Callable[[], Awaitable[None]]] = [
             *[partial(self._hold_streams, number) for number in range(size // 16)],
@@ -109,7 +109,7 @@ class Strangers:
             await reader.read()
 
     async def _talk_nonsense(self) -> None:
-        self._job.count["connections with nonsense"] += 1
+        self._job.count["connections with random bytes"] += 1
         secure = self._job.draw.random() < 0.5
         reader, writer = await asyncio.open_connection(
             self._host,
@@ -135,7 +135,7 @@ class Strangers:
 
 
 async def main(job: Job) -> None:
-    """Bother the gateway."""
+    """Run the strangers."""
     await Strangers(job).run()
 
 

@@ -1,4 +1,4 @@
-"""Age is counted by how long events were kept: a wrong clock neither deletes an inbox nor lets it grow for ever."""
+"""The age of events is the time since they were stored: a wrong clock neither deletes them nor keeps them forever."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
-from custommsg_server.storage.clock import HASTE, AgeClock
+from custommsg_server.storage.clock import CATCH_UP_SPEED, AgeClock
 from support.inboxes import EVERYTHING, arrival, numbers, sequences
 
 SECOND = 10**9
 DAY = 86_400 * SECOND
 LARGE = 20_000
-"""Bytes of messages of which a hundred have the writer look at what is to be deleted."""
+"""The size of a message: a hundred of them make the writer check which events to delete."""
 
 
 @dataclass
@@ -32,14 +32,14 @@ class Clocks:
     monotonic: int = 5 * DAY
 
     def pass_(self, time: int) -> None:
-        """Let time pass on both."""
+        """Advance both clocks."""
         self.wall += time
         self.monotonic += time
 
 
 @asynccontextmanager
 async def running(path: Path, clocks: Clocks) -> AsyncIterator[SqliteInbox]:
-    """Run an inbox that keeps events for 30 days."""
+    """Run an inbox that stores events for 30 days."""
     writer = WriterOptions(
         prune_interval=1e6, monotonic_ns=lambda: clocks.monotonic, wall_ns=lambda: clocks.wall
     )
@@ -49,12 +49,12 @@ async def running(path: Path, clocks: Clocks) -> AsyncIterator[SqliteInbox]:
 
 
 async def store(inbox: SqliteInbox, clocks: Clocks, number: int) -> None:
-    """Store a hundred messages; what is to be deleted by now is deleted afterwards."""
+    """Store a hundred messages; then the events that are due are deleted."""
     await inbox.append([arrival(number, size=LARGE, time_ns=clocks.wall)] * 100)
 
 
 async def kept(inbox: SqliteInbox) -> list[int]:
-    """Return the numbers of the messages that are kept."""
+    """Return the numbers of the stored messages."""
     await inbox.append([])
     found: list[int] = []
     batch = await inbox.read(EVERYTHING, None, 1000)
@@ -71,7 +71,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("jump", [31 * DAY, 3650 * DAY, -31 * DAY, -3650 * DAY])
 async def test_a_clock_that_jumps_deletes_nothing_and_stops_nothing(path: Path, jump: int) -> None:
-    """Ahead or back, and back again: each event is kept for 30 days from when it was stored, and no longer."""
+    """Ahead, back, or both: each event is deleted 30 days after it was stored, not earlier and not later."""
     clocks = Clocks()
     async with running(path, clocks) as inbox:
         await store(inbox, clocks, 0)
@@ -89,7 +89,7 @@ async def test_a_clock_that_jumps_deletes_nothing_and_stops_nothing(path: Path, 
 
 
 async def test_a_start_with_a_clock_31_days_ahead_leaves_time_to_set_it(path: Path) -> None:
-    """An hour of it costs the oldest day, not everything; with the clock set right, the rest stays."""
+    """Within an hour, the events of only one day are deleted; after the clock is corrected, no more."""
     clocks = Clocks()
     async with running(path, clocks) as inbox:
         for day in range(20):
@@ -110,7 +110,7 @@ async def test_a_start_with_a_clock_31_days_ahead_leaves_time_to_set_it(path: Pa
 
 
 async def test_a_gateway_that_was_away_catches_up(path: Path) -> None:
-    """What has become too old meanwhile is deleted within some hours, not within another 30 days."""
+    """Events that became too old meanwhile are deleted within hours, not after another 30 days."""
     clocks = Clocks()
     async with running(path, clocks) as inbox:
         await store(inbox, clocks, 1)
@@ -119,13 +119,13 @@ async def test_a_gateway_that_was_away_catches_up(path: Path) -> None:
     async with running(path, clocks) as inbox:
         await store(inbox, clocks, 2)
         assert await kept(inbox) == [1, 2]
-        clocks.pass_(31 * DAY // HASTE + SECOND)
+        clocks.pass_(31 * DAY // CATCH_UP_SPEED + SECOND)
         await store(inbox, clocks, 3)
         assert await kept(inbox) == [2, 3]
 
 
 async def test_restarts_do_not_keep_events_for_ever(path: Path) -> None:
-    """Not even with a clock that is set back at each of them."""
+    """Even if the clock is set back at each restart."""
     clocks = Clocks()
     for day in range(40):
         async with running(path, clocks) as inbox:
@@ -138,7 +138,7 @@ async def test_restarts_do_not_keep_events_for_ever(path: Path) -> None:
 
 
 def test_events_behind_each_other_go_by_when_they_were_stored(path: Path) -> None:
-    """Whatever their own times say, the oldest goes first, and what was stored since stays."""
+    """Events are deleted in the order in which they were stored, whatever their own times are."""
     events = SqliteStore(path)
     for time_ns, now in ((10**18, 10), (5, 20), (7, 50), (10**18, 60)):
         events.append([arrival(time_ns=time_ns)])
@@ -154,7 +154,7 @@ def test_events_behind_each_other_go_by_when_they_were_stored(path: Path) -> Non
     st.lists(st.integers(0, 10**14), max_size=20),
 )
 def test_the_age_clock_goes_on_and_never_jumps(age: int, away: int, steps: list[int]) -> None:
-    """At each look at least as much has passed as in truth, and at most HASTE times as much."""
+    """Between two calls it advances by the real time at least, and by CATCH_UP_SPEED times as much at most."""
     monotonic = 7
     clock = AgeClock(age, away, lambda: monotonic)
     before = clock.now()
@@ -162,6 +162,6 @@ def test_the_age_clock_goes_on_and_never_jumps(age: int, away: int, steps: list[
     for step in steps:
         monotonic += step
         now = clock.now()
-        assert step <= now - before <= HASTE * step
+        assert step <= now - before <= CATCH_UP_SPEED * step
         before = now
     assert before <= age + sum(steps) + max(0, away)

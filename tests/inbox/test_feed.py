@@ -1,4 +1,4 @@
-"""What the SQLite engine's feed keeps in memory, and when it reads the store. The rest: test_port.py."""
+"""The feed of the SQLite engine: what is in memory, and when the store is read. The rest is in test_port.py."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_an_inbox_that_is_not_open_has_no_positions(store: SqliteStore) ->
 
 @pytest.mark.parametrize("recent_size", [0, 1 << 30])
 async def test_a_batch_is_bounded(store: SqliteStore, recent_size: int) -> None:
-    """From memory and from the store alike, in count and in bytes; one event is always possible."""
+    """In count and in bytes, from memory and from the store; one event is always allowed."""
     inbox = Inbox(store, recent_size)
     inbox.append(*some(1, 2000))
     inbox.append(*[arrival(size=65_535)] * 100)
@@ -79,7 +79,7 @@ async def test_a_batch_is_bounded(store: SqliteStore, recent_size: int) -> None:
 
 
 async def test_a_subscription_that_passes_over_many_events_says_so(store: SqliteStore) -> None:
-    """Long before the heartbeat: else a resume would have to pass over all of them once more."""
+    """Long before the heartbeat, so that a resume does not have to read them again."""
     inbox = Inbox(store, 1 << 30)
     inbox.append(*some(1, 12_000))
     inbox.append(arrival(peer_id=BOB))
@@ -90,7 +90,7 @@ async def test_a_subscription_that_passes_over_many_events_says_so(store: Sqlite
 
 
 async def test_only_who_is_behind_reads_the_store(inbox: Inbox) -> None:
-    """What was committed last is shared in memory."""
+    """The newest events are in memory, for all subscribers."""
     subscriptions = [inbox.feed.subscribe(EVERYTHING, Start.LIVE) for _ in range(10)]
     for number in range(1, 20):
         inbox.append(arrival(number))
@@ -102,7 +102,7 @@ async def test_only_who_is_behind_reads_the_store(inbox: Inbox) -> None:
 
 
 async def test_memory_for_recent_events_is_bounded(inbox: Inbox) -> None:
-    """Large events push out many small ones, and what is larger than all the room is not kept in memory."""
+    """A large event replaces many small ones; an event larger than the limit is not in memory."""
     for _ in range(10):
         inbox.append(*some(1, 20))
         assert len(inbox.feed._recent) == 5
@@ -114,7 +114,7 @@ async def test_memory_for_recent_events_is_bounded(inbox: Inbox) -> None:
 
 
 async def test_events_that_were_committed_unnoticed_are_given(inbox: Inbox) -> None:
-    """A commit that seemed to fail, and did not, leaves its events in the store: they are read from there."""
+    """If a commit seemed to fail but took effect, its events are read from the store."""
     subscription = inbox.feed.subscribe(EVERYTHING, Start.LIVE)
     inbox.append(*some(1, 2))
     inbox.store.append(some(3, 4))
@@ -123,7 +123,7 @@ async def test_events_that_were_committed_unnoticed_are_given(inbox: Inbox) -> N
 
 
 async def test_what_is_committed_but_not_published_is_not_given_yet(inbox: Inbox) -> None:
-    """A subscriber must not be further than the feed: a position that it has would be refused as not reached."""
+    """A subscriber must not be ahead of the feed, or its position would be refused as not reached."""
     subscription = inbox.feed.subscribe(EVERYTHING, Start.LIVE)
     inbox.append(*some(1, 20))
     stored = inbox.store.append(some(21, 22))

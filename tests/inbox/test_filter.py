@@ -34,12 +34,12 @@ OF_ALICE, OF_BOTH, OF_BOB = frozenset({ALICE}), frozenset({ALICE, BOB}), frozens
     ],
 )
 def test_a_filter_passes_what_satisfies_every_field(wanted: Filter, what: Arrival, passes: bool) -> None:
-    """A field that is not set is satisfied by everything; peer events have no type and are not held to one."""
+    """A field that is not set matches all events; the type does not apply to peer events."""
     assert wanted.passes(what) is passes
 
 
 def test_an_interruption_passes_unless_it_concerns_another_peer() -> None:
-    """It says that something may be missing, whatever types are wanted."""
+    """It says that events may be missing, whatever types are wanted."""
     wanted = Filter(OF_BOB, TypeSet([range(1)]))
     assert wanted.passes(Arrival(Kind.INTERRUPTION, 1, lost=3))
     assert wanted.passes(arrival(kind=Kind.INTERRUPTION, peer_id=BOB))

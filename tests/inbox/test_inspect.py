@@ -1,4 +1,4 @@
-"""Looking at an inbox without changing it, for the doctor."""
+"""Checks of an inbox that do not change it, for `doctor`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_an_inbox_that_is_not_there_yet_is_no_mistake(path: Path) -> None:
-    """Nothing is made by looking."""
+    """The check creates no files."""
     seen = look_at(path.parent / "a" / "inbox.db")
     assert (seen.exists, seen.in_use) == (False, False)
     assert seen.free > 0
@@ -27,7 +27,7 @@ def test_an_inbox_that_is_not_there_yet_is_no_mistake(path: Path) -> None:
 
 
 def test_an_inbox_is_looked_at_while_it_is_used_and_afterwards(path: Path) -> None:
-    """Whether a gateway uses it is told."""
+    """The result says whether a gateway uses it."""
     store = SqliteStore(path)
     assert look_at(path).exists, "an empty one"
     store.append([arrival(number) for number in range(300)])
@@ -45,11 +45,11 @@ def test_an_inbox_is_looked_at_while_it_is_used_and_afterwards(path: Path) -> No
         ("UPDATE meta SET value = 'x' WHERE name = 'inbox_id'", "its id is not as it was written"),
         ("UPDATE meta SET value = 'x' WHERE name = 'floor'", "a number is not as it was written"),
         ("DROP TABLE consumers", "no such table: consumers"),
-        ("PRAGMA user_version = 99", "it has version 99"),
+        ("PRAGMA user_version = 99", "its version is 99"),
     ],
 )
 def test_what_is_wrong_is_told(path: Path, damage: str, said: str) -> None:
-    """In an InboxError, which names the file; the newest events are read as a sample."""
+    """The InboxError names the file; the newest events are read as a sample."""
     store = SqliteStore(path)
     store.append([arrival(number) for number in range(300)])
     store.close()

@@ -1,4 +1,4 @@
-"""A gateway that is killed in the middle of storing."""
+"""A gateway that is killed while it stores messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ while True:
 
 
 def run_and_kill(path: Path, number: int, commits: int) -> int:
-    """Let a child store numbered messages; kill it after some commits; return the number it told of last."""
+    """Have a child process store numbered messages, kill it, and return the last number that it printed."""
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(path), str(number)], stdout=subprocess.PIPE, text=True
     ) as child:
@@ -41,7 +41,7 @@ def run_and_kill(path: Path, number: int, commits: int) -> int:
 
 
 def test_what_was_committed_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
-    """Each message that the store took is kept once, in order; a commit is there as a whole or not at all."""
+    """Each committed message is there once, in order; a commit is complete or absent."""
     path = tmp_path / "inbox.db"
     number, deleted, latest = 0, 0, 0
     for commits in (1, 2, 40, 5, 100):

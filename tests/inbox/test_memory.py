@@ -1,4 +1,4 @@
-"""What a subscriber that stops reading costs."""
+"""The memory of a subscriber that stops reading."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MEGABYTE = 1 << 20
 
 
 def memory_now() -> int:
-    """Return how many bytes of memory this process takes; the peak begins anew with that."""
+    """Return the memory of this process in bytes, and reset the peak."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def memory_peak() -> int:
-    """Return how many it took at most since then."""
+    """Return the maximum since then."""
     return _status("VmHWM")
 
 
@@ -36,7 +36,7 @@ def _status(name: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
 async def test_subscribers_that_stop_reading_cost_a_bounded_amount_of_memory() -> None:
-    """While 100,000 messages of 1 kB arrive, one sees them all; ten that stopped cost little, and go on."""
+    """While 100,000 messages of 1 kB arrive, one subscriber gets them all; ten that stopped take little memory."""
     with fast_directory() as directory:
         async with SqliteInbox(directory / "inbox.db", FOREVER) as inbox:
             intake = Intake(inbox, range(65_536), lambda: OURS)

@@ -1,4 +1,4 @@
-"""What the port promises of an inbox, for every engine. Positions are opaque here."""
+"""The promises of the port, for every engine. Positions are opaque here."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def read_all(inbox: Inbox, wanted: Filter = EVERYTHING, limit: int = 50) -
 
 
 async def positions_of(inbox: Inbox, count: int) -> list[Position]:
-    """Append numbered messages, from 1; return their positions, with the one before them."""
+    """Append numbered messages, from 1; return their positions, after the position before them."""
     before = (await inbox.bounds()).latest
     return [before, *await inbox.append(some(1, count))]
 
@@ -55,7 +55,7 @@ async def positions_of(inbox: Inbox, count: int) -> list[Position]:
 
 
 async def test_what_is_appended_is_kept_as_it_was(engine: Engine) -> None:
-    """Every field of every kind of event, at the position that append returned; only the id need not be kept."""
+    """Every field of every kind of event, at the position that append returned; the id need not be stored."""
     inbox = await engine.open()
     arrivals = [
         Arrival(Kind.MESSAGE, 2**62, ALICE, b"\x00\x00'\xff\x00" + bytes(range(256)), 0, OURS, "a"),
@@ -75,7 +75,7 @@ async def test_what_is_appended_is_kept_as_it_was(engine: Engine) -> None:
 
 
 async def test_the_order_is_that_of_the_calls(engine: Engine) -> None:
-    """However many appends are under way, and whoever waits for which of them."""
+    """With any number of concurrent appends, whichever of them are awaited."""
     inbox = await engine.open()
     waiting = [inbox.append(some(10 * n, 10 * n + 9)) for n in range(100)]
     positions = await asyncio.gather(*reversed(waiting))
@@ -92,7 +92,7 @@ async def test_nothing_to_append_is_no_work(engine: Engine) -> None:
 
 
 async def test_who_stops_waiting_takes_nothing_back(engine: Engine) -> None:
-    """What was appended is stored, even if nobody waits for it any more."""
+    """Arrivals are stored, even if the append is cancelled."""
     inbox = await engine.open()
     abandoned = asyncio.ensure_future(inbox.append([arrival(1)]))
     abandoned.cancel()
@@ -101,7 +101,7 @@ async def test_who_stops_waiting_takes_nothing_back(engine: Engine) -> None:
 
 
 async def test_an_id_is_stored_once(engine: Engine) -> None:
-    """In one call, in two that are under way together, and later; the position is the same each time."""
+    """In one call, in two concurrent calls, and later; the position is the same each time."""
     inbox = await engine.open()
     first = inbox.append([arrival(1, name="a"), arrival(2, name="b"), arrival(1, name="a"), arrival(3)])
     second = inbox.append([arrival(3), arrival(2, name="b"), arrival(4, name="c"), arrival(5)])
@@ -116,7 +116,7 @@ async def test_an_id_is_stored_once(engine: Engine) -> None:
 
 
 async def test_an_id_that_was_lost_may_be_stored_later(engine: Engine) -> None:
-    """What could not be stored is not taken for stored."""
+    """Its arrival does not count as stored."""
     inbox = await engine.open()
     engine.fail("no room")
     with pytest.raises(InboxError):
@@ -131,7 +131,7 @@ async def test_an_id_that_was_lost_may_be_stored_later(engine: Engine) -> None:
 
 
 async def test_a_live_subscription_gives_what_comes_from_now_on(engine: Engine) -> None:
-    """Now is the moment when subscribe returns, not that of the first read."""
+    """It starts when subscribe returns, not at the first read."""
     inbox = await engine.open()
     *_, latest = await positions_of(inbox, 3)
     subscription = await inbox.subscribe(EVERYTHING, Start.LIVE)
@@ -143,7 +143,7 @@ async def test_a_live_subscription_gives_what_comes_from_now_on(engine: Engine) 
 
 @pytest.mark.parametrize("deleted", [0, 4])
 async def test_a_subscription_from_the_beginning_gives_all_that_is_kept(engine: Engine, deleted: int) -> None:
-    """It starts with the oldest event and goes on with what is new."""
+    """It starts with the oldest event and continues with new ones."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 10)
     await engine.delete_oldest(deleted)
@@ -155,7 +155,7 @@ async def test_a_subscription_from_the_beginning_gives_all_that_is_kept(engine: 
 
 
 async def test_a_subscription_starts_after_any_position_that_is_kept(engine: Engine) -> None:
-    """That of each event, and the one before the oldest; those of deleted events are expired."""
+    """That of each event, and the one before the oldest; positions of deleted events are expired."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 10)
     await engine.delete_oldest(4)
@@ -171,7 +171,7 @@ async def test_a_subscription_starts_after_any_position_that_is_kept(engine: Eng
 
 
 async def test_an_empty_inbox_has_one_position(engine: Engine) -> None:
-    """Everything starts there, before the first event and after the last was deleted."""
+    """Both before the first event and after the last one was deleted."""
     inbox = await engine.open()
     latest = (await inbox.bounds()).latest
     for start in (Start.LIVE, Start.BEGINNING, latest):
@@ -186,7 +186,7 @@ async def test_an_empty_inbox_has_one_position(engine: Engine) -> None:
 
 
 async def test_the_stored_and_the_new_join_without_a_gap(engine: Engine) -> None:
-    """Subscribers of any speed, started at any time while much is appended, get everything once, in order."""
+    """Subscribers of any speed, started at any time during many appends, get each event once, in order."""
     inbox = await engine.open()
     total = 2000
     draw = random.Random(1)
@@ -220,7 +220,7 @@ async def test_the_stored_and_the_new_join_without_a_gap(engine: Engine) -> None
 
 
 async def test_what_another_writer_appends_appears_live(engine: Engine) -> None:
-    """Among the others, in one order for all, once; an id counts for all writers."""
+    """Among the others, once, in one order for all; ids are unique across writers."""
     if not engine.has_second_writer:
         pytest.skip("this engine keeps a second writer away")
     ours = await engine.open()
@@ -239,7 +239,7 @@ async def test_what_another_writer_appends_appears_live(engine: Engine) -> None:
 
 
 async def test_gaps_are_normal(engine: Engine) -> None:
-    """Single events that were deleted, the oldest and the newest among them, disturb nobody."""
+    """Single deleted events, including the oldest and the newest, cause no error."""
     inbox = await engine.open(heartbeat=SOON)
     positions = await positions_of(inbox, 200)
     gone = [1, 2, 50, 51, 52, 119, 200]
@@ -247,7 +247,7 @@ async def test_gaps_are_normal(engine: Engine) -> None:
         await engine.delete(positions[number])
 
     def left(got: list[int], first: int) -> bool:
-        """Whether all that is left was given once, in order; a deleted one may still be in some memory."""
+        """Whether all remaining events were returned once, in order; a deleted one may still be in memory."""
         wanted = [number for number in range(first, 201) if number not in gone]
         return [one for one in got if one not in gone] == wanted and got == sorted(set(got))
 
@@ -264,7 +264,7 @@ async def test_gaps_are_normal(engine: Engine) -> None:
 
 
 async def test_a_subscriber_that_the_retention_overtakes_is_told(engine: Engine) -> None:
-    """In mid-stream, too: nothing is skipped in silence, each time it asks again."""
+    """Also during a stream, and at each further try: no event is skipped silently."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 3)
     subscription = await inbox.subscribe(EVERYTHING, positions[0])
@@ -306,7 +306,7 @@ FILTERS = (
 
 
 def mixture(count: int, seed: int = 1) -> list[Arrival]:
-    """Make arrivals of all kinds, of some peers and of some types."""
+    """Make arrivals of all kinds, of several peers and types."""
     draw = random.Random(seed)
     return [
         arrival(
@@ -322,7 +322,7 @@ def mixture(count: int, seed: int = 1) -> list[Arrival]:
 
 @pytest.mark.parametrize("wanted", FILTERS)
 async def test_a_subscriber_gets_what_passes_its_filter_and_no_more(engine: Engine, wanted: Filter) -> None:
-    """Of the stored and of the new; the position goes on past what does not pass."""
+    """Of stored and new events; the position advances past events that do not match."""
     inbox = await engine.open(heartbeat=SOON)
     stored, new = mixture(3000), mixture(50, seed=2)
     live = await inbox.subscribe(wanted, Start.LIVE)
@@ -339,7 +339,7 @@ async def test_a_subscriber_gets_what_passes_its_filter_and_no_more(engine: Engi
 
 
 async def test_an_interruption_passes_whatever_types_are_wanted(engine: Engine) -> None:
-    """One of all peers reaches everybody, one of a peer those who want that peer."""
+    """An interruption of all peers reaches every subscriber, one of a peer the subscribers that want this peer."""
     inbox = await engine.open()
     of_all, of_bob = Arrival(Kind.INTERRUPTION, 1, lost=3), arrival(kind=Kind.INTERRUPTION, peer_id=BOB)
     await inbox.append([arrival(1), of_all, arrival(2), of_bob])
@@ -352,7 +352,7 @@ async def test_an_interruption_passes_whatever_types_are_wanted(engine: Engine) 
 
 
 async def test_a_narrow_subscriber_hears_where_it_is(engine: Engine) -> None:
-    """After many events that do not pass, before the heartbeat: else a resume would look at all of them again."""
+    """After many events that do not match, before the heartbeat, so that a resume does not read them again."""
     inbox = await engine.open()
     positions = await inbox.append([arrival() for _ in range(12_000)])
     subscription = await inbox.subscribe(Filter(peer_ids=frozenset({BOB})), Start.BEGINNING)
@@ -368,7 +368,7 @@ async def test_a_narrow_subscriber_hears_where_it_is(engine: Engine) -> None:
 
 
 async def test_an_idle_subscription_says_where_it_is(engine: Engine) -> None:
-    """A heartbeat has the position, so that a consumer with a narrow filter can store it."""
+    """A heartbeat has the position, so that a consumer with a narrow filter can acknowledge it."""
     inbox = await engine.open(heartbeat=SOON)
     subscription = await inbox.subscribe(Filter(peer_ids=frozenset({BOB})), Start.LIVE)
     assert await anext(subscription) == Batch([], subscription.position)
@@ -385,7 +385,7 @@ async def next_of(subscription: Subscription) -> Batch:
 
 
 async def test_all_who_wait_are_woken(engine: Engine) -> None:
-    """One append wakes everybody, those who want nothing of it included, who go on waiting."""
+    """An append wakes all subscriptions; those whose filter does not match continue to wait."""
     inbox = await engine.open()
     subscriptions = [await inbox.subscribe(EVERYTHING, Start.LIVE) for _ in range(3)]
     other = await inbox.subscribe(Filter(peer_ids=frozenset({BOB})), Start.LIVE)
@@ -401,7 +401,7 @@ async def test_all_who_wait_are_woken(engine: Engine) -> None:
 
 @pytest.mark.parametrize("stored", [0, 500])
 async def test_a_cancelled_wait_loses_nothing(engine: Engine, stored: int) -> None:
-    """Whether it waited for what is new or for what is stored, the subscription goes on where it was."""
+    """The subscription continues where it was, whether it waited for new or for stored events."""
     inbox = await engine.open()
     subscription = await inbox.subscribe(EVERYTHING, Start.LIVE)
     start = subscription.position
@@ -420,7 +420,7 @@ async def test_a_cancelled_wait_loses_nothing(engine: Engine, stored: int) -> No
 
 
 async def test_a_closed_inbox_ends_its_subscriptions_and_refuses_what_comes(engine: Engine) -> None:
-    """Those who wait end as any iterator does; whoever comes later gets an error; what was appended is stored."""
+    """Waiting subscriptions end, later calls get an error, and appended events are stored."""
     inbox = await engine.open()
     subscription = await inbox.subscribe(EVERYTHING, Start.LIVE)
 
@@ -449,7 +449,7 @@ async def test_a_closed_inbox_ends_its_subscriptions_and_refuses_what_comes(engi
 
 
 async def test_a_subscription_that_is_let_go_ends(engine: Engine) -> None:
-    """Whoever still waits for it is woken; the others are not disturbed."""
+    """A waiting task is woken; other subscriptions continue."""
     inbox = await engine.open()
     subscription, other = [await inbox.subscribe(EVERYTHING, Start.LIVE) for _ in range(2)]
     waiting = asyncio.create_task(next_of(subscription))
@@ -469,7 +469,7 @@ async def test_a_subscription_that_is_let_go_ends(engine: Engine) -> None:
     "text", ["", " ", "0", "-", "/", "@", "1-", "-1", "latest", "0123456789abcdef", "é", "\0", "x" * 200]
 )
 async def test_a_text_that_is_not_a_position_is_refused(engine: Engine, text: str) -> None:
-    """Wherever a position goes in."""
+    """By each method that takes a position."""
     inbox = await engine.open()
     await inbox.consumers.open("a", Start.LIVE)
     await refused_everywhere(inbox, Position(text), PositionInvalid)
@@ -489,7 +489,7 @@ async def test_a_changed_position_is_refused_or_is_another_one(
 
 
 async def test_a_position_of_another_inbox_is_refused(engine: Engine) -> None:
-    """Even if this one has as many events: it would skip or repeat some."""
+    """Even if this inbox has as many events."""
     inbox, other = await engine.open(), await engine.open_other()
     await inbox.append(some(1, 3))
     await inbox.consumers.open("a", Start.LIVE)
@@ -498,7 +498,7 @@ async def test_a_position_of_another_inbox_is_refused(engine: Engine) -> None:
 
 
 async def test_a_position_after_the_newest_event_is_refused(engine: Engine) -> None:
-    """It names the newest one, where it is possible to go on."""
+    """The error has the newest position."""
     inbox = await engine.open()
     *_, latest = await positions_of(inbox, 3)
     await inbox.consumers.open("a", Start.LIVE)
@@ -522,7 +522,7 @@ async def refused_everywhere(inbox: Inbox, position: Position, kind: type[Positi
 
 
 async def test_a_position_means_the_same_after_a_restart(engine: Engine) -> None:
-    """It resumes at the same place, with what was appended since."""
+    """A subscription resumes at the same place, with the events after it."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 5)
     await inbox.close()
@@ -536,7 +536,7 @@ async def test_a_position_means_the_same_after_a_restart(engine: Engine) -> None
 
 @pytest.mark.parametrize("limit", [1, 7, 500, 100_000])
 async def test_pages_join_without_a_gap(engine: Engine, limit: int) -> None:
-    """From the beginning or after a position, of any size, to a last one that says so."""
+    """From the beginning or after a position, in any size; the last page is marked."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 60)
     assert numbers(await read_all(inbox, limit=limit)) == list(range(1, 61))
@@ -572,7 +572,7 @@ async def test_the_bounds_say_what_is_held(engine: Engine) -> None:
 
 
 async def test_a_consumer_is_made_where_it_is_to_start_and_then_stays(engine: Engine) -> None:
-    """The first opening makes it; a later one returns where it is, whatever start it names."""
+    """The first open creates it; a later one returns its position, whatever its start is."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 5)
     assert await inbox.consumers.open("live", Start.LIVE) == positions[5]
@@ -585,7 +585,7 @@ async def test_a_consumer_is_made_where_it_is_to_start_and_then_stays(engine: En
 
 
 async def test_a_consumer_moves_forward_only(engine: Engine) -> None:
-    """An acknowledgement that comes late changes nothing; there must be such a consumer."""
+    """A late acknowledgement changes nothing; the consumer has to exist."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 5)
     consumers = inbox.consumers
@@ -599,7 +599,7 @@ async def test_a_consumer_moves_forward_only(engine: Engine) -> None:
 
 
 async def test_consumers_are_listed_with_what_they_have_to_do(engine: Engine) -> None:
-    """By name; how many events follow, and whether some of them were deleted."""
+    """By name, with the number of events that follow, and whether some of them were deleted."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 10)
     for name, number in (("c", 2), ("a", 10), ("b", 4)):
@@ -622,7 +622,7 @@ async def test_consumers_are_listed_with_what_they_have_to_do(engine: Engine) ->
 
 
 async def test_consumers_are_kept_until_they_are_deleted(engine: Engine) -> None:
-    """Over a restart; one that was deleted starts anew."""
+    """Also over a restart; a deleted consumer starts again."""
     inbox = await engine.open()
     positions = await positions_of(inbox, 5)
     await inbox.consumers.open("a", Start.BEGINNING)
@@ -642,7 +642,7 @@ async def test_consumers_are_kept_until_they_are_deleted(engine: Engine) -> None
 
 
 async def until_well(inbox: Inbox) -> None:
-    """Wait until storing works; append nothing of one's own but what brings the engine to try."""
+    """Wait until storing works; append only what makes the engine try."""
     well = asyncio.Event()
     inbox.watch(lambda error: well.set() if error is None else None)
     while not well.is_set():
@@ -653,7 +653,7 @@ async def until_well(inbox: Inbox) -> None:
 
 
 async def test_a_loss_is_told_in_its_place(engine: Engine) -> None:
-    """Who appended gets an error, health says why, and an interruption with the count stands before what follows."""
+    """The append fails, `error` says why, and an interruption with the count precedes later events."""
     inbox = await engine.open()
     errors: list[str | None] = []
     inbox.watch(errors.append)

@@ -1,4 +1,4 @@
-"""Any sequence of uses of an inbox, against a model of what the port promises, for every engine."""
+"""Random sequences of operations on an inbox, compared with a model of the port, for every engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILTERS = (
 
 @dataclass(frozen=True)
 class Append:
-    """Appends under way together, each of some arrivals."""
+    """Concurrent appends of several arrivals each."""
 
     calls: list[list[Arrival]]
     is_by_other: bool
@@ -116,7 +116,7 @@ operations = st.one_of(
 
 @dataclass
 class Subscriber:
-    """A subscription, where it started, and what it has given."""
+    """A subscription, its start, and the events that it has returned."""
 
     subscription: Subscription
     wanted: Filter
@@ -126,7 +126,7 @@ class Subscriber:
 
 
 class World:
-    """An inbox, and what should be in it. Places are indexes: 0 is before the first event, n is that of the n-th."""
+    """An inbox and its expected content. Places are indexes: 0 is before the first event, n is the n-th event."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -144,7 +144,7 @@ class World:
             self.positions.append((await self.inbox.bounds()).latest)
 
     def start(self, start: Start | int) -> tuple[Start | Position, int]:
-        """Return where to start: for the port, and as a place."""
+        """Return a start for the port, and its place."""
         if start is Start.LIVE:
             return start, len(self.events)
         if start is Start.BEGINNING:
@@ -153,7 +153,7 @@ class World:
         return self.positions[place], place
 
     def kept(self, wanted: Filter, after: int, until: int) -> list[Event]:
-        """Return what passes a filter and was not deleted alone."""
+        """Return the events that match a filter, without single deleted ones."""
         return [
             event
             for event in self.events[after:until]
@@ -161,7 +161,7 @@ class World:
         ]
 
     def check(self, got: list[Event], wanted: Filter, after: int, until: int) -> None:
-        """Check that events came once and in order; one that was deleted alone may still have come."""
+        """Check that events were returned once and in order; a single deleted one may be among them."""
         given = [Event(event.position, nameless(event.arrival)) for event in got]
         assert [event for event in given if event.position not in self.deleted] == self.kept(
             wanted, after, until

@@ -1,4 +1,4 @@
-"""Any interleaving of what can happen to the feed: everything once, in order, or an error that says so."""
+"""Random interleavings of operations on the feed: each event once, in order, or an error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILTERS = (
 
 @dataclass
 class Subscriber:
-    """A subscription, and what it has given."""
+    """A subscription, and the events that it has returned."""
 
     subscription: FeedSubscription
     wanted: Filter
@@ -50,7 +50,7 @@ class Append:
 
 @dataclass(frozen=True)
 class Publish:
-    """The loop hears of what was committed."""
+    """The loop gets the report of a commit."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Subscribe:
 class Read:
     subscriber: int
     meanwhile: Append | Prune | Publish | Evict | None
-    """What happens while it waits for the store."""
+    """The steps that happen while it waits for the store."""
 
 
 appends = st.builds(Append, st.integers(1, 12), st.integers(0, 99))
@@ -90,7 +90,7 @@ Operation = Append | Publish | Prune | Evict | Subscribe | Read
 
 
 class World:
-    """A feed over a store, where everything happens when the test says so."""
+    """A feed over a store; each step happens when the test asks for it."""
 
     def __init__(self, path: Path) -> None:
         self.store = SqliteStore(path)
@@ -203,7 +203,7 @@ class World:
 
 @given(st.lists(appends | publishes | publishes | prunes | evicts | subscribes | reads | reads, max_size=60))
 def test_each_subscriber_sees_everything_once_in_order(operations: list[Operation]) -> None:
-    """What was committed after its start and passes its filter, and none twice, or PositionExpired."""
+    """Each matching event that was committed after its start, once; or PositionExpired."""
 
     async def run(path: Path) -> None:
         world = World(path)
@@ -217,7 +217,7 @@ def test_each_subscriber_sees_everything_once_in_order(operations: list[Operatio
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_subscribers_of_any_speed_see_everything_while_old_is_deleted(seed: int) -> None:
-    """With all threads running: who keeps up sees everything, who does not is told."""
+    """With all threads: a fast subscriber gets everything, a slow one gets PositionExpired."""
     some = random.Random(seed)
     total = 3000
     with fast_directory() as directory:
@@ -225,7 +225,7 @@ async def test_subscribers_of_any_speed_see_everything_while_old_is_deleted(seed
         async with SqliteInbox(directory / "inbox.db", retention) as inbox:
 
             async def subscribe(turns: int) -> bool:
-                """Read with `turns` turns of the loop after each batch; return whether all was seen."""
+                """Read, with `turns` iterations of the loop after each batch; return whether it got everything."""
                 subscription = await inbox.subscribe(Filter(), Start.LIVE)
                 expected = 1
                 async for batch in subscription:

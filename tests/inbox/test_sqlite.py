@@ -1,4 +1,4 @@
-"""The store of the SQLite engine: what it keeps, what it deletes, what it accounts for."""
+"""The store of the SQLite engine: storing, deleting, counting."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def test_what_is_stored_is_read_as_it_was(store: SqliteStore) -> None:
-    """Every field of every kind of event survives, whatever bytes it holds."""
+    """Every field of every kind of event, with any bytes."""
     arrivals = [
         Arrival(Kind.MESSAGE, 2**62, ALICE, b"\x00\x00'\xff\x00" + bytes(range(256)), node_id=OURS, id="a"),
         Arrival(Kind.MESSAGE, 1, BOB, b"\x94\x19" + bytes(65_533)),
@@ -74,7 +74,7 @@ def test_what_is_stored_is_read_as_it_was(store: SqliteStore) -> None:
 @pytest.mark.parametrize("peers", [1, 200])
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 127, 128, 129, 1000])
 def test_a_batch_of_any_length_is_stored_in_order(store: SqliteStore, count: int, peers: int) -> None:
-    """However many arrive together, of however many peers, each is stored once, in its place."""
+    """Any number of events, from any number of peers: each is stored once, in order."""
     store.append([arrival(0)])
     arrivals = [
         arrival(number, peer_id=b"\x02" + bytes(28) + (number % peers).to_bytes(4, "big"))
@@ -87,7 +87,7 @@ def test_a_batch_of_any_length_is_stored_in_order(store: SqliteStore, count: int
 
 
 def test_a_read_is_bounded_by_count_and_by_size(store: SqliteStore) -> None:
-    """A read returns what was asked for at most, but never nothing while there is something."""
+    """A read returns at most what was asked for, and at least one event if there is one."""
     store.append([arrival(number, size=1000) for number in range(10)])
     for limit, size, expected, end in (
         (4, MEGABYTE, [4, 5, 6, 7], 7),
@@ -102,7 +102,7 @@ def test_a_read_is_bounded_by_count_and_by_size(store: SqliteStore) -> None:
 
 
 def test_what_is_held_is_told(store: SqliteStore) -> None:
-    """An empty, a filled, a pruned and an emptied inbox each say what they hold."""
+    """Of an empty, a filled, a pruned and an emptied inbox."""
     assert store.held() == Held(0, 0, 0, store.held().size, 0)
     for time in (10, 20, 30):
         store.append([arrival(time_ns=time)])
@@ -115,7 +115,7 @@ def test_what_is_held_is_told(store: SqliteStore) -> None:
 
 
 def test_a_sequence_number_is_never_used_again(path: Path) -> None:
-    """Not even after everything was deleted and the process has started again."""
+    """Even after all events were deleted and the process was restarted."""
     for first in (1, 4, 7):
         store = SqliteStore(path)
         assert sequences(store.append([arrival()] * 3).events) == [first, first + 1, first + 2]
@@ -124,7 +124,7 @@ def test_a_sequence_number_is_never_used_again(path: Path) -> None:
 
 
 def test_an_inbox_has_a_name_of_its_own(path: Path, tmp_path: Path) -> None:
-    """The name stays with the file, and another file has another."""
+    """The id stays with the file, and another file has another id."""
     store, other = SqliteStore(path), SqliteStore(tmp_path / "other.db")
     position = store.positions.of(0)
     assert other.positions.of(0) != position
@@ -136,7 +136,7 @@ def test_an_inbox_has_a_name_of_its_own(path: Path, tmp_path: Path) -> None:
 
 
 def test_only_the_owner_may_read_the_files(store: SqliteStore, path: Path) -> None:
-    """What peers sent is for nobody else on the machine."""
+    """Other users of the machine must not read the messages."""
     store.append([arrival()])
     files = sorted(path.parent.iterdir())
     assert [file.name for file in files] == ["inbox.db", "inbox.db-lock", "inbox.db-shm", "inbox.db-wal"]
@@ -144,7 +144,7 @@ def test_only_the_owner_may_read_the_files(store: SqliteStore, path: Path) -> No
 
 
 def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
-    """Characters that mean something in an address are only characters in a path."""
+    """Characters with a meaning in URIs are escaped."""
     store = SqliteStore(tmp_path / "50% of a?b#c;d e.db")
     store.append([arrival(1)])
     assert numbers(read(store)) == [1]
@@ -152,7 +152,7 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
 
 
 def test_a_consumer_only_moves_forward(store: SqliteStore) -> None:
-    """An acknowledgement that comes late changes no position; none makes a consumer."""
+    """A late acknowledgement changes nothing, and no acknowledgement creates a consumer."""
     assert store.advance("b", 5, 1) is None
     assert store.consumers() == []
     assert store.open_consumer("b", 2, 1) == 2
@@ -201,7 +201,7 @@ def test_many_threads_use_one_store(store: SqliteStore) -> None:
 
 
 def test_a_closed_store_says_so(store: SqliteStore) -> None:
-    """Whoever comes too late gets an InboxError, and may close once more."""
+    """Each method raises InboxError; closing twice is allowed."""
     store.close()
     store.close()
     with pytest.raises(InboxError, match="closed"):
@@ -211,7 +211,7 @@ def test_a_closed_store_says_so(store: SqliteStore) -> None:
 
 
 def test_each_peer_has_an_account(store: SqliteStore, path: Path) -> None:
-    """Of its events and their bytes; one without events is gone; those of no single peer have one, too."""
+    """It counts events and bytes; without events it is deleted; events that concern all peers have one, too."""
 
     def accounts() -> dict[object, tuple[object, object]]:
         return {
@@ -239,7 +239,7 @@ def test_each_peer_has_an_account(store: SqliteStore, path: Path) -> None:
 
 
 def test_the_floor_is_what_the_retention_deleted(store: SqliteStore, path: Path) -> None:
-    """A single event that is missing, at the start or elsewhere, does not move it."""
+    """A single missing event does not move it."""
     store.append([arrival(number) for number in range(1, 11)])
     with store._writing() as connection:
         connection.execute("DELETE FROM events WHERE sequence IN (1, 2, 5, 10)")
@@ -257,7 +257,7 @@ def test_the_floor_is_what_the_retention_deleted(store: SqliteStore, path: Path)
 def test_a_commit_whose_outcome_is_unknown_is_not_made_twice(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in the file is compared with what is to be stored; anything else there is left alone."""
+    """The newest events in the file are compared with the arrivals; other events in it stay."""
 
     def commit(connection: apsw.Connection) -> None:
         connection.execute("COMMIT")
@@ -286,7 +286,7 @@ def test_a_commit_whose_outcome_is_unknown_is_not_made_twice(
 
 
 def test_what_is_too_old_is_deleted_oldest_first(store: SqliteStore) -> None:
-    """Age ends with the first event that is young enough; what is behind it stays."""
+    """Deleting ends at the first event that is young enough; later events stay."""
     for now in (10, 20, 50):
         store.append([arrival()])
         assert store.prune(Retention(40e-9, 1 << 40), now, 1000) == (now == 50)
@@ -297,7 +297,7 @@ def test_what_is_too_old_is_deleted_oldest_first(store: SqliteStore) -> None:
 
 
 def test_what_is_too_much_is_deleted_and_hardly_more(store: SqliteStore) -> None:
-    """Deleting ends a little below the size that is allowed."""
+    """Deleting ends slightly below the maximum size."""
     store.append([arrival(number, size=1000) for number in range(2000)])
     while store.prune(Retention(1e9, MEGABYTE), 1, 100):
         pass
@@ -306,7 +306,7 @@ def test_what_is_too_much_is_deleted_and_hardly_more(store: SqliteStore) -> None
 
 
 def test_deleting_goes_in_steps(store: SqliteStore) -> None:
-    """No step takes more than asked for, nor so many bytes that the writer has to wait for long."""
+    """A step deletes at most as many events as asked for, and few enough bytes to be fast."""
     store.append([arrival(size=65_000)] * 200)
     assert store.prune(NOTHING, 1000, 10) == 10
     assert 50 < store.prune(NOTHING, 1000, 1000) < 100
@@ -316,7 +316,7 @@ def test_deleting_goes_in_steps(store: SqliteStore) -> None:
 def test_the_files_do_not_grow_while_old_makes_room_for_new(
     store: SqliteStore, path: Path, size: int
 ) -> None:
-    """Pages that were freed are used again, and so is the log."""
+    """Free pages and the log are used again."""
     retention = Retention(1e9, MEGABYTE)
     batch = [arrival(size=size)] * max(1, 300_000 // (size + 60))
     sizes: list[int] = []
@@ -331,7 +331,7 @@ def test_the_files_do_not_grow_while_old_makes_room_for_new(
 
 
 def test_nothing_is_deleted_before_its_time(store: SqliteStore) -> None:
-    """While age and size allow it, everything stays."""
+    """While age and size allow it, all events stay."""
     store.append([arrival()] * 100)
     assert store.prune(FOREVER, 10**18, 1000) == 0
     assert store.prune(Retention(float("inf"), 1 << 40), 1, 1000) == 0

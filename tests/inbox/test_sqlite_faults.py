@@ -1,4 +1,4 @@
-"""What can be wrong with a file and its disk: always an InboxError that says what to do, and no loss."""
+"""Faults of a file and its disk: always an InboxError that says what to do, and no loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOBODY = 65534
 
 @contextmanager
 def as_ordinary_user() -> Iterator[None]:
-    """Let permissions hold, which they do not for root."""
+    """Act as an ordinary user, since permissions do not apply to root."""
     if os.geteuid() != 0:
         yield
         return
@@ -39,7 +39,7 @@ def as_ordinary_user() -> Iterator[None]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """Make a directory that an ordinary user owns, below none that keeps it out."""
+    """Make a directory that an ordinary user owns and can reach."""
     with tempfile.TemporaryDirectory() as name:
         if os.geteuid() == 0:
             os.chown(name, NOBODY, NOBODY)
@@ -70,8 +70,8 @@ def append_until_it_fails(store: SqliteStore, first: int = 0) -> tuple[str, int]
 
 
 def test_a_missing_directory_is_named(path: Path) -> None:
-    """The message holds the path and says what to do about it."""
-    with pytest.raises(InboxError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; make it"):
+    """The message has the path, and says what to do."""
+    with pytest.raises(InboxError, match=r"^inbox /.*/no/inbox\.db: its directory does not exist; create it"):
         SqliteStore(path.parent / "no" / "inbox.db")
 
 
@@ -79,7 +79,7 @@ def test_a_missing_directory_is_named(path: Path) -> None:
     "content", [b"this is a text", b"x" * 10_000, b"SQLite format 3\x00" + b"\xff" * 5000]
 )
 def test_what_is_no_inbox_is_left_alone(path: Path, content: bytes) -> None:
-    """A file of another kind is refused, not changed, and says what to do."""
+    """A file of another kind is refused and not changed; the error says what to do."""
     path.write_bytes(content)
     with pytest.raises(InboxError, match="move the file away"):
         SqliteStore(path)
@@ -94,7 +94,7 @@ def test_a_directory_is_no_inbox(path: Path) -> None:
 
 
 def test_another_program_s_database_is_refused(path: Path) -> None:
-    """Tables that are not ours are an InboxError."""
+    """A database with other tables is an InboxError."""
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE events (x); PRAGMA user_version = 1")
     connection.close()
@@ -103,7 +103,7 @@ def test_another_program_s_database_is_refused(path: Path) -> None:
 
 
 def test_a_second_gateway_is_kept_away(path: Path) -> None:
-    """Two on one inbox would each miss what the other stores; the second may go on when the first has ended."""
+    """Each of two gateways would miss the events of the other; the second can start when the first has ended."""
     first = SqliteStore(path)
     with pytest.raises(InboxError, match="another gateway uses it"):
         SqliteStore(path)
@@ -112,7 +112,7 @@ def test_a_second_gateway_is_kept_away(path: Path) -> None:
 
 
 def test_a_removed_file_is_noticed(path: Path) -> None:
-    """What is written to a removed file would be gone with the process: that is no storing."""
+    """Events in a removed file would be lost at the end of the process."""
     store = SqliteStore(path)
     store.append([arrival(1)])
     path.unlink()
@@ -123,7 +123,7 @@ def test_a_removed_file_is_noticed(path: Path) -> None:
 
 
 def test_a_new_inbox_needs_a_directory_that_can_be_written(path: Path) -> None:
-    """Where nothing can be made, the message says that access is denied."""
+    """If the file cannot be created, the message says that access is denied."""
     path.parent.chmod(0o500)
     with as_ordinary_user(), pytest.raises(InboxError, match="access is denied; check its permissions"):
         SqliteStore(path)
@@ -159,7 +159,7 @@ def test_a_read_only_inbox_is_read_and_written_later(path: Path, mode: int) -> N
 
 
 def test_a_full_disk_loses_nothing_and_is_written_when_it_has_room(path: Path) -> None:
-    """An append that does not fit stores nothing; what is held is read; deleting makes room again."""
+    """An append that does not fit stores nothing; reading works; deleting frees space again."""
     store = SqliteStore(path)
     writer = store._writer
     assert writer is not None
@@ -174,7 +174,7 @@ def test_a_full_disk_loses_nothing_and_is_written_when_it_has_room(path: Path) -
 
 @contextmanager
 def no_file_beyond(size: int) -> Iterator[None]:
-    """Let writes fail that would make a file longer than `size` bytes."""
+    """Make writes fail that would make a file larger than `size` bytes."""
     before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -184,7 +184,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_stays_full_is_used_as_far_as_it_goes(path: Path) -> None:
-    """With no byte more for any file, the log is emptied, and deleting makes room; nothing is lost."""
+    """Without a free byte, the log is emptied, and deleting frees space; nothing is lost."""
     store = SqliteStore(path)
     kept = 0
     with no_file_beyond(2_000_000):
@@ -206,7 +206,7 @@ def test_a_disk_that_stays_full_is_used_as_far_as_it_goes(path: Path) -> None:
 
 
 def test_an_inbox_is_read_where_nothing_can_be_written_any_more(path: Path) -> None:
-    """With no space even for the shared memory at the start, what is held is still read."""
+    """Even without space for the shared memory at the start, the events can be read."""
     fill(path)
     with no_file_beyond(0):
         store = SqliteStore(path)
@@ -218,7 +218,7 @@ def test_an_inbox_is_read_where_nothing_can_be_written_any_more(path: Path) -> N
 
 
 def recorded(*, is_closed: bool) -> tuple[bytes, bytes]:
-    """Return the bytes of an inbox and of its log; of one that is in use, the log holds most of it."""
+    """Return the bytes of an inbox and of its log; while it is in use, most events are in the log."""
     with fast_directory() as directory:
         path, log = directory / "inbox.db", directory / "inbox.db-wal"
         store = SqliteStore(path)
@@ -242,7 +242,7 @@ CLOSED, IN_USE = recorded(is_closed=True), recorded(is_closed=False)
 
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Damage an inbox or its log: bytes changed, a piece missing, a piece of zeros."""
+    """Damage an inbox or its log: change bytes, remove a part, or set a part to zeros."""
     files = list(draw(st.sampled_from([CLOSED, IN_USE])))
     index = draw(st.integers(0, 1)) if files[1] else 0
     content = bytearray(files[index])
@@ -262,7 +262,7 @@ def damaged(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 @given(damaged())
 def test_a_damaged_file_raises_nothing_but_store_errors(files: tuple[bytes, bytes]) -> None:
-    """Whatever is in the file, every method returns or raises InboxError."""
+    """With any content of the file, every method returns or raises InboxError."""
     with fast_directory() as directory:
         path = directory / "inbox.db"
         path.write_bytes(files[0])

@@ -1,4 +1,4 @@
-"""The SQLite engine whose file fails: it says so, counts what is lost, and goes on when it can."""
+"""The SQLite engine with a file that fails: it reports the error, counts lost messages, and recovers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENT = SqliteOptions(writer=WriterOptions(backoff_min=1e6, backoff_max=1e6, m
 
 
 async def is_lost(inbox: SqliteInbox, *arrivals: Arrival) -> bool:
-    """Append something; return whether it was lost."""
+    """Append an arrival; return whether it was lost."""
     try:
         await inbox.append(arrivals)
     except InboxError:
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_a_lost_peer_event_is_told_too(path: Path) -> None:
-    """A subscriber may have missed that a peer has gone, even if no message is lost."""
+    """A subscriber may have missed a disconnect, even if no message is lost."""
     async with running(path) as (inbox, watched):
         watched.store.fails = "no room"
         assert await is_lost(inbox, arrival(kind=Kind.DISCONNECTED))
@@ -50,7 +50,7 @@ async def test_a_lost_peer_event_is_told_too(path: Path) -> None:
 
 
 async def test_a_failing_store_is_not_asked_for_each_message(path: Path) -> None:
-    """Between two tries, what arrives is answered at once: lightningd does not wait for a broken disk."""
+    """Between two tries, arrivals fail at once: lightningd must not wait for a broken disk."""
     async with running(path, PATIENT) as (inbox, watched):
         store = watched.store
         store.fails = "no room"
@@ -67,7 +67,7 @@ async def test_a_failing_store_is_not_asked_for_each_message(path: Path) -> None
 
 
 async def test_what_is_stored_already_is_not_lost_by_a_second_time(path: Path) -> None:
-    """While storing fails, an arrival whose id is known gets its position, and is not counted as lost."""
+    """While storing fails, an arrival with a known id gets its position, and is not counted as lost."""
     async with running(path) as (inbox, watched):
         known = await inbox.append([arrival(1, name="a")])
         watched.store.fails = "no room"
@@ -82,7 +82,7 @@ async def test_what_is_stored_already_is_not_lost_by_a_second_time(path: Path) -
 async def test_what_comes_while_the_store_begins_to_work_stands_behind_the_loss(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is kept, and gets its own position and not that of the interruption, which is stored in front of it."""
+    """It is stored after the interruption, and gets its own position."""
     async with running(path) as (inbox, watched):
         entered, gate, append = threading.Event(), threading.Event(), watched.store.append
 
@@ -106,7 +106,7 @@ async def test_what_comes_while_the_store_begins_to_work_stands_behind_the_loss(
 
 
 async def test_deleting_may_make_the_room_that_is_missing(path: Path) -> None:
-    """What the retention no longer allows is deleted before anything new is given up."""
+    """Events that are too old are deleted before new ones are dropped."""
     now = 0
     options = SqliteOptions(writer=replace(PATIENT.writer, monotonic_ns=lambda: now))
     async with running(path, options, retention=Retention(1, 1 << 40)) as (inbox, watched):
@@ -124,7 +124,7 @@ async def test_deleting_may_make_the_room_that_is_missing(path: Path) -> None:
 async def test_a_commit_that_took_effect_though_it_reported_an_error_is_not_made_twice(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is tried again, and what is in the file already is taken for stored, with the rest."""
+    """The retry finds the events that are in the file already, and stores the rest."""
     async with running(path) as (inbox, watched):
         live = await inbox.subscribe(EVERYTHING, Start.LIVE)
         first = await inbox.append([arrival(1, name="a")])
@@ -149,7 +149,7 @@ async def test_a_commit_that_took_effect_though_it_reported_an_error_is_not_made
 
 
 async def test_an_inbox_without_its_file_comes_up(path: Path) -> None:
-    """It says what is wrong, loses what arrives, refuses to be read, and tries again by itself."""
+    """It reports the error, loses arrivals, refuses reads, and tries again."""
     is_possible = False
 
     def open_store(path: Path) -> SqliteStore:
@@ -179,16 +179,16 @@ async def test_an_inbox_without_its_file_comes_up(path: Path) -> None:
 
 
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    """With the setting that chooses it."""
+    """With the setting to change."""
     (tmp_path / "file").touch()
     async with running(tmp_path / "file" / "inbox.db") as (inbox, _):
         assert inbox.error is not None
-        assert f"cannot make {tmp_path / 'file'}" in inbox.error
-        assert "set data_dir" in inbox.error
+        assert f"cannot create {tmp_path / 'file'}" in inbox.error
+        assert "set another data_dir" in inbox.error
 
 
 async def test_a_damaged_file_stops_nothing_and_is_not_touched(path: Path) -> None:
-    """The operator moves it away; the inbox finds that out by itself."""
+    """When the operator has moved it away, the inbox works again without a restart."""
     content, moved = b"something else" * 1000, path.with_suffix(".damaged")
     await asyncio.to_thread(path.write_bytes, content)
     async with running(path) as (inbox, watched):
@@ -201,7 +201,7 @@ async def test_a_damaged_file_stops_nothing_and_is_not_touched(path: Path) -> No
 
 
 async def test_what_is_held_is_read_while_nothing_can_be_written(path: Path) -> None:
-    """Subscriptions go on over a file that cannot be written."""
+    """Subscriptions continue on a file that cannot be written."""
     async with running(path) as (inbox, watched):
         await inbox.append([arrival(number) for number in range(1, 4)])
         watched.store.fails = "no room"
@@ -214,13 +214,13 @@ async def test_what_is_held_is_read_while_nothing_can_be_written(path: Path) -> 
 async def test_a_bug_in_the_store_does_not_end_the_writer(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unexpected exception is a failure like any other: the hook is answered, and it is tried again."""
+    """An unexpected exception is handled like an error: the hook is answered, and storing is tried again."""
     async with running(path) as (inbox, watched):
         with monkeypatch.context() as patched, structlog.testing.capture_logs():
             patched.setattr(watched.store, "append", lambda arrivals: 1 / 0)
             patched.setattr(watched.store, "prune", lambda *arguments: 1 / 0)
             assert await is_lost(inbox, arrival(1))
-            assert inbox.error == "unexpected ZeroDivisionError; see the log"
+            assert inbox.error == "unexpected ZeroDivisionError, which is a bug; see the log, and report it"
             await watched.until(lambda error: error is not None)
         await watched.until(is_well)
         assert not await is_lost(inbox, arrival(2))
@@ -229,7 +229,7 @@ async def test_a_bug_in_the_store_does_not_end_the_writer(
 async def test_trouble_with_deleting_is_told_and_stops_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part of the file that cannot be deleted would let it grow: health says so, storing goes on."""
+    """If events cannot be deleted, the file grows: the inbox reports it, and storing continues."""
 
     def fail(*arguments: object) -> int:
         raise InboxError("an old page is damaged")
@@ -244,7 +244,7 @@ async def test_trouble_with_deleting_is_told_and_stops_nothing(
 
 
 async def test_logs_tell_of_changes_and_hold_no_payload(path: Path) -> None:
-    """One line when it starts to fail and one when it works again, however much was lost between."""
+    """One line when it starts to fail and one when it works again, however many messages are lost."""
     secret = b"xxa credential"
     with structlog.testing.capture_logs() as logs:
         async with running(path) as (inbox, watched):
@@ -264,7 +264,7 @@ async def test_logs_tell_of_changes_and_hold_no_payload(path: Path) -> None:
 async def test_the_end_of_the_writer_is_told_and_leaves_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waited fails, what comes later fails at once, and `run` raises, so that the process can end."""
+    """All appends fail, and `run` raises, so that the process can end."""
     async with running(tmp_path / "inbox.sqlite3") as (inbox, watched):
         part = asyncio.ensure_future(inbox.run())
         monkeypatch.setattr(Writer, "_write", lambda *_: 1 / 0)
@@ -277,7 +277,7 @@ async def test_the_end_of_the_writer_is_told_and_leaves_nobody_waiting(
 
 
 async def test_the_folder_of_a_node_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    """`error` names the folder that it waits for; when lightningd has made that, the inbox is made in it."""
+    """`error` names the folder; when lightningd has created it, the inbox is created in it."""
     node = tmp_path / "bitcoin"
     options = SqliteOptions(writer=QUICK.writer, make_parents=False)
     async with running(node / "custommsg" / "inbox.sqlite3", options) as (inbox, watched):

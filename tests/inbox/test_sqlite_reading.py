@@ -1,4 +1,4 @@
-"""Reading through the indexes finds what a look at everything finds, and reads little else."""
+"""Reading by an index finds the same events as reading everything, and reads few others."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ KINDS = [Kind.MESSAGE] * 30 + [Kind.CONNECTED, Kind.DISCONNECTED, Kind.INTERRUPT
 
 
 def skewed(draw: random.Random, values: list[int]) -> int:
-    """Draw one of some values, the first ones far more often."""
+    """Draw one of several values, the first ones far more often."""
     return values[min(int(draw.expovariate(0.2)), len(values) - 1)]
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[SqliteStore]:
-    """Make an inbox of several blocks, with gaps, a part of it deleted by the retention."""
+    """Make an inbox of several blocks, with gaps, and with a part deleted by the retention."""
     draw = random.Random(3)
     with fast_directory() as directory:
         store = SqliteStore(directory / "inbox.db")
@@ -88,7 +88,7 @@ filters = st.builds(
 def test_a_read_finds_what_passes_the_filter(
     store: SqliteStore, wanted: Filter, after: int, until: int, limit: int, max_size: int
 ) -> None:
-    """By index or not, in chunks of any size: everything once, in order, and each chunk leads on."""
+    """With an index or without, in chunks of any size: each event once, in order."""
     until = min(until, store.held().latest)
     found: list[Event] = []
     place, turns = after, 0
@@ -109,7 +109,7 @@ def test_a_read_finds_what_passes_the_filter(
 
 
 def test_a_narrow_reader_reads_what_it_wants_and_little_else(store: SqliteStore) -> None:
-    """Rows that it wants, with the interruptions, and none of the others."""
+    """The wanted rows and the interruptions, and no others."""
     latest = store.held().latest
     for wanted in (
         Filter(types=TypeSet([range(TYPES[30], TYPES[30] + 1)])),
@@ -125,7 +125,7 @@ def test_a_narrow_reader_reads_what_it_wants_and_little_else(store: SqliteStore)
 
 
 def test_a_read_ends_after_enough_look_ups(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Having found nothing, too: it says how far it has come, and the next one goes on there."""
+    """Even if nothing was found: it returns the place that it reached, and the next read continues there."""
     monkeypatch.setattr(reading, "_MOST_SEEKS", 4)
     latest = store.held().latest
     nobody = Filter(peer_ids=frozenset({b"\x03" + bytes(32)}))
@@ -155,13 +155,13 @@ def test_a_read_ends_after_enough_look_ups(store: SqliteStore, monkeypatch: pyte
     ],
 )
 def test_what_is_wide_reads_everything(wanted: Filter, has_index: bool) -> None:
-    """An index costs more than it saves where nearly everything passes."""
+    """An index is slower if nearly all events match."""
     assert (search_for(wanted) is not None) is has_index
 
 
 @pytest.mark.parametrize("wanted", [Filter(types=TypeSet([range(5)])), Filter(peer_ids=frozenset(PEERS[:3]))])
 def test_a_search_is_one_in_the_index(store: SqliteStore, wanted: Filter) -> None:
-    """The rows themselves are read by their sequence number, and nothing but the index is looked through."""
+    """Only the index is searched; rows are read by their sequence number."""
     search = search_for(wanted)
     assert search is not None
     with store._readers.borrow() as connection:
@@ -176,7 +176,7 @@ def test_a_search_is_one_in_the_index(store: SqliteStore, wanted: Filter) -> Non
 
 @pytest.mark.parametrize("table", ["peers", "nodes"])
 def test_a_missing_row_is_not_passed_over_in_silence(table: str) -> None:
-    """In a damaged file an event may lack its peer or its node: that is an error, and not one event less."""
+    """In a damaged file, an event may lack its peer or its node: that is an error."""
     with fast_directory() as directory:
         store = SqliteStore(directory / "inbox.db")
         store.append([arrival(number) for number in range(10)])
@@ -203,7 +203,7 @@ def test_a_position_is_read_as_it_was_made(sequence: int) -> None:
     | st.from_regex(r"0123456789abcdef-[0-9\u0660-\u0669]{1,20}", fullmatch=True)
 )
 def test_a_text_is_a_position_or_refused(text: str) -> None:
-    """Nothing but the one text of a position is taken for it."""
+    """Each position has only one valid text."""
     try:
         sequence = POSITIONS.sequence(text)  # type: ignore[arg-type]
     except PositionError as error:

@@ -1,4 +1,4 @@
-"""The SQLite engine while its store fails: what waits is kept and stored later; beyond a bound it is lost."""
+"""The SQLite engine while its store fails: arrivals wait and are stored later, up to a limit."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from support.watched import is_well, running
 
 KEEPING = SqliteOptions(writer=WriterOptions(prune_interval=0.02, backoff_min=0.01, backoff_max=0.02))
 SIZE = 1400
-"""What an arrival of 1,000 bytes counts."""
+"""The counted size of an arrival of 1,000 bytes."""
 
 
 def keeping(count: int) -> SqliteOptions:
-    """Keep so many arrivals of 1,000 bytes while the store fails."""
+    """Let so many arrivals of 1,000 bytes wait while the store fails."""
     return SqliteOptions(
         writer=WriterOptions(backoff_min=0.01, backoff_max=0.02, max_waiting=count * SIZE + SIZE // 2)
     )
 
 
 def told(events: list[Event]) -> list[int | str]:
-    """Return the numbers of messages, and how many are lost where some are."""
+    """Return the numbers of the messages, and the counts of lost ones."""
     return [
         f"{event.arrival.lost} lost" if event.arrival.kind is Kind.INTERRUPTION else numbers([event])[0]
         for event in events
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_what_waits_is_kept_while_the_store_fails(path: Path) -> None:
-    """All of it is stored when the store works again, in order, and nobody is told of a loss."""
+    """All arrivals are stored in order when the store works again, without an interruption."""
     async with running(path, KEEPING) as (inbox, watched):
         live = await inbox.subscribe(EVERYTHING, Start.LIVE)
         watched.store.fails = "no room"
@@ -60,7 +60,7 @@ async def test_what_waits_is_kept_while_the_store_fails(path: Path) -> None:
 
 
 async def test_only_what_is_beyond_the_bound_is_lost_and_the_number_is_told(path: Path) -> None:
-    """The newest go, in one interruption behind what was kept; it is answered at once, not when the disk is well."""
+    """The newest are lost, with one interruption after the others; their appends fail at once."""
     async with running(path, keeping(3)) as (inbox, watched):
         live = await inbox.subscribe(EVERYTHING, Start.LIVE)
         watched.store.fails = "no room"
@@ -79,7 +79,7 @@ async def test_only_what_is_beyond_the_bound_is_lost_and_the_number_is_told(path
 
 
 async def test_each_loss_has_a_place_of_its_own(path: Path) -> None:
-    """Two failures with something stored between them are two interruptions."""
+    """Two failures, with stored events between them, are two interruptions."""
     async with running(path, keeping(1)) as (inbox, watched):
         for number in (1, 5):
             watched.store.fails = "no room"
@@ -97,7 +97,7 @@ async def test_each_loss_has_a_place_of_its_own(path: Path) -> None:
 
 
 async def test_what_waits_at_the_end_is_tried_once_more(path: Path) -> None:
-    """A stop does not wait for the next try; what cannot be stored then is lost, and who waits is told."""
+    """A stop does not wait for the next try; arrivals that cannot be stored are lost, and their appends fail."""
     patient = SqliteOptions(writer=WriterOptions(backoff_min=1e6, backoff_max=1e6))
     for fails in (None, "still no room"):
         async with running(path, patient) as (inbox, watched):
@@ -114,7 +114,7 @@ async def test_what_waits_at_the_end_is_tried_once_more(path: Path) -> None:
 
 
 async def test_the_inbox_of_a_node_that_starts_late_loses_nothing(tmp_path: Path) -> None:
-    """What comes between the making of lightningd's folder and the next try to open the inbox is kept for it."""
+    """Arrivals between the creation of lightningd's folder and the next try to open the inbox wait."""
     node = tmp_path / "bitcoin"
     options = SqliteOptions(writer=WriterOptions(backoff_min=0.2, backoff_max=0.2), make_parents=False)
     async with running(node / "custommsg" / "inbox.sqlite3", options) as (inbox, _):
@@ -129,12 +129,12 @@ async def test_the_inbox_of_a_node_that_starts_late_loses_nothing(tmp_path: Path
 
 @given(st.lists(st.sampled_from(["works", "fails", "reports an error"]), max_size=8))
 def test_each_message_is_stored_once_or_counted_as_lost(outcomes: list[str]) -> None:
-    """Whatever each commit does: in order, none twice, and the interruptions add up to what is missing."""
+    """With any failures of commits: in order, none twice, and the interruptions count the missing ones."""
 
     async def run(path: Path) -> None:
         left = list(outcomes)
 
-        class Moody(SqliteStore):
+        class FlakyStore(SqliteStore):
             def _commit(self, connection: apsw.Connection) -> None:
                 outcome = left.pop(0) if left else "works"
                 if outcome == "fails":
@@ -146,7 +146,7 @@ def test_each_message_is_stored_once_or_counted_as_lost(outcomes: list[str]) -> 
         options = SqliteOptions(
             writer=WriterOptions(backoff_min=0, backoff_max=0, max_waiting=4 * SIZE, prune_interval=1e6)
         )
-        async with SqliteInbox(path, FOREVER, options, Moody) as inbox:
+        async with SqliteInbox(path, FOREVER, options, FlakyStore) as inbox:
             appends = []
             for number in range(1, 21):
                 appends.append(inbox.append([arrival(number, size=1000)]))

@@ -1,4 +1,4 @@
-"""The tables of the SQLite store have a version, and move on from it."""
+"""The versions of the SQLite tables, and their migrations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def query(path: Path, sql: str) -> object:
 
 
 def test_an_old_inbox_moves_on(old: Path) -> None:
-    """Each missing step is taken once, and nothing that was kept is lost."""
+    """Each missing migration runs once, and no event is lost."""
     for _ in range(2):
         store = SqliteStore(old, steps=NEXT)
         assert numbers(read(store)) == [42]
@@ -49,7 +49,7 @@ def test_an_old_inbox_moves_on(old: Path) -> None:
 
 
 def test_a_step_that_fails_changes_nothing(old: Path) -> None:
-    """The file keeps the version before the step, whole, and works with the gateway that knows it."""
+    """The file stays at the previous version, and works with the gateway of that version."""
     with pytest.raises(InboxError, match="no_such_table"):
         SqliteStore(old, steps=BROKEN)
     assert query(old, "PRAGMA user_version") == 2
@@ -60,9 +60,9 @@ def test_a_step_that_fails_changes_nothing(old: Path) -> None:
 
 
 def test_a_newer_inbox_is_refused(old: Path) -> None:
-    """A gateway that was set back says which version it cannot read, and touches nothing."""
+    """After a downgrade, the gateway names the version that it cannot read, and changes nothing."""
     SqliteStore(old, steps=NEXT).close()
     before = old.read_bytes()
-    with pytest.raises(InboxError, match=r"inbox\.db: it has version 3, .* up to 1; run the newer"):
+    with pytest.raises(InboxError, match=r"inbox\.db: its version is 3, .* up to 1; run the newer"):
         SqliteStore(old, steps=STEPS[:1])
     assert old.read_bytes() == before

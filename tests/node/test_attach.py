@@ -1,4 +1,4 @@
-"""Having lightningd run the script that leads to us, and keeping everybody else away from the socket."""
+"""lightningd runs the plugin script, and nobody else can use the socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALL = b'{"jsonrpc":"2.0","id":"cln:getmanifest#1","method":"getmanifest","param
 
 
 class Intake:
-    """Keeps what it is given; each future ends when the test says."""
+    """Stores arrivals; each future ends when the test asks for it."""
 
     is_full = False
 
@@ -48,7 +48,7 @@ class Intake:
         pass
 
     async def until(self, count: int) -> asyncio.Future[bool]:
-        """Wait until it was given something so often; return the future of the last."""
+        """Wait for so many appends; return the future of the last one."""
         while len(self.given) < count:
             self.changed.clear()
             await self.changed.wait()
@@ -92,7 +92,7 @@ async def run_script(folder: Path, path: str | None = None) -> Process:
 
 
 async def test_a_second_gateway_does_not_take_the_socket_away(short_path: Path) -> None:
-    """It waits: the first one keeps receiving, and leaves the folder when it ends."""
+    """It waits; the first gateway receives until it ends."""
     socket = short_path / "plugin.sock"
     async with listening(short_path):
         inode = socket.stat().st_ino
@@ -109,7 +109,7 @@ async def test_a_second_gateway_does_not_take_the_socket_away(short_path: Path) 
 async def test_the_script_joins_both_ways_and_ends_with_either_side(
     short_path: Path, program: str, name: str, tmp_path: Path
 ) -> None:
-    """With a shell and socat alone, as in lightningd's image, and with this Python where there is no socat."""
+    """With a shell and socat, as in lightningd's image, or with Python if there is no socat."""
     if program == "socat" and shutil.which("socat") is None:
         missing("needs socat")
     tools = tmp_path / "bin"
@@ -134,7 +134,7 @@ async def test_the_script_joins_both_ways_and_ends_with_either_side(
 
 
 async def test_the_token_is_new_at_each_start_and_for_owner_and_group_only(short_path: Path) -> None:
-    """Who may not read the script cannot speak on the socket; the token is on no command line."""
+    """Users who cannot read the script cannot use the socket; the token is on no command line."""
     tokens = set()
     for _ in range(2):
         async with listening(short_path):
@@ -156,7 +156,7 @@ async def test_the_token_is_new_at_each_start_and_for_owner_and_group_only(short
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"0" * 32 + b"\n", b"x" * 33])
 async def test_a_connection_without_the_token_is_closed(short_path: Path, line: bytes) -> None:
-    """It gets no answer, and the log says who it was."""
+    """It gets no answer, and the log has its user and process."""
     with capture_logs() as logs:
         async with listening(short_path):
             reader, writer = await asyncio.open_unix_connection(short_path / "plugin.sock")
@@ -170,7 +170,7 @@ async def test_a_connection_without_the_token_is_closed(short_path: Path, line: 
 async def test_a_connection_that_says_nothing_is_closed(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It costs a socket for a bounded time."""
+    """It can use a socket only for a limited time."""
     monkeypatch.setattr(guard, "TOKEN_TIME", 0.01)
     async with listening(short_path):
         reader, writer = await asyncio.open_unix_connection(short_path / "plugin.sock")
@@ -181,7 +181,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 async def test_another_user_is_refused_even_with_the_token(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel says who connects; a user is logged once, however often it tries."""
+    """The kernel says which user connects; each user is logged once."""
     monkeypatch.setattr(attach, "users_allowed", lambda rpc_file: frozenset({os.geteuid() + 1}))
     with capture_logs() as logs:
         async with listening(short_path):
@@ -195,7 +195,7 @@ async def test_another_user_is_refused_even_with_the_token(
 
 
 async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
-    """Return what comes; a connection that was closed with unread data ends with a reset."""
+    """Return all data; a connection that was closed with unread data ends with a reset."""
     try:
         return await reader.read()
     except (ConnectionResetError, BrokenPipeError):
@@ -204,7 +204,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to connect as another user")
 async def test_a_member_of_the_group_with_another_user_is_refused(short_path: Path) -> None:
-    """Unless it is the owner of lightningd's socket."""
+    """Unless that user is the owner of lightningd's socket."""
     short_path.chmod(0o755)
     connect = (
         "import os, socket, sys\n"
@@ -238,7 +238,7 @@ async def test_a_member_of_the_group_with_another_user_is_refused(short_path: Pa
 
 
 async def test_a_second_init_is_declined_while_the_first_channel_is_there(short_path: Path) -> None:
-    """It gets a reason, and nothing that it says is kept; the first goes on."""
+    """It gets a reason, and its messages are not stored; the first one continues."""
     intake = Intake()
     async with listening(short_path, intake) as running:
         first = await LightningdEnd.connect(short_path / "plugin.sock")
@@ -254,7 +254,7 @@ async def test_a_second_init_is_declined_while_the_first_channel_is_there(short_
 
 
 async def test_a_killed_first_channel_is_found_at_once(short_path: Path) -> None:
-    """A lightningd that starts again may come before the event loop has seen the end of the one before."""
+    """A restarted lightningd may connect before the event loop has noticed the end of the previous one."""
     intake = Intake()
     async with listening(short_path, intake) as running:
         script = await run_script(short_path)
@@ -279,7 +279,7 @@ async def test_a_killed_first_channel_is_found_at_once(short_path: Path) -> None
 async def test_it_is_attached_when_the_interruption_is_stored(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """lightningd does not wait for that; an inbox that fails is given another one until it takes it."""
+    """lightningd does not wait for that; if the inbox fails, the interruption is stored later."""
     monkeypatch.setattr(attach, "RETRY", 0.001)
     intake = Intake()
     with capture_logs() as logs:
@@ -300,7 +300,7 @@ async def test_it_is_attached_when_the_interruption_is_stored(
 async def test_the_folder_of_a_node_that_is_not_there_is_not_made(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log says what it waits for; when lightningd has made its own folder, ours is made in it."""
+    """The log names the folder; when lightningd has created it, the gateway creates its own in it."""
     monkeypatch.setattr(attach, "RETRY", 0.001)
     folder = short_path / "bitcoin" / "custommsg"
     with capture_logs() as logs:
@@ -326,7 +326,7 @@ def runs(pid: int) -> bool:
 
 
 async def open_end(folder: Path) -> LightningdEnd:
-    """Connect with the token, and say no more."""
+    """Connect, and send only the token."""
     reader, writer = await asyncio.open_unix_connection(folder / "plugin.sock")
     writer.write(token_in(folder / "custommsg-attach"))
     return LightningdEnd(reader, writer)

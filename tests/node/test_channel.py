@@ -1,4 +1,4 @@
-"""The plugin channel: whatever comes through it, the answer to the hook is `continue`."""
+"""The plugin channel: the answer to each hook call is `continue`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMANDO = {0x4C4D, 0x4C4F, 0x594B, 0x594D}
 
 
 class Intake:
-    """Keeps arrivals in a list, or fails as the test says."""
+    """Stores arrivals in a list, or fails as the test says."""
 
     def __init__(self, fault: str = "") -> None:
         self.arrivals: list[Arrival] = []
@@ -52,7 +52,7 @@ class Intake:
 
 
 class Pipe(asyncio.Transport):
-    """A transport that keeps what is written."""
+    """A transport that records the written data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,14 +76,14 @@ class Pipe(asyncio.Transport):
         self.paused = False
 
     def replies(self) -> list[dict[str, Any]]:
-        """Return what was written, read as lightningd reads it; log notifications aside."""
+        """Return the replies as lightningd reads them, without log notifications."""
         replies = [json.loads(part) for part in self.written.split(b"\n\n") if part]
         assert self.written == b"" or self.written.endswith(b"\n\n")
         return [reply for reply in replies if "id" in reply]
 
 
 def call(method: str, params: Any, request_id: Any = "cln:x#1") -> bytes:
-    """Make a request, as lightningd writes it."""
+    """Make a request as lightningd writes it."""
     return (
         json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}).encode()
         + b"\n\n"
@@ -149,13 +149,13 @@ async def test_lightningd_is_told_who_we_are() -> None:
 
 
 async def test_a_gateway_that_cannot_run_says_why_to_lightningd() -> None:
-    """lightningd logs the reason and goes on without us."""
+    """lightningd logs the reason and continues without the gateway."""
     _, pipe = await opened(Intake(), declines="the port is taken")
     assert pipe.replies()[1]["result"] == {"disable": "the port is taken"}
 
 
 async def test_messages_and_peers_events_are_kept_in_order() -> None:
-    """The hook's payload is the whole message; connects and disconnects stand between."""
+    """The payload is the whole message; connects and disconnects are in order with the messages."""
     intake = Intake()
     channel, pipe = await opened(intake)
     connect = {"connect": {"id": PEER, "direction": "in", "address": {"type": "ipv4"}}}
@@ -176,7 +176,7 @@ async def test_messages_and_peers_events_are_kept_in_order() -> None:
 
 
 async def test_a_commando_message_is_neither_kept_nor_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its payload carries a rune, a credential; it is answered all the same."""
+    """Its payload contains a rune; it is answered like any other."""
     intake = Intake()
     channel, pipe = await opened(intake)
     rune = b"zpTgJHNmW"
@@ -190,7 +190,7 @@ async def test_a_commando_message_is_neither_kept_nor_logged(capsys: pytest.Capt
 
 
 async def test_each_hook_call_has_an_id_of_its_own() -> None:
-    """The same call of one lightningd has one id, so that it is stored once; no call of another has it."""
+    """A repeated call has the same id, so it is stored once; calls of other channels have other ids."""
     ids: list[list[str]] = []
     for _ in range(2):
         intake = Intake()
@@ -220,7 +220,7 @@ async def test_an_inbox_that_fails_changes_nothing_for_lightningd(fault: str) ->
 
 
 async def test_a_full_inbox_stops_the_reading_until_it_has_room() -> None:
-    """What comes meanwhile stays in lightningd's buffer."""
+    """Meanwhile the messages stay in lightningd's buffer."""
     intake = Intake()
     channel, pipe = await opened(intake)
     intake.is_full = True
@@ -262,7 +262,7 @@ garbage = (
 def test_every_hook_call_is_answered_with_continue_and_nothing_else(
     parts: list[tuple[Any, bytes]], cuts: list[int], fault: str
 ) -> None:
-    """Arbitrary JSON, cut at arbitrary bytes, huge, malformed: each hook call gets its `continue`, once."""
+    """Arbitrary, huge or malformed JSON, split anywhere: each hook call gets one `continue`."""
 
     async def run() -> None:
         intake = Intake()

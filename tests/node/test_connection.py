@@ -1,4 +1,4 @@
-"""The connection to lightningd, and what becomes of requests when it fails."""
+"""The connection to lightningd, and the outcomes of requests when it fails."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.wire import join_message
+from custommsg_server.node.lightningd.fair_queue import QUANTUM, Batch, FairQueue
 from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.node import Lightningd
-from custommsg_server.node.lightningd.turns import QUANTUM, Batch, Turns
 from custommsg_server.node.port import Outbound, PeerAddress
 from support import standin
 from support.keys import node_id
@@ -51,7 +51,7 @@ async def until_up(node: Lightningd, state: bool = True) -> None:
 async def send(
     node: Lightningd, number: int = 1, seconds: float = 10, caller: str = "somebody"
 ) -> str | RelayError:
-    """Send one message that carries a number."""
+    """Send one message with a number."""
     outbound = Outbound(node_id(), join_message(40001, number.to_bytes(4, "big")))
     [outcome] = await node.send([outbound], asyncio.get_running_loop().time() + seconds, caller)
     return outcome
@@ -64,7 +64,7 @@ def reason(outcome: str | RelayError) -> Reason:
 
 
 async def test_a_message_is_sent_and_its_status_comes_back(node: StandIn) -> None:
-    """The plain way."""
+    """Without errors."""
     async with lightningd(node.rpc_file) as link:
         await until_up(link)
         assert await send(link) == STATUS
@@ -106,7 +106,7 @@ async def _until_why(link: Lightningd, text: str) -> None:
 
 
 async def test_closed_after_the_request_was_written_is_outcome_unknown(node: StandIn) -> None:
-    """Whether the node took the message, nobody knows; the gateway does not guess, and does not retry."""
+    """Nobody knows whether the node has queued the message; the gateway does not retry."""
 
     async def close(connection: Connection, request: Request) -> None:
         connection.close()
@@ -127,7 +127,7 @@ async def test_closed_after_the_request_was_written_is_outcome_unknown(node: Sta
 
 
 async def test_half_a_reply_is_outcome_unknown(node: StandIn) -> None:
-    """A reply that is cut off says nothing."""
+    """A partial reply has no outcome."""
 
     async def half(connection: Connection, request: Request) -> None:
         connection.raw(b'{"jsonrpc":"2.0","id":"' + request["id"].encode())
@@ -144,7 +144,7 @@ async def test_half_a_reply_is_outcome_unknown(node: StandIn) -> None:
     "garbage", [b"\xff\xfe\n\n", b"no json\n\n", b"[]\n\n", b"1\n\n", b"[" * 100_000 + b"\n\n"]
 )
 async def test_garbage_ends_the_connection_and_the_link_comes_back(node: StandIn, garbage: bytes) -> None:
-    """After garbage no reply can be trusted, so the connection is made anew."""
+    """After invalid data no reply can be trusted, so the gateway opens a new connection."""
 
     async def spit(connection: Connection, request: Request) -> None:
         connection.raw(garbage)
@@ -175,7 +175,7 @@ async def test_a_reply_that_never_comes_ends_at_the_deadline(node: StandIn) -> N
 
 
 async def test_a_request_that_waits_for_its_turn_expires_as_not_sent(node: StandIn) -> None:
-    """Beyond the window nothing is written, and the caller learns that."""
+    """A request above the window is not written, and the caller learns that."""
 
     async def never(connection: Connection, request: Request) -> None:
         pass
@@ -194,7 +194,7 @@ async def test_a_request_that_waits_for_its_turn_expires_as_not_sent(node: Stand
 
 
 async def test_what_waits_is_bounded(node: StandIn) -> None:
-    """More than may wait is refused at once, with a word when to come back."""
+    """More requests are refused at once, with a time to try again."""
 
     async def never(connection: Connection, request: Request) -> None:
         pass
@@ -210,7 +210,7 @@ async def test_what_waits_is_bounded(node: StandIn) -> None:
 
 
 async def test_a_cancelled_request_that_was_not_written_never_is(node: StandIn) -> None:
-    """A caller that leaves takes its waiting request with it."""
+    """The waiting request of a cancelled caller is removed."""
     release = asyncio.Event()
 
     async def held(connection: Connection, request: Request) -> None:
@@ -233,7 +233,7 @@ async def test_a_cancelled_request_that_was_not_written_never_is(node: StandIn) 
 
 
 async def test_a_node_that_stops_answering_is_down_until_it_answers(node: StandIn) -> None:
-    """A stopped process keeps its socket; only asking shows that nobody is there."""
+    """A stopped process keeps its socket; only a request shows that it does not answer."""
     awake = asyncio.Event()
 
     async def asleep(connection: Connection, request: Request) -> None:
@@ -252,7 +252,7 @@ async def test_a_node_that_stops_answering_is_down_until_it_answers(node: StandI
 
 
 async def test_requests_left_unanswered_too_long_make_a_new_connection(node: StandIn) -> None:
-    """One lost reply must not hold its place in the window for ever."""
+    """A lost reply must not take a place in the window forever."""
 
     async def never(connection: Connection, request: Request) -> None:
         pass
@@ -282,7 +282,7 @@ async def test_a_restart_between_two_sends_is_survived(rpc_file: Path) -> None:
 
 
 async def test_a_thousand_concurrent_sends_get_each_its_own_answer(node: StandIn) -> None:
-    """Replies come back in another order than the requests went, and each finds its caller."""
+    """Replies come in another order than requests, and each reaches its caller."""
     held: list[tuple[Connection, Request]] = []
 
     async def shuffled(connection: Connection, request: Request) -> None:
@@ -303,7 +303,7 @@ async def test_a_thousand_concurrent_sends_get_each_its_own_answer(node: StandIn
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
 async def test_replies_may_be_cut_anywhere(node: StandIn, size: int) -> None:
-    """The socket is a stream: a reply may come in pieces, and several in one."""
+    """The socket is a stream: a read may return a part of a reply, or several replies."""
 
     async def pieces(connection: Connection, request: Request) -> None:
         status = {"status": "a\nb é"}
@@ -322,7 +322,7 @@ async def test_replies_may_be_cut_anywhere(node: StandIn, size: int) -> None:
 
 
 async def test_a_socket_path_longer_than_the_kernel_takes_is_reached(tmp_path: Path) -> None:
-    """A test's or a container's directories are soon longer than 100 characters."""
+    """Paths in tests and containers may be longer than 100 characters."""
     import os
 
     folder = tmp_path / ("d" * 120)
@@ -338,7 +338,7 @@ async def test_a_socket_path_longer_than_the_kernel_takes_is_reached(tmp_path: P
 
 
 async def test_a_connect_that_takes_long_leaves_the_link_alone(node: StandIn) -> None:
-    """The link gives up a connection that waits too long for an answer, so a `connect` has its own."""
+    """The link closes a connection that waits too long for a reply, so `connect` uses another one."""
 
     async def leave_unanswered(connection: Connection, request: Request) -> None:
         pass
@@ -357,7 +357,7 @@ async def test_a_connect_that_takes_long_leaves_the_link_alone(node: StandIn) ->
 
 
 async def test_a_peer_is_connected_to_where_it_was_said_to_be(node: StandIn) -> None:
-    """Id, host and port reach the node as they are."""
+    """Id, host and port are passed to the node."""
     async with lightningd(node.rpc_file) as link:
         await until_up(link)
         await link.connect(PeerAddress(node_id(), "::1", 9735), asyncio.get_running_loop().time() + 5)
@@ -366,7 +366,7 @@ async def test_a_peer_is_connected_to_where_it_was_said_to_be(node: StandIn) -> 
 
 
 async def test_turns_go_round_callers(node: StandIn) -> None:
-    """One call beside three full streams is written after a turn of each, not after all that they have."""
+    """A call during three full streams is written after one turn of each, not after all their requests."""
     batch = [Outbound(node_id(), join_message(40001, bytes(200)))] * 2048
     async with lightningd(node.rpc_file, replace(QUICK, window=16)) as link:
         await until_up(link)
@@ -387,7 +387,7 @@ async def test_turns_go_round_callers(node: StandIn) -> None:
 
 
 async def test_the_order_of_what_one_caller_sends_is_kept(node: StandIn) -> None:
-    """However many batches it has, and whoever has turns between them."""
+    """With any number of batches, and with requests of others between them."""
     async with lightningd(node.rpc_file, replace(QUICK, window=3)) as link:
         await until_up(link)
         tasks = [
@@ -400,7 +400,7 @@ async def test_the_order_of_what_one_caller_sends_is_kept(node: StandIn) -> None
 
 
 async def test_a_caller_with_much_that_waits_leaves_room_for_others(node: StandIn) -> None:
-    """It is held back when as much waits of it as is left, and another is not refused."""
+    """It has to wait when as many of its requests wait as there are free places; another is not refused."""
 
     async def never(connection: Connection, request: Request) -> None:
         pass
@@ -427,8 +427,8 @@ async def test_a_caller_with_much_that_waits_leaves_room_for_others(node: StandI
     )
 )
 def test_no_caller_that_waits_falls_behind_by_more_than_a_turn(work: list[tuple[int, list[int]]]) -> None:
-    """While two callers wait, what they wrote differs by a turn and the largest request of each."""
-    turns, loop = Turns(), asyncio.new_event_loop()
+    """While two callers wait, their written bytes differ by at most a turn and a request."""
+    turns, loop = FairQueue(), asyncio.new_event_loop()
     for caller, sizes in work:
         turns.add(Batch("x", ["." * size for size in sizes], str(caller), loop.create_future()))
     written: Counter[str] = Counter()

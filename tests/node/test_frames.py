@@ -1,4 +1,4 @@
-"""Cutting a stream into messages."""
+"""Splitting a stream into messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=20)
 
 @given(st.lists(values, max_size=10), st.none() | st.integers(1, 3), cuts)
 def test_a_stream_may_be_cut_anywhere(messages: list[Any], indent: int | None, cuts: list[int]) -> None:
-    """Each message comes once, whole, in order, as soon as its end was read; with any spaces that JSON allows."""
+    """Each message is returned once, complete and in order, as soon as its end was read."""
     texts = [json.dumps(one, indent=indent).encode() for one in messages]
     stream = b"".join(text + END for text in texts)
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
@@ -33,8 +33,8 @@ def test_a_stream_may_be_cut_anywhere(messages: list[Any], indent: int | None, c
 
 
 def test_a_message_without_an_end_is_refused() -> None:
-    """A stream that is not JSON-RPC cannot fill the memory; what was complete before is not affected."""
+    """A stream that is not JSON-RPC cannot fill the memory; earlier messages are returned."""
     frames = Frames(10)
     assert frames.feed(b"a" * 30 + END + b"b" * 5) == b"a" * 30
-    with pytest.raises(FrameError, match="without an end within 10 bytes"):
+    with pytest.raises(FrameError, match="has more than 10 bytes"):
         frames.feed(b"b" * 6)

@@ -1,4 +1,4 @@
-"""The folder that reckless, Core Lightning's plugin manager, installs: its rules, and what comes of them."""
+"""The folder that reckless, Core Lightning's plugin manager, installs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes
 from support.containers import PROJECT
-from support.doors import until_serving
+from support.every_rpc import until_serving
 
 NAME = "custommsg-plugin"
 FOLDER = PROJECT / NAME
@@ -43,7 +43,7 @@ def test_reckless_finds_what_it_looks_for() -> None:
 
 
 async def test_what_it_installs_is_the_gateway(installed: Path, short_path: Path) -> None:
-    """Started by a node as its plugin, with the node's options as settings, it sends."""
+    """A node starts it as its plugin, with the node's options as settings, and it sends a message."""
     address = f"unix:{short_path}/gateway.sock"
     options = {"custommsg-listen": address, "custommsg-insecure": "true"}
     async with nodes.embedded(short_path) as node:

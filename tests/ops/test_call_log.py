@@ -1,4 +1,4 @@
-"""The line that each call leaves in the log."""
+"""The log line of each call."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ async def test_a_call_leaves_a_line_that_says_what_happened(node: StandIn) -> No
         with pytest.raises(grpc.aio.AioRpcError):
             await gateway.stub.SendCustomMsg(BAD)
         assert '"code": "INVALID_ARGUMENT"' in await gateway.program.line("INTERNAL_MESSAGE_TYPE")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await gateway.channel.unary_unary("/no.Such/Thing")(b"")
+        assert '"code": "UNIMPLEMENTED"' in await gateway.program.line("no.Such/Thing")
         stream = gateway.stub.SendCustomMsgStream()
         message = pb.OutboundMsg(number=1, peer_id=node_id(), msg_hex="9c4101")
         await stream.write(pb.SendCustomMsgStreamRequest(messages=[message] * 3))
@@ -49,7 +52,7 @@ async def test_a_call_leaves_a_line_that_says_what_happened(node: StandIn) -> No
 
 
 async def test_runes_and_payloads_are_in_no_line_at_any_level(node: StandIn) -> None:
-    """Whatever the call comes to."""
+    """Whatever the outcome of the call is."""
     async with _Gateway(node, CUSTOMMSG_LOG_LEVEL="debug") as gateway:
         for request in (REQUEST, BAD):
             try:
@@ -66,7 +69,7 @@ async def test_runes_and_payloads_are_in_no_line_at_any_level(node: StandIn) -> 
 async def test_sighup_changes_what_it_may_and_names_what_needs_a_restart(
     node: StandIn, tmp_path: Path
 ) -> None:
-    """The file is read again; a wrong one changes nothing, and the gateway goes on."""
+    """The file is read again; an invalid one changes nothing, and the gateway continues."""
     config = tmp_path / "custommsg.toml"
     config.write_text('log_calls = "none"\n')
     async with _Gateway(node, CUSTOMMSG_CONFIG=str(config)) as gateway:
@@ -103,12 +106,12 @@ class _Gateway:
     async def __aenter__(self) -> _Gateway:
         self.program = await self._running.__aenter__()
         line = json.loads(await self.program.line("gateway listening"))
-        self._channel = grpc.aio.insecure_channel(line["addresses"][0])
+        self.channel = grpc.aio.insecure_channel(line["addresses"][0])
         self.stub: custommsg_pb2_grpc.CustomMsgServiceAsyncStub
-        self.stub = custommsg_pb2_grpc.CustomMsgServiceStub(self._channel)
+        self.stub = custommsg_pb2_grpc.CustomMsgServiceStub(self.channel)
         await self.program.line("node link up")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._channel.close()
+        await self.channel.close()
         await self._running.__aexit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The metrics: what they count, and that their labels stay few."""
+"""The metrics: their values, and the number of their labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REQUEST = pb.SendCustomMsgRequest(message=pb.OutboundMsg(peer_id=node_id(), msg_
 
 
 async def test_each_call_counts_with_its_method_its_code_and_its_reason(node: StandIn) -> None:
-    """And the message that it was about with its outcome."""
+    """The message is counted with its outcome."""
 
     async def refuse(connection: standin.Connection, request: standin.Request) -> None:
         connection.error(request, -32600, "Peer is not connected")
@@ -53,7 +53,7 @@ async def test_each_call_counts_with_its_method_its_code_and_its_reason(node: St
 
 
 async def test_a_streams_messages_are_counted_while_it_runs(node: StandIn) -> None:
-    """Those that were refused before they reached the node, too; and the stream shows as in flight."""
+    """Also refused messages; the stream is in flight."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False)
     async with app.running(options) as gateway, Stub(gateway) as stub:
         stream = stub.SendCustomMsgStream()
@@ -70,7 +70,7 @@ async def test_a_streams_messages_are_counted_while_it_runs(node: StandIn) -> No
 
 
 async def test_the_state_of_the_node_and_of_the_inbox_is_there(node: StandIn) -> None:
-    """Asked for at each scrape."""
+    """Read at each scrape."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False)
     async with app.running(options) as gateway, Stub(gateway):
         metrics = await scrape(str(gateway.metrics))
@@ -96,7 +96,7 @@ async def test_a_limit_that_is_hit_says_which_it_was(node: StandIn) -> None:
 
 
 async def test_what_callers_hold_is_there_by_what_holds_it(node: StandIn) -> None:
-    """While the node takes its time; and it is gone when the call has ended."""
+    """While the node is slow; when the call has ended, it is 0."""
     resumed = asyncio.Event()
 
     async def wait(connection: standin.Connection, request: standin.Request) -> None:
@@ -127,7 +127,7 @@ async def test_what_callers_hold_is_there_by_what_holds_it(node: StandIn) -> Non
 
 
 async def test_streams_without_a_credential_are_counted(node: StandIn) -> None:
-    """Those that are open, and those beyond the bound of one connection."""
+    """Open streams, and those refused by the limit of one connection."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False, insecure=False)
     async with (
         app.running(options) as gateway,
@@ -147,7 +147,7 @@ async def test_streams_without_a_credential_are_counted(node: StandIn) -> None:
 
 
 async def test_two_gateways_in_one_process_count_apart(node: StandIn) -> None:
-    """There is no global registry; a port that is taken is an error that says what to set."""
+    """There is no global registry; a port in use is an error that says what to set."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False)
     async with app.running(options) as one, Stub(one) as stub:
         await stub.SendCustomMsg(REQUEST)
@@ -161,7 +161,7 @@ async def test_two_gateways_in_one_process_count_apart(node: StandIn) -> None:
 
 
 async def test_whatever_callers_call_there_are_few_series_and_no_peer_in_them(node: StandIn) -> None:
-    """A caller chooses consumers' names and unknown methods; neither adds series without bound."""
+    """Callers choose the names of consumers and of unknown methods, so these must not add series."""
     options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", receive=False)
     async with app.running(options) as gateway, Stub(gateway) as stub:
         await stub.SendCustomMsg(REQUEST)

@@ -1,4 +1,4 @@
-"""What the metrics say of the receiving half."""
+"""The metrics of receiving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.metrics import scrape, value
 
 
 async def test_what_peers_send_is_counted_by_what_became_of_it(short_path: Path) -> None:
-    """Stored or ignored; and how long lightningd waited for its answer."""
+    """Stored or ignored, with the time that lightningd waited for the answer."""
     async with devnode.run(short_path / "node") as node, devnode.run(short_path / "peer") as peer:
         await peer.connect(node)
         options = settings(node.rpc_file, metrics_listen="127.0.0.1:0", ignore_types=("40003",))
@@ -39,7 +39,7 @@ async def test_what_peers_send_is_counted_by_what_became_of_it(short_path: Path)
 
 
 async def test_a_peer_over_its_budget_is_counted_and_told_of(short_path: Path) -> None:
-    """Its id stands in the interruption that subscribers get, and in no metric."""
+    """Its id is in the interruption for subscribers, and in no metric."""
     async with devnode.run(short_path / "node") as node, devnode.run(short_path / "peer") as peer:
         await peer.connect(node)
         options = settings(
@@ -71,7 +71,7 @@ async def test_a_peer_over_its_budget_is_counted_and_told_of(short_path: Path) -
 
 
 async def test_an_inbox_that_fails_shows_and_hides_nothing_else(rpc_file: Path) -> None:
-    """The metrics are there when they are needed."""
+    """The other metrics can still be read."""
     (rpc_file.parent / "file").touch()
     options = settings(
         rpc_file, metrics_listen="127.0.0.1:0", receive=False, data_dir=rpc_file.parent / "file"

@@ -39,7 +39,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 async def test_a_call_is_a_span_in_the_callers_trace_with_a_child_for_each_stage(
     node: StandIn, exporter: InMemorySpanExporter
 ) -> None:
-    """And none of them holds a payload, a credential or a peer."""
+    """No span has a payload, a credential or a peer."""
     options = settings(node.rpc_file, receive=False, otel_endpoint="http://127.0.0.1:1")
     async with app.running(options) as gateway:
         await gateway.ready()
@@ -73,7 +73,7 @@ async def test_a_call_is_a_span_in_the_callers_trace_with_a_child_for_each_stage
 async def test_a_collector_that_is_away_holds_nothing_up(
     node: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gateway serves, and ends in time; the last spans are lost."""
+    """The gateway works and stops in time; the last spans are lost."""
     monkeypatch.setattr(traces, "_SHUTDOWN", 0.5)
     options = settings(node.rpc_file, receive=False, otel_endpoint="http://127.0.0.1:1")
     async with asyncio.timeout(10), app.running(options) as gateway:
@@ -85,7 +85,7 @@ async def test_a_collector_that_is_away_holds_nothing_up(
 async def test_without_the_extra_the_error_says_what_to_install(
     rpc_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever way traces were asked for."""
+    """For both ways to switch on traces."""
     monkeypatch.setitem(sys.modules, "custommsg_server.ops.traces", None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(SettingsError, match=r"custommsg-server\[otel\]"):

@@ -11,7 +11,7 @@ from custommsg_server.inbox.port import Inbox, Position
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.writer import WriterOptions
-from support.inboxes import FOREVER, Unruly
+from support.inboxes import FOREVER, FaultyStore
 from support.memory_inbox import Log, MemoryInbox
 
 NEVER = 1e6
@@ -76,11 +76,11 @@ class SqliteEngine(Engine):
 
     async def _open(self, path: Path, heartbeat: float) -> SqliteInbox:
         options = SqliteOptions(recent_size=self.recent_size, heartbeat=heartbeat, writer=QUICK)
-        return await self.stack.enter_async_context(SqliteInbox(path, FOREVER, options, Unruly))
+        return await self.stack.enter_async_context(SqliteInbox(path, FOREVER, options, FaultyStore))
 
     @property
-    def _store(self) -> Unruly:
-        assert isinstance(self.inbox._store, Unruly)
+    def _store(self) -> FaultyStore:
+        assert isinstance(self.inbox._store, FaultyStore)
         return self.inbox._store
 
     def after(self, position: Position) -> Position:

@@ -83,10 +83,10 @@ def read(store: SqliteStore, after: int = 0, limit: int = 100_000, max_size: int
     return store.read(EVERYTHING, after, store.held().latest, limit, max_size).events
 
 
-class Unruly(SqliteStore):
-    """A store that does what a test tells it.
+class FaultyStore(SqliteStore):
+    """A store that fails or waits as a test asks.
 
-    Set `fails` to what shall be wrong, clear `may_append` to let `append` wait, and read `appended` to see how
+    Set `fails` to an error text, clear `may_append` to let `append` wait, and read `appended` to see how
     many arrivals each commit had.
     """
 

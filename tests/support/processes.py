@@ -59,6 +59,7 @@ async def server(
         *arguments,
         cwd=cwd,
         stderr=asyncio.subprocess.PIPE,
+        limit=1 << 20,  # a line may quote a whole message in hex
         stdin=asyncio.subprocess.DEVNULL,
         env={**inherited, "CUSTOMMSG_LOG_FORMAT": "json", **(env or {})},
     )

@@ -11,7 +11,7 @@ from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
-from support.inboxes import FOREVER, Unruly
+from support.inboxes import FOREVER, FaultyStore
 
 QUICK = SqliteOptions(
     writer=WriterOptions(prune_interval=0.02, backoff_min=0.01, backoff_max=0.02, max_waiting=0)
@@ -29,9 +29,9 @@ class Watched:
         inbox.watch(self._take)
 
     @property
-    def store(self) -> Unruly:
+    def store(self) -> FaultyStore:
         """The store behind it."""
-        assert isinstance(self.inbox._store, Unruly)
+        assert isinstance(self.inbox._store, FaultyStore)
         return self.inbox._store
 
     def _take(self, error: str | None) -> None:
@@ -49,7 +49,7 @@ class Watched:
 async def running(
     path: Path,
     options: SqliteOptions = QUICK,
-    open_store: Callable[[Path], SqliteStore] = Unruly,
+    open_store: Callable[[Path], SqliteStore] = FaultyStore,
     retention: Retention = FOREVER,
 ) -> AsyncIterator[tuple[SqliteInbox, Watched]]:
     async with SqliteInbox(path, retention, options, open_store) as inbox:

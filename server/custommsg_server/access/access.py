@@ -30,7 +30,7 @@ class Access:
     """Authenticates callers. The core checks what they may do, with their permits.
 
     Args:
-        required: the credential that callers need; None: none, and callers are not identified.
+        required: the credential that callers need; None: callers need no credential and are not identified.
         runes: checks runes.
         accounts: counts calls and messages.
     """
@@ -42,10 +42,6 @@ class Access:
 
     def enter(self, context: Context, record: Record) -> Caller:
         """Authenticate a call; `leave` has to follow.
-
-        Args:
-            context: gRPC's context of the call.
-            record: its record.
 
         Raises:
             RelayError: NO_CREDENTIAL, or OVERLOADED for a caller with too many calls; then `leave` must not follow.

@@ -21,12 +21,7 @@ class CallerLimits:
 
 
 class Accounts:
-    """Counts the calls and messages of all callers.
-
-    Args:
-        limits: the limits of one caller.
-        clock: seconds, monotonic.
-    """
+    """Counts the calls and messages of all callers."""
 
     def __init__(self, limits: CallerLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
@@ -39,11 +34,7 @@ class Accounts:
         self.buckets.set(limits.rate)
 
     def begin(self, key: str) -> None:
-        """Count a call; `end` has to follow.
-
-        Raises:
-            RelayError: OVERLOADED; then `end` must not follow.
-        """
+        """Count a call; `end` has to follow. Raises RelayError: OVERLOADED; then `end` must not follow."""
         calls = self._calls.get(key, 0)
         if 0 < self._limits.calls <= calls:
             raise overloaded(

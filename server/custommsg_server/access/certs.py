@@ -20,6 +20,8 @@ from custommsg_server.domain.errors import UserError
 CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 397
 """Days; browsers and others accept no longer validity."""
+CLN: Final = "cln"
+"""The name in the certificate of cln-grpc, which many of its clients expect, whatever the server's address is."""
 _SKEW: Final = timedelta(hours=1)
 
 
@@ -28,7 +30,7 @@ class CertsError(UserError):
 
 
 def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
-    """Make a CA, and certificates of it for a server and a client; return the files that were written.
+    """Make a CA, and certificates for a server and a client; return the files that were written.
 
     Args:
         folder: where to write them; it is created if it does not exist.
@@ -40,7 +42,8 @@ def make(folder: Path, hosts: Sequence[str], client: str) -> list[Path]:
     """
     ca_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     ca = _sign("custommsg CA", ca_key, None, ca_key, CA_DAYS)
-    server = _sign(hosts[0], server_key, ca, ca_key, LEAF_DAYS, hosts, ExtendedKeyUsageOID.SERVER_AUTH)
+    names = [*dict.fromkeys([*hosts, CLN])]
+    server = _sign(hosts[0], server_key, ca, ca_key, LEAF_DAYS, names, ExtendedKeyUsageOID.SERVER_AUTH)
     leaf = _sign(client, client_key, ca, ca_key, LEAF_DAYS, [client], ExtendedKeyUsageOID.CLIENT_AUTH)
     files = {
         "ca.pem": (0o644, ca.public_bytes(Encoding.PEM)),

@@ -1,4 +1,4 @@
-"""Checks runes: what the holder of a rune may do.
+"""Checks runes: the permissions of callers.
 
 The node checks that a rune is authentic and not blacklisted, and again after a short time. The restrictions are checked
 here, as lightningd checks them. Restrictions that only the node can check, such as a rate, it checks at each use.
@@ -45,8 +45,8 @@ STRANGERS: Final = "(strangers)"
 CHECK_TIME: Final = 10.0
 """Seconds that the node may take to check whether a rune is authentic."""
 AUTHENTIC: Final = Use("checkrune", {})
-"""The use that the node checks to find out whether a rune is valid, whatever it permits. A rune for other methods does
-not permit it, so the node writes nothing to its database."""
+"""The use that is checked to find out whether a rune is valid. Most runes do not permit it, so that the node writes
+nothing to its database."""
 
 RUNE_PREFIX: Final = "rune:"
 """Begins the text of a rune that is stored to judge uses later."""
@@ -139,6 +139,10 @@ class Runes:
         self._asking: dict[bytes, asyncio.Task[RelayError | None]] = {}
         self._strangers = 0
 
+    def set(self, interval: float) -> None:
+        """Apply another interval from now on."""
+        self._interval = interval
+
     def is_known(self, rune: Rune) -> bool:
         """Whether the rune was valid when the node was last asked."""
         return rune.digest in self._valid
@@ -149,7 +153,7 @@ class Runes:
         return rune.asks_node or asked is None or self._clock() - asked >= self._interval
 
     async def judge(self, rune: Rune, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
-        """Return for each use why the rune does not permit it, or None. The deadline is in time of the event loop."""
+        """Return for each use why the rune does not permit it, or None. The deadline is in the loop's seconds."""
         if not uses:
             return []
         if rune.asks_node:
@@ -164,7 +168,7 @@ class Runes:
     ) -> list[RelayError | None]:
         if self.is_known(rune):
             return await self._ask(rune, uses, deadline)
-        # One request, however many uses: a forged rune must not fill the queue to the node.
+        # One request first: a forged rune must not fill the queue to the node.
         [first] = await self._ask(rune, uses[:1], deadline)
         if not self.is_known(rune):
             return [first] * len(uses)
@@ -194,7 +198,8 @@ class Runes:
         """Ask the node, and remember whether the rune is valid."""
         is_stranger, asked = not self.is_known(rune), self._clock()
         if is_stranger and self._strangers >= MAX_STRANGERS:
-            return [_crowded()] * len(uses)
+            text = "Too many calls with runes that the node has not checked before. Try again."
+            return [overloaded("unknown_runes", text, 1.0)] * len(uses)
         self._strangers += is_stranger
         try:
             # All runes that are not known count as one caller, since their ids may be forged.
@@ -214,14 +219,7 @@ class Runes:
 
 
 class RunePermit:
-    """What the holder of a rune may do. Implements `domain.caller.Permit`.
-
-    Args:
-        rune: the rune.
-        runes: checks it.
-        account: counts the call; confirmed when the rune is valid.
-        record: of the call, for the time that the node takes.
-    """
+    """What the holder of a rune may do. Implements `domain.caller.Permit`."""
 
     __slots__ = ("_account", "_record", "_rune", "_runes")
 
@@ -298,10 +296,4 @@ def _is_about_use(refusal: RelayError | None) -> bool:
         refusal is None
         or refusal.reason is Reason.NOT_PERMITTED
         or refusal.metadata.get("limit") == "rune_rate"
-    )
-
-
-def _crowded() -> RelayError:
-    return overloaded(
-        "unknown_runes", "Too many calls with runes that the node has not checked before. Try again.", 1.0
     )

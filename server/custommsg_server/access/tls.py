@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 log = structlog.get_logger()
 
 SOON: Final = 14
-"""Days before its end from which a certificate causes a warning."""
+"""A certificate that expires in fewer days causes a warning."""
 
 
 class TlsError(Exception):
@@ -58,13 +58,13 @@ class TlsFiles:
         try:
             private = load_pem_private_key(key, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise TlsError(f"{self.key} has no PEM key without a password") from None
+            raise TlsError(f"{self.key} is not a PEM key without a password") from None
         form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         if private.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
-            raise TlsError(f"the key in {self.key} is not that of the certificate in {self.cert}")
+            raise TlsError(f"the key in {self.key} does not belong to the certificate in {self.cert}")
         ends = chain[0].not_valid_after_utc
         if ends <= datetime.now(UTC):
-            raise TlsError(f"the certificate in {self.cert} ended on {ends:%Y-%m-%d}")
+            raise TlsError(f"the certificate in {self.cert} expired on {ends:%Y-%m-%d}")
         roots = None
         if self.client_ca is not None:
             roots = _read(self.client_ca)
@@ -73,14 +73,7 @@ class TlsFiles:
 
 
 class Tls:
-    """The server's side of TLS.
-
-    Args:
-        files: where certificate and key are.
-
-    Raises:
-        TlsError: they cannot be used.
-    """
+    """The server's side of TLS. Raises TlsError if the files cannot be used."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -122,9 +115,8 @@ def _stamp(paths: list[Path]) -> list[tuple[int, int, int] | None]:
     stamps: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:
-            found = (
-                path.stat()
-            )  # Kubernetes replaces a symbolic link: then the inode changes, and the time may not
+            # Kubernetes replaces a symbolic link: then the inode changes, and the time may not.
+            found = path.stat()
         except OSError:
             stamps.append(None)
         else:
@@ -143,4 +135,4 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise TlsError(f"{path} has no PEM certificate") from None
+        raise TlsError(f"{path} does not contain a PEM certificate") from None

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
     Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
-OPEN: Final = ("/grpc.",)
-"""Health checks and reflection: they need no credential, and the drain does not wait for them."""
+OPEN: Final = ("/grpc.", "/lnrpc.State/")
+"""Health checks, also as in LND, and reflection: they need no credential, and the drain does not wait for them."""
 NOT_SERVED: Final = "(not served)"
 """The label of methods that are not served, since callers choose their names."""
 MAX_NAME: Final = 200
@@ -61,9 +61,9 @@ class Calls(grpc.GenericRpcHandler):
     handler of each call; an interceptor would cost one more coroutine a call.
 
     Args:
-        access: lets calls in.
-        timeout: seconds that a call may take that is not a stream.
-        observers: are told of each call.
+        access: authenticates calls.
+        timeout: the maximum duration of a unary call in seconds.
+        observers: observe each call.
     """
 
     def __init__(self, access: Access, timeout: float, observers: Sequence[Observer] = ()) -> None:
@@ -89,14 +89,14 @@ class Calls(grpc.GenericRpcHandler):
             self._ended.clear()
             await self._ended.wait()
 
-    # What the generated code takes for a server: so each of its handlers is wrapped.
+    # The generated code adds its handlers here, as to a server, so that each of them is wrapped.
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Serve handlers."""
         self._handlers += handlers
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: object) -> None:
-        """Do nothing: they are among the generic ones."""
+        """Do nothing: the generic handlers include them."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Wrap the handler of a method, once."""
@@ -130,7 +130,7 @@ class Calls(grpc.GenericRpcHandler):
         if handler.stream_stream is not None:
             inner = self._stream(cast("Behaviour", handler.stream_stream), method)
             return grpc.stream_stream_rpc_method_handler(inner, read, serializer)
-        # A single request is not read before its caller was let in.
+        # A single request is parsed only after its caller was authenticated.
         if handler.unary_stream is not None:
             inner = self._stream(cast("Behaviour", handler.unary_stream), method, read)
             return grpc.unary_stream_rpc_method_handler(inner, None, _or_bytes(serializer))
@@ -181,8 +181,8 @@ class Calls(grpc.GenericRpcHandler):
             try:
                 await context.abort(
                     grpc.StatusCode.UNIMPLEMENTED,
-                    f"This gateway does not serve {method[:MAX_NAME]}. Beside custommsg.v1 it serves the methods in"
-                    " docs/dialects.md, as far as the setting `dialects` names them.",
+                    f"This gateway does not serve {method[:MAX_NAME]}. It serves custommsg.v1, and the other contracts"
+                    " in docs/dialects.md that the setting `dialects` switches on.",
                 )
             finally:
                 call.failed("UNIMPLEMENTED")
@@ -211,8 +211,8 @@ class Calls(grpc.GenericRpcHandler):
 async def _fail(call: Call, error: BaseException) -> None:
     """Record how a call failed, and abort it with a status, unless its handler has done so.
 
-    gRPC's context keeps the error it is aborted with, the error keeps its traceback, and the frames in it keep the
-    context: a cycle. No frame in it may keep the request, since the garbage collector counts objects and not bytes.
+    gRPC's context refers to the error, the error to its traceback, and the frames of the traceback to the context: a
+    reference cycle. No frame in it may refer to the request, since the garbage collector counts objects, not bytes.
     """
     if isinstance(error, RelayError):
         error.__traceback__ = None
@@ -228,12 +228,12 @@ async def _fail(call: Call, error: BaseException) -> None:
         error.__traceback__ = None
         await call.context.abort(
             grpc.StatusCode.INTERNAL,
-            "The gateway failed because of a bug; its log says more. Whether anything was sent is not known.",
+            "The gateway failed because of a bug; its log has the details. The message may or may not have been sent.",
         )
 
 
 def _reader(deserializer: Callable[[bytes], Any] | None, method: str) -> Callable[[bytes], Any]:
-    """Return a deserializer whose failure is the caller's fault."""
+    """Return a deserializer that fails with INVALID_MESSAGE."""
     assert deserializer is not None
 
     def read(request: bytes) -> Any:
@@ -242,7 +242,7 @@ def _reader(deserializer: Callable[[bytes], Any] | None, method: str) -> Callabl
         except DecodeError:
             raise RelayError(
                 Reason.INVALID_MESSAGE,
-                f"What was sent is no request of {method}. Use the stubs of this contract.",
+                f"The data is not a valid request of {method}. Use the stubs of this contract.",
             ) from None
 
     return read

@@ -1,4 +1,4 @@
-"""Between the contract's messages and the core's values."""
+"""Conversions between the contract's messages and the core's values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from custommsg_server.inbox.port import Consumer, Event, Position, Start
 from custommsg_server.node.port import NodeInfo, Outbound, Peer
 
 MAX_FILTER: Final = 1000
-"""Entries in each list of a filter: more would cost the event loop too much to read."""
+"""The maximum number of entries in each list of a filter: reading more would block the event loop."""
 _CONSUMER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _KEY: Final = re.compile(r"[!-~]{1,100}")
 _REASONS: Final = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
@@ -31,54 +31,39 @@ _REASONS: Final = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason i
 
 
 def outbound_from_proto(request: pb.OutboundMsg) -> Outbound:
-    """Read the peer and the message, whichever way they are given.
+    """Read the peer and the message, as bytes or as text.
 
     Raises:
-        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the field that is wrong.
+        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
     """
     return Outbound(_peer_id(request), _message(request))
 
 
 def _peer_id(request: pb.OutboundMsg) -> NodeId:
-    # Programs give bytes: to ask which field is set costs as much as to read it.
-    given = "peer_id" if request.peer_id else request.WhichOneof("peer")
-    try:
-        match given:
-            case "peer_id":
-                return wire.parse_node_id(request.peer_id)
-            case "peer_id_hex":
-                return wire.parse_node_id_hex(request.peer_id_hex)
-            case None:
-                raise RelayError(
-                    Reason.INVALID_NODE_ID, "The peer is missing. Set peer_id (bytes) or peer_id_hex (text)."
-                )
-    except RelayError as error:
-        error.field = given or "peer"
-        raise
+    # Programs set bytes: WhichOneof would take as long as reading the field.
+    match "peer_id" if request.peer_id else request.WhichOneof("peer"):
+        case "peer_id":
+            return wire.parse_node_id(request.peer_id)
+        case "peer_id_hex":
+            return wire.parse_node_id_hex(request.peer_id_hex)
+    text = "The peer is missing. Set peer_id (bytes) or peer_id_hex (text)."
+    raise RelayError(Reason.INVALID_NODE_ID, text, field="peer")
 
 
 def _message(request: pb.OutboundMsg) -> Message:
-    given = "msg" if request.msg else request.WhichOneof("message")
-    try:
-        match given:
-            case "msg":
-                return wire.parse_message(request.msg)
-            case "msg_hex":
-                return wire.parse_message_hex(request.msg_hex)
-            case "typed_msg":
-                return wire.join_message(request.typed_msg.type, request.typed_msg.payload)
-            case None:
-                raise RelayError(
-                    Reason.INVALID_MESSAGE,
-                    "The message is missing. Set msg (bytes), msg_hex (text) or typed_msg.",
-                )
-    except RelayError as error:
-        error.field = given or "message"
-        raise
+    match "msg" if request.msg else request.WhichOneof("message"):
+        case "msg":
+            return wire.parse_message(request.msg)
+        case "msg_hex":
+            return wire.parse_message_hex(request.msg_hex)
+        case "typed_msg":
+            return wire.join_message(request.typed_msg.type, request.typed_msg.payload)
+    text = "The message is missing. Set msg (bytes), msg_hex (text) or typed_msg."
+    raise RelayError(Reason.INVALID_MESSAGE, text, field="message")
 
 
 def failure_to_proto(number: int, error: RelayError) -> pb.SendResult:
-    """Convert why one message of a stream was not sent."""
+    """Convert the error of one message of a stream."""
     return pb.SendResult(number=number, error=status_of(error), reason=_REASONS[error.reason])
 
 
@@ -101,10 +86,10 @@ def key_from_proto(key: str) -> str:
 
 
 def subscribe_from_proto(request: pb.SubscribeCustomMsgsRequest) -> SubscribeRequest:
-    """Read what a subscriber asks for.
+    """Read the request of a subscriber.
 
     Raises:
-        RelayError: INVALID_NODE_ID, INVALID_FILTER or INVALID_CONSUMER, with the field that is wrong.
+        RelayError: INVALID_NODE_ID, INVALID_FILTER or INVALID_CONSUMER, with the invalid field.
     """
     start: Start | Position | None = None
     match request.WhichOneof("start"):
@@ -117,11 +102,7 @@ def subscribe_from_proto(request: pb.SubscribeCustomMsgsRequest) -> SubscribeReq
 
 
 def consumer_from_proto(name: str) -> str:
-    """Check the name of a consumer.
-
-    Raises:
-        RelayError: INVALID_CONSUMER.
-    """
+    """Check the name of a consumer. Raises RelayError: INVALID_CONSUMER."""
     if not _CONSUMER_NAME.fullmatch(name):
         raise RelayError(
             Reason.INVALID_CONSUMER,
@@ -132,11 +113,7 @@ def consumer_from_proto(name: str) -> str:
 
 
 def filter_from_proto(request: pb.EventFilter) -> Filter:
-    """Read a filter.
-
-    Raises:
-        RelayError: INVALID_NODE_ID or INVALID_FILTER, with the field that is wrong.
-    """
+    """Read a filter. Raises RelayError: INVALID_NODE_ID or INVALID_FILTER, with the invalid field."""
     for field in ("types", "type_ranges"):
         if len(getattr(request, field)) > MAX_FILTER:
             raise _too_wide("filter.", field)
@@ -156,22 +133,20 @@ def filter_from_proto(request: pb.EventFilter) -> Filter:
 
 
 def peers_from_proto(raw: Sequence[bytes], texts: Sequence[str], prefix: str = "") -> frozenset[bytes]:
-    """Read the peers of a filter, given in two lists.
+    """Read the peers of a filter, given in two lists; `prefix` begins the names of their fields.
 
     Raises:
-        RelayError: INVALID_NODE_ID or INVALID_FILTER, with the field that is wrong; `prefix` begins its name.
+        RelayError: INVALID_NODE_ID or INVALID_FILTER, with the invalid field.
     """
     for field, given in (("peer_ids", raw), ("peer_ids_hex", texts)):
         if len(given) > MAX_FILTER:
             raise _too_wide(prefix, field)
-    field = "peer_ids"
-    try:
-        found = [wire.parse_node_id(one) for one in raw]
-        field = "peer_ids_hex"
-        return frozenset((*found, *(wire.parse_node_id_hex(one) for one in texts)))
-    except RelayError as error:
-        error.field = f"{prefix}{field}"
-        raise
+    return frozenset(
+        (
+            *(wire.parse_node_id(one, f"{prefix}peer_ids") for one in raw),
+            *(wire.parse_node_id_hex(one, f"{prefix}peer_ids_hex") for one in texts),
+        )
+    )
 
 
 def _too_wide(prefix: str, field: str) -> RelayError:

@@ -1,4 +1,4 @@
-"""Events as the bytes of responses: each event is encoded once for all subscribers of a contract."""
+"""Encodes events for responses: each event once for all subscribers of a contract."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from custommsg_server.api import convert
 from custommsg_server.inbox.port import Batch, Event
 
 MAX_SIZE: Final = 4 << 20
-"""Bytes of encoded events that are kept; the oldest are dropped first."""
+"""The size of the cache of encoded events in bytes; the oldest are dropped first."""
 _OVERHEAD: Final = 200
-"""Bytes of memory that a kept event takes beside its encoding, about."""
+"""The approximate memory of a cached event in bytes, without its encoding."""
 
 
 class Encoder:
-    """Encodes events, and keeps what was encoded last.
+    """Encodes events, and caches the result.
 
     Args:
         encode: encodes one event.
-        max_size: bytes that are kept.
+        max_size: the size of the cache in bytes.
     """
 
     def __init__(self, encode: Callable[[Event], bytes], max_size: int = MAX_SIZE) -> None:
         self._encode = encode
         self._room = max_size
-        # By the peer, too: a subscriber that may not see the peer of an interruption gets it without.
+        # The key includes the peer: for subscribers without permission, the peer of an interruption is removed.
         self._kept: dict[tuple[str, bytes], bytes] = {}
 
     def of(self, event: Event) -> bytes:
@@ -42,10 +42,10 @@ class Encoder:
 
 
 def batch_encoder() -> Callable[[Batch], bytes]:
-    """Return what turns batches into the bytes of a SubscribeCustomMsgsResponse.
+    """Return a function that encodes a batch as a SubscribeCustomMsgsResponse.
 
-    A repeated field is its elements one after the other, each with its tag and its length, so that encoded events
-    only have to be joined: https://protobuf.dev/programming-guides/encoding/.
+    A repeated field is encoded as its elements one after the other, each with tag and length, so encoded events only
+    have to be joined: https://protobuf.dev/programming-guides/encoding/.
     """
     encoder = Encoder(lambda event: convert.events_to_response([event]).SerializeToString())
 

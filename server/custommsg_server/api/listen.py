@@ -1,4 +1,4 @@
-"""Listens on addresses, with TLS or with the mode of a unix socket."""
+"""Listens on addresses: TCP with or without TLS, and unix sockets."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _REASONS: Final = {
     errno.EADDRINUSE: (
         "it is in use",
-        "Stop the other program (ss -lntxp shows it), or use another address.",
+        "Stop the program that uses it (ss -lntxp shows it), or use another address.",
     ),
     errno.EADDRNOTAVAIL: (
         "it is not an address of this machine",
-        "Use one that is; 0.0.0.0 is all of them.",
+        "Use an address of this machine, or 0.0.0.0 for all of them.",
     ),
     errno.EACCES: (
         "this user may not listen there",
@@ -63,12 +63,12 @@ def bind(server: grpc.aio.Server, address: Address, tls: Tls | None = None) -> A
         return Address(host=address.host, port=port)
     except RuntimeError:
         raise ListenError(
-            f"Cannot listen on {address}: it is in use, or not an address of this machine."
+            f"Cannot listen on {address}: it is in use, or not an address of this machine. Use another address."
         ) from None
 
 
 def try_address(address: Address) -> None:
-    """Check that an address can be used, without keeping it.
+    """Check that an address can be used, and release it again.
 
     Raises:
         OSError: it cannot be used; `explain` says why.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def page_size(asked: int, default: int, most: int) -> int:
-    """Return how many items a page holds.
+    """Return the number of items in a page.
 
     Raises:
         RelayError: INVALID_PAGE: a negative number was asked for.
@@ -31,7 +31,7 @@ def page_of(items: Sequence[T], key: Callable[[T], bytes], size: int, token: str
     Args:
         items: all of them, in any order.
         key: returns their sort key, which must be unique.
-        size: how many a page holds.
+        size: the number of items in a page.
         token: the token of the previous page; empty for the first one.
 
     Returns:
@@ -42,11 +42,8 @@ def page_of(items: Sequence[T], key: Callable[[T], bytes], size: int, token: str
     """
     after = _decode(token)
     left = sorted((item for item in items if after is None or key(item) > after), key=key)
-    return left[:size], _encode(key(left[size - 1])) if len(left) > size else ""
-
-
-def _encode(key: bytes) -> str:
-    return base64.urlsafe_b64encode(key).decode()
+    next_token = base64.urlsafe_b64encode(key(left[size - 1])).decode() if len(left) > size else ""
+    return left[:size], next_token
 
 
 def _decode(token: str) -> bytes | None:

@@ -31,11 +31,7 @@ class _Pool:
 
 
 class Reflection:
-    """Serves the descriptors of services.
-
-    Args:
-        described: the full names of the services.
-    """
+    """Serves the descriptors of the services with these full names."""
 
     services = (reflection.SERVICE_NAME,)
 

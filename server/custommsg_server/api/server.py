@@ -26,6 +26,8 @@ SETTLE_MOST: Final = 2.0
 """The maximum of that time in seconds."""
 MAX_STREAMS: Final = 1000
 """Calls in progress on one connection; more wait in the client."""
+MAX_PENDING: Final = 1000
+"""Calls that may wait for the event loop; of more than that some are refused, of three times as many all."""
 HANDSHAKE_TIME: Final = 10.0
 """Seconds for the handshake of a connection; a silent one is closed then."""
 AGE_GRACE: Final = 60.0
@@ -64,6 +66,10 @@ class ServerOptions:
             # Each stream may buffer 64 kB before we read it. With BDP probes, 1,000 streams took 1.2 GB.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
+            # Calls that wait until Python takes them, up to 72 kB each. Above the first number gRPC ends some as
+            # CANCELLED, above the second all; it cannot give a reason. Without this they would fill the memory.
+            ("grpc.server.max_pending_requests", MAX_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", 3 * MAX_PENDING),
             ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIME * 1000)),
             # A rune and a trace context take about 1 kB. Calls with more may be refused, above the second limit always.
             ("grpc.max_metadata_size", 8 << 10),
@@ -84,13 +90,7 @@ class ServerOptions:
 
 
 class GrpcServer:
-    """Serves the core over gRPC.
-
-    Args:
-        servicers: what it serves.
-        calls: the interceptor of all calls.
-        options: of its connections.
-    """
+    """Serves servicers over gRPC."""
 
     def __init__(self, servicers: Sequence[Servicer], calls: Calls, options: ServerOptions) -> None:
         self._options = options
@@ -111,11 +111,7 @@ class GrpcServer:
         return bound
 
     async def drain(self, seconds: float) -> None:
-        """Take no new calls, finish those in progress, and stop.
-
-        Args:
-            seconds: how long calls in progress may take.
-        """
+        """Accept no new calls, give those in progress some seconds to finish, and stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self._calls.drain()

@@ -16,7 +16,6 @@ from custommsg_server.api.enqueue_stream import EnqueueStream
 from custommsg_server.api.pages import page_of, page_size
 from custommsg_server.api.stream import SendStream
 from custommsg_server.core.mailbox import Mailbox
-from custommsg_server.core.memory import weight
 from custommsg_server.core.queueing import Queueing
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.outbox import Draft, Entry
@@ -29,15 +28,7 @@ SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["CustomMsgService"].full_na
 
 
 class CustomMsgService:
-    """Serves the contract over the core.
-
-    Args:
-        relay: sends.
-        mailbox: receives.
-        queueing: enqueues.
-        expiry: when messages in the outbox expire.
-        version: the gateway's own version.
-    """
+    """Serves the contract over the core."""
 
     services = (SERVICE,)
 
@@ -131,21 +122,11 @@ class CustomMsgService:
         try:
             await call.write(self._encode(Batch((), subscription.position)))
             async for batch in subscription:
-                await self._write_batch(batch, call)
+                await call.write(self._encode(batch))
+                if batch.events:
+                    call.count(DELIVERED, len(batch.events))
         finally:
             await subscription.aclose()
-
-    async def _write_batch(self, batch: Batch, call: Call) -> None:
-        memory, key = self._relay.memory, call.caller.key
-        size = weight(len(batch.events), sum(len(event.arrival.message) for event in batch.events))
-        await memory.room(key)
-        memory.hold(key, "subscriptions", size)
-        try:
-            await call.write(self._encode(batch))
-        finally:
-            memory.release(key, "subscriptions", size)
-        if batch.events:
-            call.count(DELIVERED, len(batch.events))
 
     async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
         """List stored events, one page at a time."""

@@ -53,13 +53,7 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
 
 
 class RecodedError(RelayError):
-    """An error with the code and the text that the clients of a dialect expect.
-
-    Args:
-        error: the error; its reason and metadata stay.
-        code: the code in the dialect.
-        message: the text in the dialect.
-    """
+    """An error with the code and the text that the clients of a dialect expect; reason and metadata stay."""
 
     def __init__(self, error: RelayError, code: grpc.StatusCode, message: str) -> None:
         super().__init__(error.reason, message, field=error.field, metadata=error.metadata)

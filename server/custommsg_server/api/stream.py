@@ -1,4 +1,4 @@
-"""One SendCustomMsgStream: batches in, results out, and a bounded number in flight between."""
+"""One SendCustomMsgStream: reads batches and writes results, with a limited number of messages in flight."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from custommsg_server.domain.errors import Reason, RelayError, overloaded
 from custommsg_server.node.port import Outbound
 
 MAX_MESSAGES: Final = 2048
-"""Messages of one stream that may be in flight; then nothing more is read, and the caller is held back."""
+"""The maximum number of messages in flight on one stream; with more, the gateway stops reading."""
 MAX_MEMORY: Final = 12 << 20
-"""Bytes of memory that they may take, which are 4 MB of large messages."""
+"""The maximum memory of these messages in bytes: 4 MB of large messages."""
 MAX_RESULTS: Final = 1000
-"""Results in one response; failures, which are larger, count as ten."""
+"""Results in one response; a failure counts as ten, since it is larger."""
 
 
 @dataclass(slots=True)
 class _Request:
-    """What was read from the stream at once."""
+    """One request of the stream."""
 
     numbers: list[int]
     failed: dict[int, RelayError]
-    """By place in the request: messages that are invalid."""
+    """The errors of invalid messages, by place in the request."""
     batch: list[Outbound]
-    """The others, in order."""
+    """The valid messages, in order."""
     memory: int
-    """Bytes of memory that it takes."""
+    """Its memory in bytes."""
     keys: list[str] | None = None
     """The idempotency key of each in the batch, if one of them has a key."""
 
 
 @dataclass(slots=True)
 class _Response:
-    """Results that are written together."""
+    """A response of the stream."""
 
     message: pb.SendCustomMsgStreamResponse
     weight: int = 0
@@ -53,12 +53,7 @@ class _Response:
 
 
 class SendStream:
-    """Serves one stream.
-
-    Args:
-        relay: the core.
-        call: the call.
-    """
+    """Serves one stream."""
 
     def __init__(self, relay: Relay, call: Call) -> None:
         self._relay = relay
@@ -74,10 +69,10 @@ class SendStream:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Read until the caller has finished, and answer each message that was read.
+        """Read until the caller has finished, and write a result for each message.
 
         Raises:
-            RelayError: GATEWAY_STOPPING, after all that was read is answered.
+            RelayError: GATEWAY_STOPPING, after the results of all messages that were read.
         """
         try:
             await self._relay.begin_stream(self._caller, self._deadline)
@@ -102,7 +97,12 @@ class SendStream:
                 return
             if len(message.messages) > MAX_MESSAGES:
                 await self._finish()
-                raise _too_many(len(message.messages))
+                raise overloaded(
+                    "request_messages",
+                    f"The request has {len(message.messages):,} messages; {MAX_MESSAGES:,} are allowed."
+                    " Send fewer in one request.",
+                    None,
+                )
             if not message.messages:
                 continue
             memory = weight(len(message.messages), message.ByteSize())
@@ -112,7 +112,7 @@ class SendStream:
                 self._memory.hold(self._caller.key, "streams", memory)
                 await self._start(self._parse(message, memory))
             else:
-                # Other streams of this caller have filled its part meanwhile. A result is due, and takes little.
+                # Other streams of this caller have used up its memory meanwhile. The results take little memory.
                 self._call.count(Reason.OVERLOADED.name, len(message.messages), "memory")
                 self._add([one.number for one in message.messages], [is_full()] * len(message.messages))
                 self._spawn(self._write())
@@ -140,14 +140,14 @@ class SendStream:
         return request
 
     async def _start(self, request: _Request) -> None:
-        # What the limits hold back holds back all that follows: else the order to a peer would be lost.
+        # A batch that has to wait delays all that follow, so that the order is kept.
         refusals: Sequence[RelayError | None] | None
         try:
             refusals = await self._relay.admit(self._caller, request.batch, self._deadline)
         except RelayError as error:
             refusals = [error] * len(request.batch)
         except asyncio.CancelledError:
-            # It was read, so it gets its results even if the gateway stops now.
+            # The request was read, so it gets results even if the gateway stops now.
             self._spawn(self._send(request, [stopping()] * len(request.batch)))
             raise
         if request.keys is None:
@@ -180,10 +180,10 @@ class SendStream:
         await self._write()
 
     def _add(self, numbers: Sequence[int], outcomes: Sequence[str | RelayError], memory: int = 0) -> None:
-        """Have results written, with those that wait already."""
+        """Add results to those that wait to be written."""
         response = self._out[-1] if self._out else self._next_response()
         for number, outcome in zip(numbers, outcomes, strict=True):
-            # Not more than a client takes at once, which gRPC sets to 4 MB: a failure has some 300 bytes.
+            # gRPC clients accept responses of up to 4 MB, and a failure takes some 300 bytes.
             if response.weight >= MAX_RESULTS:
                 response = self._next_response()
             if isinstance(outcome, RelayError):
@@ -200,7 +200,7 @@ class SendStream:
         return response
 
     async def _write(self) -> None:
-        """Write the results that there are; those that come meanwhile go together into the next response."""
+        """Write all results; those that are added meanwhile are written together in the next response."""
         if self._is_writing:
             return
         self._is_writing = True
@@ -218,7 +218,7 @@ class SendStream:
     async def _send_rest(
         self, batch: list[Outbound], refusals: Sequence[RelayError | None], keys: list[str] | None
     ) -> list[str | RelayError]:
-        """Send what was not refused, in order."""
+        """Send the messages that were not refused, in order."""
         allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
         keys = keys and [key for key, refusal in zip(keys, refusals, strict=True) if refusal is None]
         sent = iter(
@@ -227,14 +227,6 @@ class SendStream:
         return [next(sent) if refusal is None else refusal for refusal in refusals]
 
     async def _finish(self) -> None:
-        """Wait until each message that was read has been answered."""
+        """Wait until each message that was read has its result."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-def _too_many(count: int) -> RelayError:
-    return overloaded(
-        "request_messages",
-        f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed. Send fewer in one request.",
-        None,
-    )

@@ -1,1 +1,1 @@
-"""What happens to a message: on its way out, and on its way in."""
+"""The core: sends messages to peers, and stores and serves the messages of peers."""

@@ -1,4 +1,4 @@
-"""Takes what lightningd hands over into the inbox, and keeps account of it."""
+"""Stores messages from lightningd in the inbox and counts them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from custommsg_server.node.port import Peer
 log = structlog.get_logger()
 
 MAX_WAITING: Final = 16 << 20
-"""Bytes of memory that may wait to be stored before the intake is full."""
+"""Bytes of arrivals that may wait to be stored; above that, the intake is full."""
 MAX_FAVORED: Final = 10_000
-"""Peers with channels of whom more is kept, at most."""
+"""The maximum number of peers with channels that the inbox stores more events of."""
 _OVERHEAD: Final = 400
-"""Bytes of memory that an arrival takes beside its message, about."""
+"""The approximate memory of an arrival in bytes, without its message."""
 _TELL_AFTER: Final = 1.0
-"""Seconds after which a peer's interruption tells how many of its messages were refused."""
+"""Seconds from a refused message to the interruption with the number of refused messages."""
 _ANSWER_TIME: Final = 30.0
 """Seconds that the node may take to list its peers."""
 
@@ -35,23 +35,23 @@ _NO_LIMIT: Final = Rate()
 
 
 class Watcher(Protocol):
-    """Is told what becomes of what was taken, once for each batch; it must be quick, and must not raise."""
+    """Observes the intake; it must be fast, and must not raise."""
 
     def handed_over(self, seconds: float) -> None:
-        """Take note of how long lightningd waited for its answer."""
+        """Record how long lightningd waited until a batch of messages was stored or lost."""
 
 
 class Intake:
-    """Takes messages of some types into the inbox. Implements `node.lightningd.channel.Intake`.
+    """Stores messages of some types in the inbox. Implements `node.lightningd.channel.Intake`.
 
     Args:
-        inbox: keeps them.
-        types: the types that are wanted.
-        node_id: returns the id of our node, 33 bytes, or nothing while it is not known.
-        watcher: is told what becomes of them.
-        max_waiting: bytes of memory that may wait to be stored before it is full.
-        rate: what is taken of one peer; what it sends beyond that is refused.
-        tell_after: seconds after which an interruption of the peer says how many were refused.
+        inbox: the inbox.
+        types: the types to store.
+        node_id: returns the id of our node, 33 bytes, or empty bytes while it is not known.
+        watcher: observes it.
+        max_waiting: bytes of arrivals that may wait to be stored; above that, it is full.
+        rate: the budget of each peer; messages above it are refused.
+        tell_after: seconds from a refused message to the interruption with the number of refused messages.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class Intake:
         self._telling: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self.waiting = 0
-        """Bytes of memory that wait to be stored."""
+        """Bytes of arrivals that wait to be stored."""
         self.ignored = 0
-        """Messages that were not wanted."""
+        """Messages of types that are not stored."""
         self.stored = 0
         """Messages that were stored."""
         self.lost = 0
         """Messages that could not be stored."""
         self.refused = 0
-        """Messages that were over the budget of their peer."""
+        """Messages that exceeded the budget of their peer."""
         self._peer_watcher: Callable[[Sequence[Arrival]], None] | None = None
         inbox.watch(lambda _: self._look_for_room())
 
@@ -99,11 +99,11 @@ class Intake:
         self._peer_watcher = watcher
 
     def set(self, rate: Rate) -> None:
-        """Apply other budgets from now on."""
+        """Set other budgets."""
         self._budgets.set(rate)
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False). It never raises."""
+        """Store arrivals in order; the future returns whether they were stored. It never raises."""
         kept = asyncio.get_running_loop().create_future()
         if not self._budgets.is_off:
             arrivals = self._within_budget(arrivals)
@@ -145,9 +145,9 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be stored that whoever appends should wait, too.
+        """Whether so much waits to be stored that the channel should stop reading.
 
-        Not while the inbox fails: it bounds by itself what it keeps until it works again, and loses the rest.
+        Not while the inbox fails: then the inbox itself limits what waits, and drops the rest.
         """
         return self.waiting >= self._max_waiting and self._inbox.error is None
 
@@ -157,13 +157,13 @@ class Intake:
             await self._room.wait()
 
     def close(self) -> None:
-        """Tell of what was refused and not told yet."""
+        """Store the interruptions of messages that were refused lately."""
         if self._telling is not None:
             self._telling.cancel()
             self._tell()
 
     def _within_budget(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
-        """Leave out the messages of peers that are over their budgets, and charge the others for theirs."""
+        """Remove messages of peers that have exceeded their budgets, and count the others."""
         sums: dict[bytes, list[int]] = {}
         for one in arrivals:
             if one.kind is MESSAGE:
@@ -196,24 +196,24 @@ class Intake:
 
 
 class PeerLister(Protocol):
-    """Knows the peers; a part of `node.port.Node`."""
+    """Lists the peers; a part of `node.port.Node`."""
 
     async def list_peers(self, deadline: float, caller: str) -> list[Peer]:
-        """List them. Raises RelayError."""
+        """List the peers. Raises RelayError."""
 
 
 async def keep_more_of_channels(node: PeerLister, inbox: Inbox, interval: float) -> None:
-    """Tell the inbox which peers have channels, until cancelled; one that the node did not name counts as others do.
+    """Tell the inbox which peers have channels, until cancelled.
 
     Args:
-        node: is asked, seldom.
-        inbox: keeps more of them.
-        interval: seconds between two questions; a tenth of it while the node does not answer.
+        node: lists the peers.
+        inbox: stores more events of peers with channels.
+        interval: seconds between two requests; a tenth of it while the node does not answer.
     """
     while True:
         try:
             peers = await node.list_peers(asyncio.get_running_loop().time() + _ANSWER_TIME, "")
-        except RelayError:  # what it said last holds
+        except RelayError:  # the last list stays valid
             await asyncio.sleep(interval / 10)
         else:
             favored = [peer.peer_id for peer in peers if peer.num_channels]

@@ -1,4 +1,4 @@
-"""How much may be sent: one token bucket for each peer and for each caller."""
+"""Rate limits: a token bucket for each peer and for each caller."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from custommsg_server.domain.errors import RelayError, overloaded
+from custommsg_server.domain.errors import overloaded
 from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.port import Outbound
 
 FRAMING: Final = 34
 """Bytes that the transport adds to each message: 18 for the length, 16 for the tag (BOLT 8)."""
 MAX_KEYS: Final = 10_000
-"""Peers or callers that are remembered; the one with the least debt is forgotten first, so one that is idle."""
+"""The number of peers or callers that are remembered; the one with the least debt is forgotten first."""
 
 K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How much may be sent; 0 is no limit."""
+    """A rate; 0 is no limit."""
 
     messages_per_s: float = 0.0
     bytes_per_s: float = 0.0
     burst: float = 1.0
-    """Seconds' worth that may be sent at once after a pause."""
+    """The burst after a pause, in seconds of the rate."""
 
 
 class TokenBuckets(Generic[K]):
     """A token bucket for messages and one for bytes, for each key. A bucket may go below zero.
 
-    A bucket is kept as the time at which it is full again (the generic cell rate algorithm), so a key that is
-    forgotten when it is idle loses nothing.
+    A bucket is stored as the time at which it is full again (the generic cell rate algorithm), so an idle key can be
+    forgotten without a loss.
 
     Args:
-        rate: what each key may send.
+        rate: the rate of each key.
         clock: seconds, monotonic.
-        max_keys: keys that are remembered.
+        max_keys: the number of keys that are remembered.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TokenBuckets(Generic[K]):
         self._max_keys = max_keys
         self._full_at: dict[K, tuple[float, float]] = {}
         self._by_debt: list[tuple[float, int, K]] = []
-        """A heap with each key once, and when its bucket was to be full when it was last looked at."""
+        """A heap of all keys by the time at which their bucket is full, as it was when the key was last checked."""
         self._number = itertools.count()
         self.set(rate)
 
@@ -62,7 +62,7 @@ class TokenBuckets(Generic[K]):
 
     @property
     def is_off(self) -> bool:
-        """Whether nothing is limited."""
+        """Whether there is no limit."""
         return not self._per_message and not self._per_byte
 
     def wait(self, key: K) -> float:
@@ -71,7 +71,7 @@ class TokenBuckets(Generic[K]):
         return 0.0 if known is None else self._until(max(known), self._clock())
 
     def charge(self, key: K, messages: int, size: int) -> None:
-        """Account for messages (bytes in all), whether they are allowed now or not."""
+        """Count messages and their total size in bytes, whether they are allowed now or not."""
         now = self._clock()
         by_messages, by_bytes = self._full_at.get(key, (now, now))
         full_at = (
@@ -85,10 +85,10 @@ class TokenBuckets(Generic[K]):
             self._forget_one()
 
     def reserve(self, messages: Iterable[tuple[K, bytes]]) -> float:
-        """Account for messages, each with its key, in any case; return the seconds to wait until all are allowed."""
+        """Count messages, each with its key, in any case; return the seconds to wait until all are allowed."""
         now = latest = self._clock()
         full_at, per_message, per_byte = self._full_at, self._per_message, self._per_byte
-        for key, message in messages:  # written out: each message of each stream passes here
+        for key, message in messages:  # not a call of `charge`: this runs for each message of each stream
             known = full_at.get(key)
             if known is None:
                 self.charge(key, 1, len(message) + FRAMING)
@@ -111,11 +111,11 @@ class TokenBuckets(Generic[K]):
 
     def _until(self, full_at: float, now: float) -> float:
         left = full_at - now - self._burst
-        # Rounded to microseconds: what is less is a rounding error of the clock.
+        # Rounded to microseconds: less is a rounding error of the clock.
         return round(left, 6) if left > 0 else 0.0
 
     def _forget_one(self) -> None:
-        # Each turn of this loop makes up for a charge since the key was looked at: together they cost little.
+        # Each iteration corrects a key that was charged after its last check: there are no more of them than charges.
         while True:
             seen, number, key = self._by_debt[0]
             full_at = max(self._full_at[key])
@@ -127,14 +127,10 @@ class TokenBuckets(Generic[K]):
 
 
 class PeerLimits:
-    """How much each peer may be sent: the protection of the node's memory.
+    """The limits of each peer, which protect the node's memory.
 
-    A Core Lightning peer reads at most 1,000,000 bytes a second, framing included. What is sent faster stays in the
-    memory of our node, which has no bound of its own.
-
-    Args:
-        rate: what one peer may be sent.
-        clock: seconds, monotonic.
+    A Core Lightning peer reads at most 1,000,000 bytes a second, framing included. The node keeps the rest in its
+    memory, without a limit of its own.
     """
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
@@ -145,31 +141,27 @@ class PeerLimits:
         self._buckets.set(rate)
 
     def take(self, outbound: Outbound) -> None:
-        """Account for a message that is sent now.
+        """Count a message that is sent now.
 
         Raises:
-            RelayError: OVERLOADED, with the time to wait; nothing is accounted for.
+            RelayError: OVERLOADED, with the time to wait; nothing is counted.
         """
         if self._buckets.is_off:
             return
         if wait := self._buckets.wait(outbound.peer_id):
-            raise _peer_is_full(wait)
+            raise overloaded(
+                "peer_rate",
+                "This peer gets messages faster than it can read them; more would only fill the node's memory."
+                f" Try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
+                wait,
+            )
         self._buckets.charge(outbound.peer_id, 1, len(outbound.message) + FRAMING)
 
     def reserve(self, batch: Sequence[Outbound]) -> float:
-        """Account for a batch in any case; return the seconds to wait until its last message is allowed."""
+        """Count a batch in any case; return the seconds to wait until its last message is allowed."""
         return 0.0 if self._buckets.is_off else self._buckets.reserve(batch)
 
     def give_back(self, batch: Sequence[Outbound]) -> None:
         """Undo a reservation: the batch is not sent."""
         for peer_id, message in batch:
             self._buckets.give_back(peer_id, 1, len(message) + FRAMING)
-
-
-def _peer_is_full(wait: float) -> RelayError:
-    return overloaded(
-        "peer_rate",
-        "This peer is already sent as much as it can read; more would only fill the node's memory."
-        f" Try again in {wait:.3f} s, or use SendCustomMsgStream, which waits by itself.",
-        wait,
-    )

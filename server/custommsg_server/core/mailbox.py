@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from custommsg_server.core.uses import LIST, SUBSCRIBE, event_use, subscribe_use
+from custommsg_server.core.memory import MemoryBudget, weight
+from custommsg_server.core.uses import LIST, SUBSCRIBE, check_deadline, event_use, subscribe_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival, Kind
@@ -30,8 +30,6 @@ from custommsg_server.inbox.port import (
     Subscription,
 )
 
-CHECK_TIME: Final = 10.0
-"""Seconds that the node may take to check a permission."""
 MAX_CANDIDATES: Final = 64
 """Pairs of peer and type that are checked one by one when a subscription starts. A wider one starts without this check;
 each event is checked in any case."""
@@ -70,16 +68,15 @@ class State:
 
 
 class Mailbox:
-    """Serves the events of the inbox.
+    """Serves the events of the inbox; `attached` returns whether lightningd is attached.
 
-    Args:
-        inbox: the inbox.
-        attached: returns whether lightningd is attached.
+    The batches that its subscribers have not taken yet count in `memory`.
     """
 
-    def __init__(self, inbox: Inbox, attached: Callable[[], bool]) -> None:
+    def __init__(self, inbox: Inbox, attached: Callable[[], bool], memory: MemoryBudget) -> None:
         self._inbox = inbox
         self._attached = attached
+        self._memory = memory
 
     async def prove(self, caller: Caller) -> None:
         """Return if the caller's credential is valid: checked before its filter is parsed, which takes time.
@@ -87,7 +84,7 @@ class Mailbox:
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.
         """
-        await caller.prove(SUBSCRIBE, _soon())
+        await caller.prove(SUBSCRIBE, check_deadline())
 
     async def subscribe(self, caller: Caller, request: SubscribeRequest) -> MailboxSubscription:
         """Register a subscriber: it gets all events that match its filter and are stored from now on.
@@ -99,10 +96,10 @@ class Mailbox:
         start = Start.LIVE if request.start is None else request.start
         with _reasons("after" if isinstance(start, str) else ""):
             if request.consumer is not None:
-                kept = await self._inbox.consumers.open(request.consumer, start)
-                start = kept if isinstance(start, Start) else start
+                acknowledged = await self._inbox.consumers.open(request.consumer, start)
+                start = acknowledged if isinstance(start, Start) else start
             subscription = await self._inbox.subscribe(request.filter, start)
-        return MailboxSubscription(caller, subscription, request.consumer)
+        return MailboxSubscription(caller, subscription, request.consumer, self._memory)
 
     async def list_events(self, caller: Caller, wanted: Filter, after: Position | None, limit: int) -> Batch:
         """Return a page of the stored events that the caller may see.
@@ -127,7 +124,7 @@ class Mailbox:
         Raises:
             RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN, a reason about the position, or INBOX_UNAVAILABLE.
         """
-        await caller.require(Use("ackcustommsg", {"consumer": consumer}), _soon())
+        await caller.require(Use("ackcustommsg", {"consumer": consumer}), check_deadline())
         with _reasons("position"):
             now = await self._inbox.consumers.ack(consumer, position)
         if now is None:
@@ -135,33 +132,21 @@ class Mailbox:
         return now
 
     async def delete_consumer(self, caller: Caller, consumer: str) -> None:
-        """Delete a consumer.
-
-        Raises:
-            RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN or INBOX_UNAVAILABLE.
-        """
-        await caller.require(Use("deleteconsumer", {"consumer": consumer}), _soon())
+        """Delete a consumer. Raises RelayError: NOT_PERMITTED, CONSUMER_UNKNOWN or INBOX_UNAVAILABLE."""
+        await caller.require(Use("deleteconsumer", {"consumer": consumer}), check_deadline())
         with _reasons():
             if not await self._inbox.consumers.delete(consumer):
                 raise _unknown_consumer()
 
     async def consumers(self, caller: Caller) -> list[Consumer]:
-        """List the named consumers, by name.
-
-        Raises:
-            RelayError: NOT_PERMITTED or INBOX_UNAVAILABLE.
-        """
-        await caller.require(Use("listconsumers", {}), _soon())
+        """List the named consumers, by name. Raises RelayError: NOT_PERMITTED or INBOX_UNAVAILABLE."""
+        await caller.require(Use("listconsumers", {}), check_deadline())
         with _reasons():
             return await self._inbox.consumers.list()
 
     async def state(self, caller: Caller) -> State:
-        """Return the state of the inbox, even if the inbox cannot be read.
-
-        Raises:
-            RelayError: NOT_PERMITTED.
-        """
-        await caller.require(Use("getinbox", {}), _soon())
+        """Return the state of the inbox, even if the inbox cannot be read. Raises RelayError: NOT_PERMITTED."""
+        await caller.require(Use("getinbox", {}), check_deadline())
         bounds, error = None, self._inbox.error
         try:
             bounds = await self._inbox.bounds()
@@ -173,10 +158,16 @@ class Mailbox:
 class MailboxSubscription:
     """An endless iterator of batches of the events that the caller may see; made by `Mailbox.subscribe`.
 
-    A cancelled `anext` loses nothing: iteration can continue. It ends when the inbox is closed.
+    A cancelled `anext` loses nothing: iteration can continue. It ends when the inbox is closed. The memory of a batch
+    counts as the caller's until the next one is asked for, and nothing is read while the caller has no room.
     """
 
-    def __init__(self, caller: Caller, subscription: Subscription, consumer: str | None) -> None:
+    def __init__(
+        self, caller: Caller, subscription: Subscription, consumer: str | None, memory: MemoryBudget
+    ) -> None:
+        self._key = caller.key
+        self._memory = memory
+        self._held = 0
         self._subscription = subscription
         self._judge = _Judge(caller, SUBSCRIBE, consumer)
         self._position = subscription.position
@@ -197,10 +188,15 @@ class MailboxSubscription:
             RelayError: POSITION_EXPIRED, INBOX_UNAVAILABLE, or the caller's credential is no longer valid.
         """
         if self._unjudged is None:
+            self._release()
+            if not self._memory.has_room(self._key):
+                await self._memory.room(self._key)
             try:
-                self._unjudged = await anext(self._subscription)
+                self._unjudged = read = await anext(self._subscription)
             except (PositionError, InboxError) as error:
                 raise _reason(error) from None
+            self._held = weight(len(read.events), sum(len(event.arrival.message) for event in read.events))
+            self._memory.hold(self._key, "subscriptions", self._held)
         batch = await self._judge.allowed(self._unjudged)
         self._unjudged = None
         self._position = batch.position
@@ -208,17 +204,17 @@ class MailboxSubscription:
 
     async def aclose(self) -> None:
         """End the subscription."""
+        self._release()
         await self._subscription.aclose()
+
+    def _release(self) -> None:
+        if self._held:
+            self._memory.release(self._key, "subscriptions", self._held)
+            self._held = 0
 
 
 class _Judge:
-    """Removes from batches the events that a caller may not see.
-
-    Args:
-        caller: the caller.
-        method: the method of the uses, SUBSCRIBE or LIST.
-        consumer: the name of the consumer, or None.
-    """
+    """Removes from batches the events that a caller may not see; `method` is SUBSCRIBE or LIST."""
 
     def __init__(self, caller: Caller, method: str, consumer: str | None) -> None:
         self._caller = caller
@@ -238,7 +234,7 @@ class _Judge:
         if not arrivals:
             return batch
         uses = [self._use(key, arrival) for key, arrival in arrivals.items()]
-        refusals = await self._caller.permit.judge(uses, _soon())
+        refusals = await self._caller.permit.judge(uses, check_deadline())
         for refusal in refusals:
             if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
                 raise refusal  # the check failed, or the rune is no longer valid: do not deliver, and do not skip
@@ -266,11 +262,7 @@ def _seen(events: Sequence[Event], verdicts: dict[_Key, bool]) -> Iterator[Event
 
 
 async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str | None) -> None:
-    """Return if the caller may see any events.
-
-    Raises:
-        RelayError: it may see none, or the node cannot answer now.
-    """
+    """Return if the caller may see any events. Raises RelayError: it may see none, or the node cannot answer now."""
     if caller.permit.asks_node:
         raise RelayError(
             Reason.NOT_PERMITTED,
@@ -278,7 +270,7 @@ async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str 
             " use. Make a rune with restrictions on `time`, `method` and parameters only, without `rate` and `per`.",
         )
     uses = [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)]
-    refusals = await caller.permit.judge(uses, _soon())
+    refusals = await caller.permit.judge(uses, check_deadline())
     for refusal in refusals:
         if refusal is None:
             return
@@ -317,7 +309,7 @@ def _reason(error: PositionError | InboxError, field: str = "") -> RelayError:
         case InboxError():
             return RelayError(
                 Reason.INBOX_UNAVAILABLE,
-                f"The inbox cannot be used now: {error}. Stored events are not lost; try again.",
+                f"The inbox cannot be used now: {error}. Stored events are not lost. Try again later.",
                 retry_after=1.0,
             )
         case PositionExpired():
@@ -357,7 +349,3 @@ def _unknown_consumer() -> RelayError:
         "There is no consumer of this name. Subscribe with the name first; ListConsumers lists the existing ones.",
         field="consumer",
     )
-
-
-def _soon() -> float:
-    return asyncio.get_running_loop().time() + CHECK_TIME

@@ -1,7 +1,7 @@
 """A budget of memory for the messages of callers, shared fairly.
 
-A caller may hold as much as is left for all others (the dynamic threshold of Choudhury and Hahne, 1998): one alone gets
-half of the budget, each of n that want more gets a part of n + 1, and some memory is always left for a new caller.
+A caller may use as much memory as is free (the dynamic threshold of Choudhury and Hahne, 1998). One caller alone gets
+half of the budget, each of n greedy callers gets 1/(n + 1) of it, and some memory is always free for a new caller.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final, Literal
 from custommsg_server.domain.errors import RelayError, overloaded
 
 Kind = Literal["requests", "streams", "subscriptions"]
-"""What the memory is for: calls that wait for the node, messages on send streams, events for subscribers."""
+"""The use of the memory: calls that wait for the node, messages on send streams, events for subscribers."""
 
 PER_MESSAGE: Final = 1000
 """Bytes that a message takes in addition to its size: objects, the request to the node, the result."""
 COPIES: Final = 3
-"""How often its bytes are in memory: once as received, twice as hex digits in the request to the node."""
+"""How often its bytes are in memory: once as received, and twice, as hex digits, in the request to the node."""
 _LOOK_AHEAD: Final = 8
 """How many waiting callers are considered when memory is released."""
 
@@ -29,19 +29,22 @@ def weight(messages: int, size: int) -> int:
 
 
 class MemoryBudget:
-    """Counts the memory that callers use.
-
-    Args:
-        limit: bytes in total.
-    """
+    """Counts the memory that callers use, in bytes, up to a limit in total."""
 
     def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._of_caller: dict[str, int] = {}
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
         self.used: dict[Kind, int] = {"requests": 0, "streams": 0, "subscriptions": 0}
         """Bytes in use, by kind."""
         self.free = limit
-        """Free bytes."""
+        """Free bytes; below 0 after the limit was lowered, or when streams have taken more."""
+
+    def set(self, limit: int) -> None:
+        """Apply another limit from now on; what is in use stays."""
+        self.free += limit - self._limit
+        self._limit = limit
+        self._wake()
 
     def fits(self, caller: str, size: int) -> bool:
         """Whether a caller may use `size` more bytes."""
@@ -80,7 +83,7 @@ class MemoryBudget:
         return 2 * self._of_caller.get(caller, 0) <= self.free
 
     async def room(self, caller: str) -> None:
-        """Wait until a caller may continue: for callers that can wait."""
+        """Wait until a caller may continue."""
         while not self.has_room(caller):
             future = asyncio.get_running_loop().create_future()
             self._waiting.append((caller, future))

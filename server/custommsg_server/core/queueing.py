@@ -7,9 +7,17 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from custommsg_server.core.limits import FRAMING
-from custommsg_server.core.mailbox import CHECK_TIME, NOT_PRESENT
+from custommsg_server.core.mailbox import NOT_PRESENT
 from custommsg_server.core.memory import MemoryBudget, weight
-from custommsg_server.core.uses import CANCEL_ENTRY, ENQUEUE, GET_ENTRY, LIST_OUTBOX, send_use, subscribe_use
+from custommsg_server.core.uses import (
+    CANCEL_ENTRY,
+    ENQUEUE,
+    GET_ENTRY,
+    LIST_OUTBOX,
+    check_deadline,
+    send_use,
+    subscribe_use,
+)
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.outbox import Draft, Entry, State
@@ -41,7 +49,7 @@ class Queueing:
             RelayError: NO_CREDENTIAL, NOT_PERMITTED, or the node cannot answer now.
         """
         _not_at_each_use(caller)
-        await caller.prove(ENQUEUE, _soon())
+        await caller.prove(ENQUEUE, check_deadline())
 
     async def enqueue(self, caller: Caller, draft: Draft) -> Enqueued:
         """Enqueue one message; return when it is safe.
@@ -132,7 +140,7 @@ class Queueing:
             return page
         kinds = {(one.peer_id, message_type(one.message)): None for one in page.entries}
         uses = [subscribe_use(peer_id, number, None, LIST_OUTBOX) for peer_id, number in kinds]
-        refusals = dict(zip(kinds, await caller.permit.judge(uses, _soon()), strict=True))
+        refusals = dict(zip(kinds, await caller.permit.judge(uses, check_deadline()), strict=True))
         for refusal in refusals.values():
             if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
                 raise refusal
@@ -146,14 +154,16 @@ class Queueing:
             entry = await self._outbox.find(caller.name, entry_id=entry_id, key=key)
         if entry is None:
             raise _unknown_entry()
-        await caller.require(subscribe_use(entry.peer_id, message_type(entry.message), None, method), _soon())
+        await caller.require(
+            subscribe_use(entry.peer_id, message_type(entry.message), None, method), check_deadline()
+        )
         return entry
 
     async def _judge(self, caller: Caller, drafts: Sequence[Draft]) -> Sequence[RelayError | None]:
         if caller.permit.is_unrestricted:
             return [None] * len(drafts)
         uses = [send_use(Outbound(draft.peer_id, draft.message), ENQUEUE) for draft in drafts]
-        return await caller.permit.judge(uses, _soon())
+        return await caller.permit.judge(uses, check_deadline())
 
     def _store(self, caller: Caller, drafts: Sequence[Draft]) -> Awaitable[Sequence[Enqueued | RelayError]]:
         """Store messages: the call fixes their place."""
@@ -226,12 +236,8 @@ async def _may_see_some(caller: Caller, method: str) -> None:
     """Return if there may be entries that the caller may see."""
     if caller.permit.is_unrestricted:
         return
-    [refusal] = await caller.permit.judge([Use(method, {})], _soon())
+    [refusal] = await caller.permit.judge([Use(method, {})], check_deadline())
     if refusal is not None and (
         refusal.reason is not Reason.NOT_PERMITTED or NOT_PRESENT not in refusal.message
     ):
         raise refusal
-
-
-def _soon() -> float:
-    return asyncio.get_running_loop().time() + CHECK_TIME

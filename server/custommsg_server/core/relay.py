@@ -1,35 +1,34 @@
-"""What happens to a message on its way to a peer. It knows ports, not technologies."""
+"""Sending: from callers through the limits to the node."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from custommsg_server.core.limits import FRAMING, PeerLimits
 from custommsg_server.core.memory import MemoryBudget, weight
 from custommsg_server.core.once import Once
-from custommsg_server.core.uses import send_use
+from custommsg_server.core.uses import check_deadline, send_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
-from custommsg_server.node.port import Node, NodeInfo, Outbound, Peer, PeerAddress
+from custommsg_server.domain.wire import NodeId
+from custommsg_server.node.port import Announcement, Connected, Node, NodeInfo, Outbound, Peer, PeerAddress
 
 CHECKED: Final = "Checked, not sent"
 """The status of a message that was only validated."""
-CHECK_TIME: Final = 10.0
-"""Seconds that the node may take to judge a credential, where the call itself has no deadline."""
 
 
 class Relay:
-    """Sends messages to peers through a node, for callers that may.
+    """Sends messages to peers through a node, for callers with permission.
 
     Deadlines are in seconds of the running loop's clock.
 
     Args:
         node: the node.
-        limits: what each peer may be sent.
-        memory: bounds what waits for the node.
+        limits: the limits of each peer.
+        memory: limits the messages that wait for the node.
         once: sends messages that have idempotency keys.
     """
 
@@ -49,10 +48,10 @@ class Relay:
             key: the caller's idempotency key; empty: none.
 
         Returns:
-            What the node said; it means queued, not delivered.
+            The status from the node. It means queued, not delivered.
 
         Raises:
-            RelayError: any reason of the error table that sending has.
+            RelayError: see SendCustomMsg in the contract for the reasons.
         """
         memory = weight(1, len(outbound.message))
         self.memory.take(caller.key, "requests", memory)
@@ -74,7 +73,7 @@ class Relay:
         return outcome
 
     async def check(self, caller: Caller, outbound: Outbound, deadline: float) -> str:
-        """Run every check on a message, the node's own included, and send nothing.
+        """Run all checks on a message, including those of the node, and send nothing.
 
         Raises:
             RelayError: as `send` would.
@@ -90,27 +89,28 @@ class Relay:
         return CHECKED
 
     async def begin_stream(self, caller: Caller, deadline: float) -> None:
-        """Let a stream of messages begin. What may be sent on it is judged message by message.
+        """Check the credential at the start of a stream. The permission is checked for each message.
 
         Raises:
             RelayError: NO_CREDENTIAL, or the node cannot answer now.
         """
-        await caller.prove("sendcustommsg", min(deadline, _soon()))
+        await caller.prove("sendcustommsg", min(deadline, check_deadline()))
 
     async def admit(
         self, caller: Caller, batch: Sequence[Outbound], deadline: float
     ) -> Sequence[RelayError | None] | None:
-        """Wait until the limits and the node have room for a batch: for a sender that can be held back.
+        """Wait until the limits and the node allow a batch.
 
         Returns:
-            For each message why it may not be sent, or None; None instead of the list if all may be sent.
+            For each message the error if it may not be sent, or None; None instead of the list if all may be sent.
 
         Raises:
-            RelayError: NOT_SENT, because the deadline would pass first.
+            RelayError: NOT_SENT: the deadline would pass before that.
         """
         allowed, refusals = batch, None
         if not caller.permit.is_unrestricted:
-            refusals = await caller.permit.judge([send_use(one) for one in batch], min(deadline, _soon()))
+            uses = [send_use(one) for one in batch]
+            refusals = await caller.permit.judge(uses, min(deadline, check_deadline()))
             allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
         size = sum([len(message) + FRAMING for _, message in allowed])
         wait = max(caller.account.reserve(len(allowed), size), self._limits.reserve(allowed))
@@ -118,7 +118,7 @@ class Relay:
             try:
                 await _wait(wait, deadline)
                 await self._room(caller, deadline)
-            except BaseException:  # cancelled, too: what is not sent must not delay those who come after
+            except BaseException:  # also if cancelled: messages that are not sent must not delay others
                 caller.account.give_back(len(allowed), size)
                 self._limits.give_back(allowed)
                 raise
@@ -127,7 +127,7 @@ class Relay:
     async def send_batch(
         self, caller: Caller, batch: Sequence[Outbound], deadline: float, keys: Sequence[str] = ()
     ) -> Sequence[str | RelayError]:
-        """Queue messages that were admitted with the node, in order; return each outcome, never raise.
+        """Queue admitted messages with the node, in order; return each outcome, never raise.
 
         Args:
             caller: who sends them.
@@ -146,20 +146,12 @@ class Relay:
         return await self._once.send(caller.name, batch, keys, send)
 
     async def list_peers(self, caller: Caller, deadline: float) -> list[Peer]:
-        """List the peers that the node knows now.
-
-        Raises:
-            RelayError: the caller may not, or the node cannot answer now.
-        """
+        """List the peers that the node knows now. Raises RelayError: NOT_PERMITTED, or the node cannot answer now."""
         await caller.require(Use("listpeers", {}), deadline)
         return await self._node.list_peers(deadline, caller.key)
 
     async def describe_node(self, caller: Caller, deadline: float) -> NodeInfo:
-        """Ask the node to describe itself now.
-
-        Raises:
-            RelayError: the caller may not, or the node cannot answer now.
-        """
+        """Ask the node to describe itself now. Raises RelayError: NOT_PERMITTED, or the node cannot answer now."""
         await caller.require(Use("getinfo", {}), deadline)
         return await self._node.describe(deadline, caller.key)
 
@@ -167,24 +159,44 @@ class Relay:
         """Return whether the node answers now, and how it last described itself, if it ever did.
 
         Raises:
-            RelayError: the caller may not.
+            RelayError: NOT_PERMITTED.
         """
         await caller.require(Use("getinfo", {}), deadline)
         return self._node.is_up, self._node.info
 
-    async def connect(self, caller: Caller, address: PeerAddress, deadline: float) -> None:
-        """Have the node connect to a peer; a peer that is connected already stays connected.
+    async def connect(self, caller: Caller, address: PeerAddress, deadline: float) -> Connected:
+        """Have the node connect to a peer; nothing happens if it is connected already.
 
         Raises:
-            RelayError: PEER_NOT_CONNECTED, the caller may not, or the node cannot answer now.
+            RelayError: PEER_NOT_CONNECTED, NOT_PERMITTED, or the node cannot answer now.
         """
-        params: dict[str, str | int] = {
-            "id": address.peer_id.hex(),
-            "host": address.host,
-            "port": address.port,
-        }
-        await caller.require(Use("connect", params), deadline)
-        await self._node.connect(address, deadline)
+        await caller.require(Use("connect", address.params), deadline)
+        return await self._node.connect(address, deadline)
+
+    async def disconnect(self, caller: Caller, peer_id: NodeId, force: bool, deadline: float) -> None:
+        """Have the node disconnect from a peer; from one with a channel only by force.
+
+        Raises:
+            RelayError: PEER_UNKNOWN, PEER_NOT_CONNECTED, NOT_PERMITTED, or the node refuses or cannot answer now.
+        """
+        params: dict[str, str | int] = {"id": peer_id.hex()}
+        if force:
+            params["force"] = "true"
+        await caller.require(Use("disconnect", params), deadline)
+        await self._node.disconnect(peer_id, force, deadline, caller.key)
+
+    async def find_node(self, caller: Caller, node_id: NodeId, deadline: float) -> Announcement | None:
+        """Look for a node of the network in gossip; None: it is not known.
+
+        Raises:
+            RelayError: NOT_PERMITTED, or the node cannot answer now.
+        """
+        await caller.require(Use("listnodes", {"id": node_id.hex()}), deadline)
+        return await self._node.find(node_id, deadline, caller.key)
+
+    def watch_node(self, watcher: Callable[[bool], None]) -> None:
+        """Call `watcher` with whether the node answers, now and whenever it changes."""
+        self._node.watch(watcher)
 
     @property
     def node_info(self) -> NodeInfo | None:
@@ -192,11 +204,7 @@ class Relay:
         return self._node.info
 
     def serves(self, node_id: bytes) -> None:
-        """Return if a request for this node of ours can be served here; empty: any node.
-
-        Raises:
-            RelayError: NODE_UNKNOWN.
-        """
+        """Return if this gateway serves the node with this id; empty: any node. Raises RelayError: NODE_UNKNOWN."""
         info = self._node.info
         if node_id and (info is None or info.node_id != node_id):
             raise RelayError(
@@ -206,11 +214,11 @@ class Relay:
             )
 
     async def _may_send(self, caller: Caller, outbound: Outbound, deadline: float) -> None:
-        if not caller.permit.is_unrestricted:  # the use holds the message as hex: not made for nothing
+        if not caller.permit.is_unrestricted:  # making the use takes time: it has the message as hex
             await caller.require(send_use(outbound), deadline)
 
     def _give_back_unknown(self, batch: Sequence[Outbound], outcomes: Sequence[str | RelayError]) -> None:
-        # Anybody can make up the id of a peer that the node does not know: nothing is held against it.
+        # Anybody can invent ids of unknown peers, which must not use up the limits.
         unknown = [
             one
             for one, outcome in zip(batch, outcomes, strict=True)
@@ -231,7 +239,3 @@ async def _wait(seconds: float, deadline: float) -> None:
     if asyncio.get_running_loop().time() + seconds > deadline:
         raise not_sent()
     await asyncio.sleep(seconds)
-
-
-def _soon() -> float:
-    return asyncio.get_running_loop().time() + CHECK_TIME

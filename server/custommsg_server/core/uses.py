@@ -6,6 +6,7 @@ sendcustommsg.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from custommsg_server.domain.caller import Use
@@ -19,6 +20,13 @@ ENQUEUE: Final = "enqueuecustommsg"
 GET_ENTRY: Final = "getoutboxentry"
 LIST_OUTBOX: Final = "listoutbox"
 CANCEL_ENTRY: Final = "canceloutboxentry"
+CHECK_TIME: Final = 10.0
+"""Seconds that the node may take to check a permission, if the call itself has no deadline."""
+
+
+def check_deadline() -> float:
+    """Return the deadline of a check that starts now, in seconds of the loop's clock."""
+    return asyncio.get_running_loop().time() + CHECK_TIME
 
 
 def send_use(outbound: Outbound, method: str = "sendcustommsg") -> Use:

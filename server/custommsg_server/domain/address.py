@@ -23,11 +23,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read an address.
-
-        Raises:
-            ValueError: the text is not an address.
-        """
+        """Read an address. Raises ValueError: the text is not an address."""
         if text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
             if not path:

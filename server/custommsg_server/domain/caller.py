@@ -42,11 +42,7 @@ class Account(Protocol):
     """Counts what a caller sends, for its limits. Sizes are in bytes, framing included."""
 
     def take(self, messages: int, size: int) -> None:
-        """Count messages that are sent now.
-
-        Raises:
-            RelayError: OVERLOADED; nothing is counted.
-        """
+        """Count messages that are sent now. Raises RelayError: OVERLOADED; nothing is counted."""
 
     def reserve(self, messages: int, size: int) -> float:
         """Count messages even above the limit; return the seconds to wait before sending them."""

@@ -81,7 +81,7 @@ class RelayError(Exception):
 
     Args:
         reason: for programs.
-        message: for people: what is wrong and what to do. It holds no payload and no credential.
+        message: for people: what is wrong and what to do. It contains no payload and no credential.
         field: the invalid field of the request ("peer_id", "msg", ...); empty: no field is invalid.
         metadata: details for programs, as documented with the reason.
         retry_after: seconds after which a retry makes sense; None: a retry is not safe, or does not help.
@@ -128,6 +128,15 @@ def overloaded(limit: str, what: str, retry_after: float | None) -> RelayError:
     """
     return RelayError(
         Reason.OVERLOADED, f"{what} Nothing was sent.", metadata={"limit": limit}, retry_after=retry_after
+    )
+
+
+def node_unavailable(why: str) -> RelayError:
+    """Make the error for a node that cannot be reached, when nothing was written to it."""
+    return RelayError(
+        Reason.NODE_UNAVAILABLE,
+        f"The Lightning node cannot be reached: {why}. Nothing was sent. Try again, and check that lightningd runs.",
+        retry_after=1.0,
     )
 
 

@@ -96,11 +96,7 @@ class Rune:
 
     @classmethod
     def parse(cls, text: str) -> Rune:
-        """Parse the text of a rune.
-
-        Raises:
-            ValueError: the text is not a rune. The error does not quote it.
-        """
+        """Parse the text of a rune. Raises ValueError: the text is not a rune. The error does not quote it."""
         raw = _unbase64(text)
         if len(raw) < HASH_SIZE or b"\0" in raw[HASH_SIZE:]:
             raise ValueError("it is too short, or contains a zero byte")

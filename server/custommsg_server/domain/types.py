@@ -8,7 +8,7 @@ from typing import Final
 from custommsg_server.domain.wire import MAX_TYPE
 
 NODES_OWN: Final = ("7", "9", "0x4c4d", "0x4c4f", "0x594b", "0x594d")
-"""Traffic of the node itself that reaches the hook: peer storage, and commando, whose payloads have credentials."""
+"""Types of the node itself that reach the hook: peer storage, and commando, whose payloads have credentials."""
 
 
 class TypeSet:
@@ -51,11 +51,7 @@ class TypeSet:
 
 
 def parse_range(text: str) -> range:
-    """Parse one type, or a range including both ends.
-
-    Raises:
-        ValueError: the text is neither.
-    """
+    """Parse one type, or a range including both ends. Raises ValueError: the text is neither."""
     first, dash, last = text.strip().partition("-")
     try:
         numbers = range(int(first, 0), int(last if dash else first, 0) + 1)
@@ -69,9 +65,5 @@ def parse_range(text: str) -> range:
 
 
 def parse_set(texts: Iterable[str]) -> frozenset[int]:
-    """Parse several types and ranges.
-
-    Raises:
-        ValueError: one of them is invalid.
-    """
+    """Parse several types and ranges. Raises ValueError: one of them is invalid."""
     return frozenset(number for text in texts for number in parse_range(text))

@@ -47,72 +47,53 @@ The set grows with its releases; the node makes the final check.
 """
 
 
-def parse_node_id(raw: bytes) -> NodeId:
-    """Check that `raw` is a node id, as lightningd does.
-
-    Raises:
-        RelayError: INVALID_NODE_ID.
-    """
+def parse_node_id(raw: bytes, field: str = "peer_id") -> NodeId:
+    """Check that a field is a node id, as lightningd does. Raises RelayError: INVALID_NODE_ID."""
     # The length comes first: an uncompressed point of 65 bytes would pass the point check.
     if len(raw) != NODE_ID_SIZE:
-        raise _bad_node_id(f"it has {len(raw)} bytes, not {NODE_ID_SIZE}")
+        raise _bad_node_id(f"it has {len(raw)} bytes, not {NODE_ID_SIZE}", field)
     if not _is_point(raw):
-        raise _bad_node_id("it is not a compressed point on secp256k1")
+        raise _bad_node_id("it is not a compressed point on secp256k1", field)
     return NodeId(raw)
 
 
-def parse_node_id_hex(text: str) -> NodeId:
-    """Parse a node id from hex digits of either case.
-
-    Raises:
-        RelayError: INVALID_NODE_ID.
-    """
+def parse_node_id_hex(text: str, field: str = "peer_id_hex") -> NodeId:
+    """Parse a node id from hex digits of either case. Raises RelayError: INVALID_NODE_ID."""
     try:
         raw = unhex(text)
     except ValueError as error:
-        raise _bad_node_id(str(error)) from None
-    return parse_node_id(raw)
+        raise _bad_node_id(str(error), field) from None
+    return parse_node_id(raw, field)
 
 
-def parse_message(raw: bytes) -> Message:
-    """Check that `raw` is a message that may be sent.
-
-    Raises:
-        RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
-    """
+def parse_message(raw: bytes, field: str = "msg") -> Message:
+    """Check that a field is a message that may be sent. Raises RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE."""
     if not MIN_MESSAGE_SIZE <= len(raw) <= MAX_MESSAGE_SIZE:
-        raise bad_message(
+        raise _bad_message(
             f"it has {len(raw)} bytes, its 2-byte type included;"
-            f" {MIN_MESSAGE_SIZE} to {MAX_MESSAGE_SIZE:,} are allowed"
+            f" {MIN_MESSAGE_SIZE} to {MAX_MESSAGE_SIZE:,} are allowed",
+            field,
         )
     number = message_type(raw)
     if number in INTERNAL_TYPES:
-        raise internal_type(number, INTERNAL_TYPES[number])
+        raise internal_type(number, INTERNAL_TYPES[number], field)
     return Message(raw)
 
 
-def parse_message_hex(text: str) -> Message:
-    """Parse a message from hex digits of either case.
-
-    Raises:
-        RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
-    """
+def parse_message_hex(text: str, field: str = "msg_hex") -> Message:
+    """Parse a message from hex digits of either case. Raises RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE."""
     try:
         raw = unhex(text)
     except ValueError as error:
-        raise bad_message(str(error)) from None
-    return parse_message(raw)
+        raise _bad_message(str(error), field) from None
+    return parse_message(raw, field)
 
 
-def join_message(number: int, payload: bytes) -> Message:
-    """Make a message from its type and its payload.
-
-    Raises:
-        RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE.
-    """
+def join_message(number: int, payload: bytes, field: str = "typed_msg") -> Message:
+    """Make a message from its type and its payload. Raises RelayError: INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE."""
     if not 0 <= number <= MAX_TYPE:
-        raise bad_message(f"its type is {number}; a type is a number from 0 to {MAX_TYPE:,}")
-    return parse_message(number.to_bytes(2, "big") + payload)
+        raise _bad_message(f"its type is {number}; a type is a number from 0 to {MAX_TYPE:,}", field)
+    return parse_message(number.to_bytes(2, "big") + payload, field)
 
 
 def message_type(message: bytes) -> int:
@@ -136,27 +117,26 @@ def unhex(text: str) -> bytes:
         raise ValueError("it has characters that are not hex digits") from None
 
 
-def internal_type(number: int, name: str) -> RelayError:
+def internal_type(number: int, name: str, field: str = "msg") -> RelayError:
     """Make the error for a type that the node handles itself, as found by the gateway or by the node."""
     return RelayError(
         Reason.INTERNAL_MESSAGE_TYPE,
         f"Messages of type {number} ({name}) are handled by the node itself and cannot be sent."
         " Choose a type that BOLT 1 leaves free: 32768 or above.",
-        field="msg",
+        field=field,
         metadata={"type": str(number), "name": name},
     )
 
 
-def bad_message(what: str) -> RelayError:
-    """Make the error for an invalid message."""
-    return RelayError(Reason.INVALID_MESSAGE, f"The message is invalid: {what}.", field="msg")
+def _bad_message(what: str, field: str) -> RelayError:
+    return RelayError(Reason.INVALID_MESSAGE, f"The message is invalid: {what}.", field=field)
 
 
-def _bad_node_id(what: str) -> RelayError:
+def _bad_node_id(what: str, field: str) -> RelayError:
     return RelayError(
         Reason.INVALID_NODE_ID,
         f"The node id is invalid: {what}. Copy it from ListPeers or `lightning-cli listpeers`.",
-        field="peer_id",
+        field=field,
     )
 
 

@@ -1,1 +1,1 @@
-"""What peers sent, kept until its retention ends, and fed to subscribers."""
+"""The inbox: stores events until the retention deletes them, and serves them to subscribers."""

@@ -10,16 +10,17 @@ from custommsg_server.domain.types import TypeSet
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Passes what satisfies every field; None is satisfied by everything.
+    """An event passes if it matches each field; None matches every event.
 
-    An interruption passes whatever types are wanted, if it concerns all peers or a wanted one: it says that
-    something may be missing.
+    An interruption passes, whatever types are wanted, if it concerns all peers or a wanted one: it says that events may
+    be missing.
     """
 
     peer_ids: frozenset[bytes] | None = None
     """The peers, 33 bytes each."""
     types: TypeSet | None = None
-    """The types of messages, also of those in the outbox; connects and disconnects are not held to it."""
+    """The types of messages, also of those in the outbox; connects and disconnects have no type, so this does not apply
+    to them."""
     peer_events: bool = False
     """Whether connects and disconnects are wanted."""
     outbox_events: bool = False

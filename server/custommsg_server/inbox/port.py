@@ -1,8 +1,8 @@
 """Everything that the core needs from an inbox. No technology in here.
 
-An engine keeps events in one order, durably, and may have other writers than this process: an event that another
-one has appended appears among the others. A position is opaque to everybody but the engine that made it: it says
-which inbox it belongs to and a place in it. Gaps between the places of two events are normal.
+An engine stores events durably, in one order. Other processes may write to it as well: their events appear among the
+others. A position is opaque to everybody but the engine that made it: it names an inbox and a place in it. Gaps between
+the places of two events are normal.
 """
 
 from __future__ import annotations
@@ -24,75 +24,75 @@ class Start(Enum):
     """Where to start, if not after a given position."""
 
     LIVE = "live"
-    """With what is appended from now on."""
+    """Only events that are appended from now on."""
     BEGINNING = "beginning"
-    """With the oldest event that is kept now."""
+    """From the oldest stored event."""
 
 
 class Event(NamedTuple):
-    """Something that happened, at its place in the inbox."""
+    """An event with its position in the inbox."""
 
     position: Position
     arrival: Arrival
-    """What happened. An engine need not keep its `id`."""
+    """The event. An engine need not store its `id`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some events in order, and how far they lead."""
+    """Some events in order, and the position that they reach."""
 
     events: Sequence[Event]
-    """The events that pass the filter; none if this only says where the subscription is."""
+    """The events that match the filter; empty if the batch only reports the position."""
     position: Position
-    """Every event up to this position was given out or did not pass the filter."""
+    """All events up to this position were returned, or do not match the filter."""
     is_last: bool = False
-    """For `Inbox.read`: nothing was stored after it."""
+    """For `Inbox.read`: no events are stored after this batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What an inbox holds now."""
+    """The content of an inbox."""
 
     earliest: Position
-    """The position before the oldest event that is kept: everything comes after it."""
+    """The position before the oldest stored event."""
     latest: Position
     """The position of the newest event."""
     count: int
-    """About how many events are kept."""
+    """The approximate number of stored events."""
     size: int
-    """Bytes that they take."""
+    """Their size in bytes."""
     oldest_ns: int
-    """When the oldest of them arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
+    """When the oldest of them arrived, in nanoseconds since 1970, UTC; 0 if the inbox is empty."""
     largest_share: float = 0.0
-    """The part of it that one peer has, at most; 0 if the engine does not know."""
+    """The largest part of the inbox that one peer takes; 0 if the engine does not know it."""
     evicted: int = 0
-    """Messages that were deleted since the start to make room, because their peer held most."""
+    """Messages that were deleted since the start to free space, because their peer took the most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A named subscriber whose position is kept."""
+    """A named subscriber whose position is stored."""
 
     name: str
     position: Position
-    """Everything up to it is acknowledged."""
+    """All events up to it are acknowledged."""
     updated_ns: int
     """When it last acknowledged something, in nanoseconds since 1970, UTC."""
     lag: int
-    """About how many events have been stored since its position."""
+    """The approximate number of events after its position."""
     is_expired: bool
-    """Whether some of them were deleted."""
+    """Whether some of these events were deleted."""
 
 
 class InboxError(Exception):
-    """The inbox cannot do this now: a full disk, a damaged file. The message says what is wrong and what to do."""
+    """The inbox cannot be used now, e.g. because the disk is full. The message says what is wrong and what to do."""
 
 
 class PositionError(Exception):
-    """It is not possible to start, or to go on, at a position; the subclass says why."""
+    """A position cannot be used; the subclass says why."""
 
 
-class PositionInvalid(PositionError):  # noqa: N818 -- what is the case, as the contract calls it
+class PositionInvalid(PositionError):  # noqa: N818 -- named like the reason in the contract
     """The text is not a position."""
 
 
@@ -104,11 +104,11 @@ class PositionExpired(PositionError):  # noqa: N818 -- as above
     """Events after the position were deleted by the retention.
 
     Args:
-        earliest: the position before the oldest event that is kept.
+        earliest: the position before the oldest stored event.
     """
 
     def __init__(self, earliest: Position) -> None:
-        super().__init__(f"events after this position were deleted; what is kept starts after {earliest}")
+        super().__init__(f"events after this position were deleted; the stored events start after {earliest}")
         self.earliest = earliest
 
 
@@ -125,10 +125,10 @@ class PositionNotReached(PositionError):  # noqa: N818 -- as above
 
 
 class Subscription(Protocol):
-    """An endless iterator of batches: what is stored, then what is appended, with no gap between the two.
+    """An endless iterator of batches: first the stored events, then the new ones, with no gap between them.
 
-    It is safe to cancel while it waits, and to go on with it. It ends when the inbox is closed. A batch without
-    events comes at least each heartbeat, and after many events that do not pass the filter.
+    A cancelled `anext` loses nothing: iteration can continue. It ends when the inbox is closed. There is a batch
+    without events at each heartbeat, and after many events that do not match the filter.
     """
 
     @property
@@ -141,86 +141,85 @@ class Subscription(Protocol):
         """Wait for the next batch. Raises PositionExpired or InboxError."""
 
     async def aclose(self) -> None:
-        """Let go of it."""
+        """End the subscription."""
 
 
 class Consumers(Protocol):
     """The named consumers of an inbox."""
 
     async def open(self, name: str, start: Start | Position) -> Position:
-        """Return the position of a consumer; make it, where `start` says, if there is no consumer of that name.
+        """Return the position of a consumer; create it at `start` if it does not exist.
 
         Raises:
-            PositionError: for a new one, as `Inbox.subscribe`.
-            InboxError: it could not be read or made.
+            PositionError: as `Inbox.subscribe`, if it is new.
+            InboxError: it could not be read or created.
         """
 
     async def ack(self, name: str, position: Position) -> Position | None:
-        """Move a consumer on to a position, if that is further; return where it is now; None: no such consumer.
+        """Advance a consumer, never back; return its position, or None if it does not exist.
 
         Raises:
             PositionInvalid, PositionOfOtherInbox, PositionNotReached, InboxError: it was not moved.
         """
 
     async def list(self) -> list[Consumer]:
-        """Return all of them, by name. Raises InboxError."""
+        """Return all consumers, by name. Raises InboxError."""
 
     async def delete(self, name: str) -> bool:
-        """Delete one; return whether there was one. Raises InboxError."""
+        """Delete a consumer; return whether it existed. Raises InboxError."""
 
 
 class Inbox(Protocol):
-    """Keeps what arrives, and gives it out. Its methods never block the event loop."""
+    """Stores events and serves them to subscribers. Its methods never block the event loop."""
 
     @property
     def consumers(self) -> Consumers:
         """The named consumers."""
 
     def append(self, arrivals: Sequence[Arrival]) -> Awaitable[Sequence[Position]]:
-        """Store arrivals, in this order and after all that were appended before: the call itself fixes the order.
+        """Store arrivals in the order of the calls; the awaitable is done when they are safe on the disk.
 
-        An arrival whose id was appended not long ago is not stored again, and gets the same position. The
-        awaitable is done when they are safe; to let go of it takes nothing back.
-
-        While storing fails they wait, up to a bound of the engine, and are stored in order when it works again.
+        An arrival whose id was appended recently is not stored again: it gets the same position. Cancelling the
+        awaitable does not undo the append. While storing fails, arrivals wait, up to a limit of the engine, and are
+        stored in order when it works again.
 
         Raises:
-            InboxError: from the awaitable: they are lost. An INTERRUPTION stands in their place when storing works
-                again.
+            InboxError: from the awaitable: the arrivals are lost. When storing works again, an INTERRUPTION is stored
+                in their place.
         """
 
     async def subscribe(self, wanted: Filter, start: Start | Position) -> Subscription:
-        """Subscribe; where it starts is fixed when this returns.
+        """Subscribe; the start is fixed when this returns.
 
         Raises:
-            PositionError, InboxError: it cannot start there, or not now.
+            PositionError, InboxError: the position or the inbox cannot be used.
         """
 
     async def read(self, wanted: Filter, after: Position | None, limit: int) -> Batch:
-        """Return at most `limit` stored events that pass the filter, after a position or from the beginning.
+        """Return at most `limit` stored events that match the filter, after a position or from the beginning.
 
-        A batch may have fewer, even none, before the last one: an engine bounds its size and the time it takes.
+        A batch before the last one may have fewer events, or none: an engine limits its size and its time.
 
         Raises:
             PositionError, InboxError: as `subscribe`.
         """
 
     async def bounds(self) -> Bounds:
-        """Return what is held. Raises InboxError."""
+        """Return what the inbox contains. Raises InboxError."""
 
     def keep_more_of(self, peer_ids: Collection[bytes]) -> None:
-        """Keep more of these peers than of others when there is no room; who was named before counts no more.
+        """Store more events of these peers than of others when space is short; replaces the previous list.
 
-        Where events of single peers are deleted to make room, an INTERRUPTION of the peer stands in their place, for
-        those who have not passed it.
+        If an engine deletes events of single peers, an INTERRUPTION of the peer takes their place, for subscribers
+        that have not read them.
         """
 
     @property
     def error(self) -> str | None:
-        """What is wrong with the inbox now, in words for a person; None if nothing is."""
+        """The current error, as text for people; None if there is none."""
 
     def watch(self, watcher: Callable[[str | None], None]) -> None:
         """Call `watcher` with `error`, now and whenever it changes."""
 
     async def close(self) -> None:
-        """Store what waits, end all subscriptions, and let go of the inbox."""
+        """Store what waits, end all subscriptions, and close the inbox."""

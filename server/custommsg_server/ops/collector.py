@@ -1,31 +1,27 @@
-"""The metrics that are read at each scrape: the link to the node, the inbox, the consumers, the outbox."""
+"""The endpoint of the metrics, and those that are read at each scrape: the link to the node, inbox, outbox."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError as FutureCancelledError
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import ProcessCollector, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from custommsg_server.api.open_streams import OpenStreams
-from custommsg_server.core.delivery import Delivery
-from custommsg_server.core.intake import Intake
-from custommsg_server.core.memory import MemoryBudget
+from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.domain.outbox import State
-from custommsg_server.inbox.port import Bounds, Consumer, Inbox, InboxError
-from custommsg_server.node.port import Node
+from custommsg_server.inbox.port import Bounds, Consumer, InboxError
 from custommsg_server.ops.metrics import CallMetrics
-from custommsg_server.outbox.port import Counts, Outbox, OutboxError
+from custommsg_server.ops.telemetry import Sources
+from custommsg_server.outbox.port import Counts, OutboxError
 
 log = structlog.get_logger()
 
@@ -38,23 +34,6 @@ _TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What the collector reads from."""
-
-    node: Node
-    inbox: Inbox
-    data_path: Path
-    """Where the inbox is kept."""
-    intake: Intake
-    attached: Callable[[], bool]
-    """Returns whether lightningd is attached."""
-    memory: MemoryBudget
-    open_streams: OpenStreams
-    outbox: Outbox
-    delivery: Delivery
-
-
-@dataclass(frozen=True, slots=True)
 class _Now:
     """Values that were read on the event loop."""
 
@@ -64,19 +43,43 @@ class _Now:
     queued: Counts | None
 
 
-class GatewayCollector(Collector):
-    """Reads the sources at each scrape, on a thread of the metrics endpoint.
+@asynccontextmanager
+async def serving(
+    address: Address, sources: Sources, calls: CallMetrics, version: str
+) -> AsyncIterator[Address]:
+    """Serve the metrics for as long as the context lasts; yield the address, with the chosen port.
 
     Args:
-        sources: what to read.
-        calls: the calls in progress.
+        address: where to serve them.
+        sources: what is read at each scrape.
+        calls: the metrics of calls.
         version: the gateway's.
-        registry: where to register.
-    """
 
-    def __init__(
-        self, sources: Sources, calls: CallMetrics, version: str, registry: CollectorRegistry
-    ) -> None:
+    Raises:
+        ListenError: the address cannot be used.
+    """
+    GatewayCollector(sources, calls, version)
+    ProcessCollector(registry=calls.registry)
+    try:
+        server, thread = start_http_server(address.port, address.host, calls.registry)
+    except OSError as error:
+        raise ListenError(
+            f"Cannot serve metrics on {address}: {error.strerror}. Set metrics_listen to another address."
+        ) from None
+    served = Address(address.host, server.server_port)
+    log.info("metrics served", url=f"http://{served}/metrics")
+    try:
+        yield served
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+
+
+class GatewayCollector(Collector):
+    """Reads the sources at each scrape, on a thread of the metrics endpoint."""
+
+    def __init__(self, sources: Sources, calls: CallMetrics, version: str) -> None:
         self._sources = sources
         self._calls = calls
         self._version = version
@@ -84,18 +87,14 @@ class GatewayCollector(Collector):
         sources.node.watch(self._node_changed)
         self._loop = asyncio.get_running_loop()
         self._named: set[str] = set()
-        registry.register(self)
+        calls.registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing, so that registering does not read the sources."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the sources, and yield the metrics.
-
-        Raises:
-            TimeoutError: the event loop does not answer.
-        """
+        """Read the sources, and yield the metrics. Raises TimeoutError: the event loop does not answer."""
         now = self._on_loop(self._ask(time.perf_counter()))
         yield from self._node()
         yield from self._callers()

@@ -32,11 +32,7 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # the package
 
 
 class Health:
-    """Answers health checks.
-
-    Args:
-        ready: the full names of the services that need the node.
-    """
+    """Answers health checks; the services in `ready` need the node."""
 
     services = (health.SERVICE_NAME,)
 

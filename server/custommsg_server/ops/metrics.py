@@ -1,7 +1,7 @@
 """The metrics of calls and hook calls.
 
 The number of label values is bounded: methods and codes are those of the contract, outcomes are reasons. A peer's id is
-never a label. Children are looked up once and kept, so that a call costs a few microseconds.
+never a label. Children are looked up only once, so that a call costs a few microseconds.
 """
 
 from __future__ import annotations
@@ -31,13 +31,11 @@ class _Method:
 
 
 class CallMetrics:
-    """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`.
+    """Counts calls and messages. Implements `api.call.Observer` and `core.intake.Watcher`."""
 
-    Args:
-        registry: where the metrics are registered; not the global one, since a process may run several gateways.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        """Where the metrics are registered; not the global one, since a process may run several gateways."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it would add a second series for each
         self._calls = Counter(
             "custommsg_calls",

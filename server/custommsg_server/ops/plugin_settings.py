@@ -37,11 +37,7 @@ def manifest(settings: Settings, node_version: str, with_options: bool = True) -
 
 
 def load(init: Init) -> Settings:
-    """Read the settings from the `init` request of lightningd.
-
-    Raises:
-        SettingsError: one of them is invalid.
-    """
+    """Read the settings from the `init` request of lightningd. Raises SettingsError: one of them is invalid."""
     known = {_option(name): name for name in Settings.model_fields}
     flags = {known[name]: value for name, value in init.options.items() if name in known}
     return config.load({**flags, "rpc_file": init.rpc_file})

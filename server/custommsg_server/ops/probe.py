@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--service", default="")
     parser.add_argument("--timeout", type=float, default=5.0)
     said = check(**vars(parser.parse_args()))
-    print(said)  # noqa: T201 -- kept by the container runtime
+    print(said)  # noqa: T201 -- for the container runtime
     sys.exit(said != SERVING)
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
-
 from custommsg_server.api.call import Call, Observer
-from custommsg_server.domain.address import Address, ListenError
+from custommsg_server.api.open_streams import OpenStreams
+from custommsg_server.core.delivery import Delivery
+from custommsg_server.core.intake import Intake
+from custommsg_server.core.memory import MemoryBudget
+from custommsg_server.domain.address import Address
+from custommsg_server.inbox.port import Inbox
+from custommsg_server.node.port import Node
 from custommsg_server.ops import logs
-from custommsg_server.ops.collector import GatewayCollector, Sources
-from custommsg_server.ops.metrics import CallMetrics
+from custommsg_server.outbox.port import Outbox
 from custommsg_server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from custommsg_server.ops.metrics import CallMetrics
     from custommsg_server.ops.traces import Tracing
-
-
-log = structlog.get_logger()
 
 LogCalls = Literal["all", "failures", "none"]
 
@@ -66,12 +67,25 @@ class CallLog:
         logs.info("call", f'{line}, "seconds": {call.seconds:.6f}, "caller": {quoted(call.caller_name)}')
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the metrics read from at each scrape."""
+
+    node: Node
+    inbox: Inbox
+    data_path: Path
+    """The folder of the inbox."""
+    intake: Intake
+    attached: Callable[[], bool]
+    """Returns whether lightningd is attached."""
+    memory: MemoryBudget
+    open_streams: OpenStreams
+    outbox: Outbox
+    delivery: Delivery
+
+
 class Telemetry:
     """The observers of one gateway. Those that are switched off cost nothing.
-
-    Args:
-        settings: what is switched on.
-        version: the gateway's.
 
     Raises:
         SettingsError: traces are switched on, and the extra otel is not installed.
@@ -80,8 +94,11 @@ class Telemetry:
     def __init__(self, settings: Settings, version: str) -> None:
         self._address = settings.metrics_address
         self._version = version
-        self._registry = CollectorRegistry()
-        self.metrics = CallMetrics(self._registry) if self._address else None
+        self.metrics: CallMetrics | None = None
+        if self._address is not None:
+            from custommsg_server.ops.metrics import CallMetrics  # prometheus_client takes 2 MB and 20 ms
+
+            self.metrics = CallMetrics()
         self._calls = CallLog(settings.log_calls)
         self._tracing = _tracing(settings, version)
 
@@ -99,9 +116,6 @@ class Telemetry:
     async def observing(self, sources: Sources) -> AsyncIterator[Address | None]:
         """Serve the metrics for as long as the context lasts; yield their address, or None.
 
-        Args:
-            sources: what the metrics read.
-
         Raises:
             ListenError: the address of the metrics cannot be used.
         """
@@ -110,9 +124,11 @@ class Telemetry:
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             if self._address is not None and self.metrics is not None:
-                GatewayCollector(sources, self.metrics, self._version, self._registry)
-                ProcessCollector(registry=self._registry)
-                served = await stack.enter_async_context(_serving(self._registry, self._address))
+                from custommsg_server.ops.collector import serving
+
+                served = await stack.enter_async_context(
+                    serving(self._address, sources, self.metrics, self._version)
+                )
             yield served
 
 
@@ -128,26 +144,3 @@ def _tracing(settings: Settings, version: str) -> Tracing | None:
             " Run pip install 'custommsg-server[otel]', or unset it."
         ) from None
     return Tracing.to(endpoint, version)
-
-
-@asynccontextmanager
-async def _serving(registry: CollectorRegistry, address: Address) -> AsyncIterator[Address]:
-    """Serve a registry for as long as the context lasts; yield the address, with the chosen port.
-
-    Raises:
-        ListenError: the address cannot be used.
-    """
-    try:
-        server, thread = start_http_server(address.port, address.host, registry)
-    except OSError as error:
-        raise ListenError(
-            f"Cannot serve metrics on {address}: {error.strerror}. Set metrics_listen to another address."
-        ) from None
-    served = Address(address.host, server.server_port)
-    log.info("metrics served", url=f"http://{served}/metrics")
-    try:
-        yield served
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()

@@ -44,10 +44,6 @@ class Tracing:
     """Makes spans. Implements `api.call.Observer`.
 
     A span has what metrics have, and the type and size of the message. It has no payload, no credential, no peer.
-
-    Args:
-        exporter: where spans go.
-        version: the gateway's.
     """
 
     def __init__(self, exporter: SpanExporter, version: str) -> None:

@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-HASTE: Final = 24
-"""How many times as fast the age clock goes while it makes up for the time that the gateway was away."""
+CATCH_UP_SPEED: Final = 24
+"""How many times faster the age clock runs until it has caught up with the time in which the gateway did not run."""
 
 
 class AgeClock:
-    """The time by which the age of events counts, in nanoseconds; it goes on, whatever the machine's clock says.
+    """The clock that measures the age of events, in nanoseconds. It never jumps, unlike the machine's clock.
 
-    How long the gateway was away is known from the machine's clock alone, which may be far off. So that time is made
-    up for by and by, and what a wrong clock would delete goes slowly enough for somebody to notice.
+    Only the machine's clock says for how long the gateway did not run, and it may be wrong. So the age clock does not
+    jump by this time: it runs faster until it has caught up. If the machine's clock is wrong, events are deleted slowly
+    enough for somebody to notice.
 
     Args:
-        age: what it said last, before the gateway was away.
-        away: for how long it was away; less than 0 is not possible, and counts as 0.
-        monotonic_ns: the time that passes.
+        age: its last value.
+        away: for how long the gateway did not run; a negative value counts as 0.
+        monotonic_ns: the monotonic clock.
     """
 
     def __init__(self, age: int, away: int, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -30,14 +31,14 @@ class AgeClock:
 
     @property
     def away(self) -> int:
-        """What is still to be made up for."""
+        """The time that it has still to catch up with."""
         return self._away
 
     def now(self) -> int:
-        """Return what it says."""
+        """Return its value."""
         now = self._monotonic_ns()
         passed, self._looked_at = now - self._looked_at, now
-        made_up = min(self._away, (HASTE - 1) * passed)
-        self._away -= made_up
-        self._age += passed + made_up
+        caught_up = min(self._away, (CATCH_UP_SPEED - 1) * passed)
+        self._away -= caught_up
+        self._age += passed + caught_up
         return self._age

@@ -8,13 +8,13 @@ import apsw
 
 from custommsg_server.storage.files import FileInUseError
 
-MOVE_AWAY: Final = "stop the gateway, move the file away, and start it again: a new one is made"
-"""What to do with a file that is of no use."""
+MOVE_AWAY: Final = "stop the gateway, move the file away, and start it again: it creates a new one"
+"""What to do with a file that cannot be used."""
 
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (
-    (FileInUseError, "another gateway uses it; end that one, or give this one a file of its own"),
-    (apsw.FullError, "the disk is full; free some space, or keep less (retention)"),
-    (apsw.ReadOnlyError, "it cannot be written; check its permissions and whether its disk is read-only"),
+    (FileInUseError, "another gateway uses it; stop that gateway, or set another data_dir for this one"),
+    (apsw.FullError, "the disk is full; free some space, or set a lower inbox_max_mb"),
+    (apsw.ReadOnlyError, "it cannot be written; check its permissions, and whether its disk is read-only"),
     (apsw.PermissionsError, "access is denied; check its permissions and its owner"),
     (apsw.NotADBError, f"it is not an {{what}}, or it is damaged; {MOVE_AWAY}"),
     (apsw.CorruptError, f"it is damaged; {MOVE_AWAY}"),
@@ -25,10 +25,10 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
         "it cannot be opened; check its directory, its permissions and the space on its disk",
     ),
     (apsw.IOError, "its disk reports an error; check the disk and the space on it"),
-    (apsw.Error, "it cannot be used"),
-    (FileNotFoundError, "its directory does not exist; make it, or set another path"),
+    (apsw.Error, "SQLite reports an error; see the error in brackets"),
+    (FileNotFoundError, "its directory does not exist; create it, or set another data_dir"),
     (PermissionError, "access is denied; check its permissions and its owner, and those of its directory"),
-    (OSError, "it cannot be used"),
+    (OSError, "the system reports an error; see the error in brackets"),
     (UnicodeDecodeError, f"it is damaged; {MOVE_AWAY}"),
 )
 

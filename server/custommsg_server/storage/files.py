@@ -1,4 +1,4 @@
-"""Opens the file of an SQLite engine: one connection that writes, and a pool of connections that read."""
+"""Opens the file of an SQLite engine: one connection for writing, and a pool of connections for reading."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import apsw
 
 BUSY_MS = 500
-"""How long to wait for a lock that another connection holds, in milliseconds."""
+"""How long to wait for a lock of another connection, in milliseconds."""
 
 _WAL_CHECKPOINT = 1000
-"""Pages in the write-ahead log after which it is copied to the file, beside the readers."""
+"""Pages in the write-ahead log after which it is copied to the file; readers continue meanwhile."""
 _WAL_RESTART = 8 * _WAL_CHECKPOINT
-"""Pages after which the copy waits for readers: a log that is always being read would grow without end."""
+"""Pages after which the copy waits for readers: a log that is always being read would grow without limit."""
 _WAL_KEEP = _WAL_CHECKPOINT * 4096
-"""Bytes of the log that stay allocated: with them, deleting can make room even when the disk is full."""
+"""Bytes of the log that stay allocated, so that events can be deleted even when the disk is full."""
 _GROWTH = 256 << 10
 """Bytes by which the file grows."""
 
@@ -30,15 +30,14 @@ class FileInUseError(Exception):
 
 
 class FileLock:
-    """Keeps other gateways away from the file at `path`.
+    """Prevents other gateways from using the file at `path`.
 
-    Two gateways on one file would each miss what the other stores. The lock is a file of its own, because
-    closing a second handle of the database file would drop SQLite's locks. The kernel releases it when the
-    process ends, however that happens.
+    Two gateways on one file would each miss the events of the other. The lock is a separate file, because closing a
+    second handle of the database file would drop SQLite's locks. The kernel releases it when the process ends.
 
     Raises:
         FileInUseError: another process uses it.
-        OSError: the lock file cannot be made.
+        OSError: the lock file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +57,7 @@ class FileLock:
 
 
 def check_not_emptied(path: Path) -> None:
-    """Leave a file alone that somebody has emptied: SQLite would take it for a new one, and delete its log.
+    """Refuse an emptied file: SQLite would take it for a new one, and delete its write-ahead log.
 
     Raises:
         apsw.CorruptError: it is empty, and its log is not.
@@ -69,7 +68,7 @@ def check_not_emptied(path: Path) -> None:
 
 
 def open_writer(path: Path) -> apsw.Connection:
-    """Open the file for writing; make it, readable by its owner only, if it does not exist.
+    """Open the file for writing; create it, readable by its owner only, if it does not exist.
 
     Raises:
         apsw.Error, OSError: it cannot be opened.
@@ -80,7 +79,9 @@ def open_writer(path: Path) -> apsw.Connection:
     try:
         _guard(connection)
         if connection.pragma("journal_mode", "wal") != "wal":
-            raise apsw.CantOpenError("its file system has no shared memory, which a write-ahead log needs")
+            raise apsw.CantOpenError(
+                "its file system does not support the shared memory that a write-ahead log needs"
+            )
         connection.pragma("synchronous", "full")
         connection.pragma("journal_size_limit", _WAL_KEEP)
         connection.set_wal_hook(_keep_log_short)
@@ -92,10 +93,10 @@ def open_writer(path: Path) -> apsw.Connection:
 
 
 def reserve_space(connection: apsw.Connection, page_size: int) -> None:
-    """Allocate the space that the file will need for what the running transaction has changed.
+    """Allocate the space in the file for the changes of the current transaction.
 
-    Without it, on a full disk, a commit could still fit into the log while the log does not fit into the file;
-    and with a log that cannot be emptied, nothing can be deleted to make room.
+    Otherwise, on a full disk, a commit could fit into the log, but the log not into the file. Then the log could not
+    be emptied, and nothing could be deleted to free space.
 
     Raises:
         apsw.FullError: there is no such space.
@@ -108,31 +109,27 @@ def reserve_space(connection: apsw.Connection, page_size: int) -> None:
 
 
 def empty_log(connection: apsw.Connection) -> None:
-    """Copy the log to the file, if that is possible now, so that the log is used from its start again."""
+    """Copy the log to the file, if possible, so that the log is used again from its start."""
     with suppress(apsw.Error):
         connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_RESTART)
 
 
 class Readers:
-    """A pool of connections that only read, one for each thread that reads at once.
+    """A pool of connections for reading, one for each thread that reads at the same time.
 
     Args:
         path: the file.
-        is_immutable: nobody can write the file, so it is read without locks and without shared memory.
+        is_immutable: the file cannot be written, so it is read without locks and without shared memory.
     """
 
     def __init__(self, path: Path, *, is_immutable: bool = False) -> None:
-        # `%`, `?` and `#` have a meaning in such an address.
+        # A URI, because of its parameters: `as_uri` escapes `%`, `?` and `#` in the path.
         self._address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_immutable else ''}"
         self._idle: deque[apsw.Connection] = deque()
 
     @contextmanager
     def borrow(self) -> Iterator[apsw.Connection]:
-        """Lend a connection.
-
-        Raises:
-            apsw.Error: no connection can be opened.
-        """
+        """Lend a connection. Raises apsw.Error: no connection can be opened."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -143,7 +140,7 @@ class Readers:
             self._idle.append(connection)
 
     def close(self) -> None:
-        """Close the connections that are not lent."""
+        """Close the connections that are not in use."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close(True)
@@ -159,17 +156,12 @@ class Readers:
 
 
 def open_read_only(path: Path) -> Readers:
-    """Open a file for reading that cannot be written now.
-
-    Raises:
-        apsw.Error: it cannot be read either.
-    """
+    """Open a file that can only be read now. Raises apsw.Error: it cannot be read either."""
     readers = Readers(path)
     try:
         _try(readers)
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.FullError):
-        # Reading a write-ahead log needs shared memory, which cannot be made here. Without a log, everything
-        # is in the file.
+        # Reading a write-ahead log needs shared memory, which cannot be created here. An empty log is not needed.
         log = Path(f"{path}-wal")
         if log.exists() and log.stat().st_size:
             raise
@@ -184,7 +176,7 @@ def _try(readers: Readers) -> None:
 
 
 def _guard(connection: apsw.Connection) -> None:
-    """Protect us from a damaged or forged file."""
+    """Protect the gateway against a damaged or forged file."""
     connection.set_busy_timeout(BUSY_MS)
     connection.pragma("trusted_schema", False)
     connection.pragma("cell_size_check", True)
@@ -197,7 +189,7 @@ def _control(connection: apsw.Connection, operation: int, argument: ctypes.c_int
 def _keep_log_short(connection: apsw.Connection, name: str, pages: int) -> int:
     if pages >= _WAL_CHECKPOINT:
         mode = apsw.SQLITE_CHECKPOINT_RESTART if pages >= _WAL_RESTART else apsw.SQLITE_CHECKPOINT_PASSIVE
-        # What is committed is committed: a checkpoint that fails now is tried again after the next commit.
+        # The commit is done: a checkpoint that fails now is tried again after the next one.
         with suppress(apsw.Error):
             connection.wal_checkpoint(name, mode)
     return int(apsw.SQLITE_OK)

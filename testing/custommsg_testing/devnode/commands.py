@@ -88,6 +88,13 @@ async def connect(call: Call, id: str, host: str | None = None, port: int | None
     }
 
 
+@command(optional("id", p.node_id))
+def listnodes(call: Call, id: bytes | None = None) -> Json:
+    """List the nodes that `announce` was called for: this node takes no part in gossip."""
+    call.checked()
+    return {"nodes": [node for node_id, node in call.node.announced.items() if id in (None, node_id)]}
+
+
 @command(Param("id", partial(p.node_id, what="invalid peer id")), optional("force", p.boolean))
 async def disconnect(call: Call, id: bytes, force: bool = False) -> Json:
     """Disconnect a peer."""
@@ -157,6 +164,7 @@ COMMANDS: Final = (
     listpeers,
     connect,
     disconnect,
+    listnodes,
     sendcustommsg,
     waitblockheight,
     notifications,

@@ -12,6 +12,7 @@ from typing import Final
 from custommsg_server.domain import wire
 from custommsg_testing.devnode import commands, plugin_commands, rune_commands
 from custommsg_testing.devnode.address import Address
+from custommsg_testing.devnode.bolt1 import FEATURES
 from custommsg_testing.devnode.identity import Lock, load_key
 from custommsg_testing.devnode.networks import NETWORKS
 from custommsg_testing.devnode.peer import HANDSHAKE_TIMEOUT, Peer, PeerError, PeerOptions
@@ -88,6 +89,7 @@ class DevNode:
         self.received = ReceivedMessages()
         self.would_have_died: list[str] = []
         self.remembered: set[bytes] = set()
+        self.announced: dict[bytes, dict[str, object]] = {}
         self.binding: list[Address] = []
         self.stopped = asyncio.Event()
         self._settings = settings
@@ -220,6 +222,17 @@ class DevNode:
     def remember(self, peer_id: bytes) -> None:
         """Treat a peer as lightningd treats a peer with a channel: it stays known when it leaves."""
         self.remembered.add(peer_id)
+
+    def announce(self, other: DevNode) -> None:
+        """Treat another node as known from gossip, at the address where it listens."""
+        self.announced[other.id] = {
+            "nodeid": other.id.hex(),
+            "alias": other.alias,
+            "color": other.id[:3].hex(),
+            "last_timestamp": 1_700_000_000,
+            "features": FEATURES.hex(),
+            "addresses": [other.address.to_json()],
+        }
 
     def record_death(self, what: str) -> None:
         """Record something that real lightningd would not have survived, and log it as an error."""

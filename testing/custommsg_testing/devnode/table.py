@@ -28,6 +28,7 @@ class Node(Protocol):
     binding: list[Address]
     peers: Peers
     remembered: set[bytes]
+    announced: dict[bytes, Json]
     plugins: Plugins
     runes: Runes
 

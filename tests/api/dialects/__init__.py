@@ -1,1 +1,1 @@
-"""The foreign contracts, through their own stubs."""
+"""The dialects, through their own stubs."""

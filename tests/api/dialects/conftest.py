@@ -1,4 +1,4 @@
-"""A gateway on an embedded node, seen through the stubs of the dialects."""
+"""A gateway on an embedded node, with the stubs of the dialects."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from custommsg_testing.devnode import DevNode
 from support.gateways import settings
 
 EVEN = {32768}
-"""The even types of these tests: nodes drop a peer that sends others."""
+"""The even types of these tests: nodes disconnect a peer that sends other even types."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rig:
     """A node and its peer, a gateway on the node, and a stub of each dialect."""
 
     node: DevNode
@@ -37,15 +37,15 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(short_path: Path) -> AsyncIterator[Stage]:
-    """Run the stage with the default settings."""
-    async with staged(short_path) as running:
+async def rig(short_path: Path) -> AsyncIterator[Rig]:
+    """Run the rig with the default settings."""
+    async with running_rig(short_path) as running:
         yield running
 
 
 @asynccontextmanager
-async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
-    """Run the stage; `more` are settings of the gateway."""
+async def running_rig(directory: Path, **more: Any) -> AsyncIterator[Rig]:
+    """Run the rig; `more` are settings of the gateway."""
     async with (
         devnode.run(directory / "node") as node,
         devnode.run(directory / "peer", even_types=EVEN) as peer,
@@ -54,7 +54,7 @@ async def staged(directory: Path, **more: Any) -> AsyncIterator[Stage]:
     ):
         await peer.connect(node)
         await gateway.ready()
-        yield Stage(
+        yield Rig(
             node,
             peer,
             channel,
@@ -79,7 +79,7 @@ async def failure(call: Any) -> tuple[str, str, str]:
 
 
 async def registered(stream: Any) -> Any:
-    """Wait until a stream is registered: what arrives from now on will be on it."""
+    """Wait until a stream is registered: it gets all messages from now on."""
     async with asyncio.timeout(10):
         assert "custommsg-position" in dict(await stream.initial_metadata())
     return stream

@@ -1,4 +1,4 @@
-"""What is read from LND's messages."""
+"""Conversions of LND's messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS = NodeInfo(node_id(2), "A", "regtest", "v26.06.6")
 
 
 def read(host: str) -> PeerAddress:
-    """Read the address of a peer that is there."""
+    """Parse the address of a valid peer."""
     return convert.address_from_proto(pb.LightningAddress(pubkey=node_id().hex(), host=host), OURS)
 
 
@@ -33,7 +33,7 @@ def read(host: str) -> PeerAddress:
     ],
 )
 def test_addresses_are_read_as_lnds_clients_write_them(text: str, host: str, port: int) -> None:
-    """With a port or without, a name or a number."""
+    """With or without a port, as a name or an IP address."""
     assert read(text) == PeerAddress(node_id(), host, port)
 
 
@@ -60,7 +60,7 @@ def test_addresses_are_read_as_lnds_clients_write_them(text: str, host: str, por
     ],
 )
 def test_what_is_no_address_never_gets_to_the_node(text: str) -> None:
-    """Above all no path of a unix socket, which lightningd would connect to."""
+    """Above all not the path of a unix socket, to which lightningd would connect."""
     with pytest.raises(RelayError) as caught:
         read(text)
     assert (caught.value.reason, caught.value.field) == (Reason.INVALID_NODE_ID, "addr.host")
@@ -68,7 +68,7 @@ def test_what_is_no_address_never_gets_to_the_node(text: str) -> None:
 
 @given(st.text() | st.from_regex(r"\A\[?[a-z0-9:.%/-]*\]?(:[0-9]*)?\Z"))
 def test_any_text_is_an_address_or_refused(text: str) -> None:
-    """What is read writes itself as it is read again."""
+    """A parsed address, written as text, is parsed as the same address."""
     try:
         address = read(text)
     except RelayError:
@@ -80,7 +80,7 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 @given(st.text())
 def test_any_public_key_is_read_or_refused(text: str) -> None:
-    """Only 66 hex digits of a point get through."""
+    """Only 66 hex digits of a point on the curve are accepted."""
     with pytest.raises(RelayError) as caught:
         convert.address_from_proto(pb.LightningAddress(pubkey=text, host="h"), OURS)
     assert caught.value.field == "addr.pubkey"
@@ -90,7 +90,17 @@ def test_any_public_key_is_read_or_refused(text: str) -> None:
     ("network", "name"), [("bitcoin", "mainnet"), ("testnet", "testnet"), ("signet", "signet")]
 )
 def test_networks_have_lnds_names(network: str, name: str) -> None:
-    """lightningd calls the main network after its coin."""
+    """lightningd's name of mainnet is bitcoin."""
     info = convert.info_to_proto(NodeInfo(node_id(), "A", network, "v26.06.6"), [])
     assert (info.chains[0].network, info.testnet) == (name, network == "testnet")
     assert (info.color, info.synced_to_chain) == ("", False)
+
+
+def test_features_are_the_union_of_all_sets() -> None:
+    """An even bit is required; one without a name in LND is not known."""
+    found = convert.features_to_proto([b"\x01", b"\x80", bytes.fromhex("01" + "00" * 12)])
+    assert {bit: (one.name, one.is_required, one.is_known) for bit, one in found.items()} == {
+        0: ("data-loss-protect", True, True),
+        7: ("gossip-queries", False, True),
+        96: ("unknown", True, False),
+    }

@@ -1,4 +1,4 @@
-"""A setting says which dialects are served; reflection and health name those."""
+"""A setting selects the dialects; reflection and health checks know only these."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from custommsg_server.api.dialects import DIALECTS, Dialect
 from support import standin
 from support.gateways import gateway
 
-from .conftest import staged
+from .conftest import running_rig
 
-SERVICES: dict[Dialect, str] = {
-    "cln": "cln.Node",
-    "greenlight": "greenlight.Node",
-    "lnd": "lnrpc.Lightning",
+SERVICES: dict[Dialect, set[str]] = {
+    "cln": {"cln.Node"},
+    "greenlight": {"greenlight.Node"},
+    "lnd": {"lnrpc.Lightning", "lnrpc.State", "verrpc.Versioner"},
 }
+ALL = set[str]().union(*SERVICES.values())
 
 
 def reflected(address: str) -> set[str]:
@@ -33,13 +34,13 @@ def reflected(address: str) -> set[str]:
 async def test_only_the_dialects_of_the_setting_are_served(
     node: standin.StandIn, served: tuple[Dialect, ...]
 ) -> None:
-    """The others are unknown to callers, to reflection and to health."""
+    """The others are unknown to callers, reflection and health checks."""
     async with gateway(node.rpc_file, dialects=served) as address:
-        expected = {SERVICES[name] for name in served}
-        assert await asyncio.to_thread(reflected, address) & set(SERVICES.values()) == expected
+        expected = set[str]().union(*(SERVICES[name] for name in served))
+        assert await asyncio.to_thread(reflected, address) & ALL == expected
         async with grpc.aio.insecure_channel(address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            for service in SERVICES.values():
+            for service in ALL:
                 check = health.Check(health_pb2.HealthCheckRequest(service=service))
                 if service in expected:
                     await check
@@ -50,8 +51,8 @@ async def test_only_the_dialects_of_the_setting_are_served(
 
 async def test_a_dialect_is_healthy_while_the_node_answers(short_path: Path) -> None:
     """As our own contract is."""
-    async with staged(short_path) as stage:
-        health = health_pb2_grpc.HealthStub(stage.channel)
-        for service in SERVICES.values():
+    async with running_rig(short_path) as rig:
+        health = health_pb2_grpc.HealthStub(rig.channel)
+        for service in ALL:
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING

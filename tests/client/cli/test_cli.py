@@ -17,6 +17,7 @@ from custommsg.v1 import custommsg_pb2 as pb
 from custommsg_cli.show import printable
 from support.client_gateway import PEER, QUEUED, ScriptedGateway, hang, queue, refuse_because, reply
 from support.command import Run, start
+from support.feed import message
 
 Code = grpc.StatusCode
 PEER_HEX = PEER.hex()
@@ -80,13 +81,25 @@ async def test_an_even_type_is_sent_only_if_asked_for(
     cli: Run, gateway: ScriptedGateway, options: list[str]
 ) -> None:
     """A peer that does not know it disconnects. A check sends nothing, so it does not need --even."""
+    gateway.script.append(reply(pb.ListEventsResponse()))
     done = await cli("send", PEER_HEX, *options)
-    assert (done.status, done.out, gateway.requests) == (2, "", [])
+    assert (done.status, done.out) == (2, "")
+    assert not any(isinstance(one, pb.SendCustomMsgRequest) for one in gateway.requests)
     assert done.err.startswith("error: Type 40000 is even")
     assert "--even" in done.err
     gateway.script.extend([queue, queue])
     assert (await cli("send", PEER_HEX, *options, "--even")).out.startswith("Sent: type 40000")
     assert (await cli("send", PEER_HEX, *options, "--check")).out.startswith("Checked, not sent: type 40000")
+
+
+async def test_an_even_type_is_sent_to_a_peer_that_has_sent_it(cli: Run, gateway: ScriptedGateway) -> None:
+    """Such a peer knows the type. If the inbox cannot be asked, it is not known to."""
+    gateway.script.extend([reply(pb.ListEventsResponse(events=[message(1, type=40000)])), queue])
+    assert (await cli("send", PEER_HEX, "--type", "40000")).out.startswith("Sent: type 40000")
+    wanted = pb.EventFilter(peer_ids=[PEER], types=[40000])
+    assert gateway.requests[0] == pb.ListEventsRequest(filter=wanted, page_size=1)
+    gateway.script.append(refuse_because(Code.PERMISSION_DENIED, "NOT_PERMITTED"))
+    assert (await cli("send", PEER_HEX, "--type", "40000")).status == 2
 
 
 async def test_peers_are_columns_to_copy_from(cli: Run, gateway: ScriptedGateway) -> None:

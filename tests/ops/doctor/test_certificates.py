@@ -1,4 +1,4 @@
-"""The doctor's look at certificates and keys."""
+"""The doctor's checks of certificates and keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Files = tuple[Path | None, Path | None, Path | None]
 
 
 def make(folder: Path, days: float = 100, from_days: float = -1, name: str = "server") -> tuple[Path, Path]:
-    """Make a certificate that is valid for so many days from now, and its key."""
+    """Make a certificate that is valid for some days, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -67,6 +67,6 @@ def garbage(folder: Path) -> Files:
 def test_what_is_wrong_with_a_file_is_found(
     files: Callable[[Path], Files], level: str, said: str, tmp_path: Path
 ) -> None:
-    """And what is right is said to be."""
+    """Correct files are reported as ok."""
     findings = list(check(*files(tmp_path)))
     assert [finding for finding in findings if finding.level == level and said in finding.said], findings

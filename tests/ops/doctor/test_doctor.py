@@ -1,4 +1,4 @@
-"""The doctor: it finds each of many prepared mistakes, and says what to do."""
+"""The doctor finds each of many prepared mistakes, and says what to do."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
         (no_socket, "node", "does not exist"),
         (no_node, "inbox", "waits for"),
         (no_node, "plugin script", "waits for"),
-        (socket_left_behind, "node", "left behind"),
+        (socket_left_behind, "node", "leftover"),
         (no_socket_but_a_file, "node", "is not a socket"),
         (address_of_another_machine, "listen", "not an address of this machine"),
         (metrics_on_an_address_of_another_machine, "metrics_listen", "not an address of this machine"),
@@ -116,14 +116,14 @@ def data_folder_that_is_a_file(folder: Path) -> dict[str, Any]:
         (script_that_cannot_be_run, "plugin script", "not executable"),
         (inbox_that_is_none, "inbox", "not an inbox"),
         (inbox_with_damage_in_the_middle, "inbox", "it is damaged"),
-        (inbox_of_a_newer_gateway, "inbox", "version 99"),
+        (inbox_of_a_newer_gateway, "inbox", "version is 99"),
         (data_folder_that_is_a_file, "inbox", "cannot be written"),
     ],
 )
 async def test_a_prepared_mistake_is_found_with_what_to_do(
     mistake: Mistake, check: str, said: str, node: StandIn, short_path: Path
 ) -> None:
-    """One line of the report, which names the matter; the other checks are done all the same."""
+    """One line of the report names it; the other checks still run."""
     folder = short_path / "wrong"
     folder.mkdir()
     wrong = mistake(folder)
@@ -135,14 +135,14 @@ async def test_a_prepared_mistake_is_found_with_what_to_do(
 
 
 async def test_all_is_well_beside_a_node_that_answers(node: StandIn) -> None:
-    """Before the first start, when there is no inbox and no script yet; and nothing was made by looking."""
+    """Before the first start, without inbox and script; the checks create no files."""
     findings = await examine(settings(node.rpc_file))
     assert is_well(findings), findings
     assert {path.name for path in node.rpc_file.parent.iterdir()} == {"lightning-rpc"}
 
 
 async def test_a_gateway_that_runs_is_no_mistake_but_another_program_is(node: StandIn) -> None:
-    """The address is taken, and by whom matters."""
+    """For an address in use, it matters who uses it."""
     async with gateway(node.rpc_file) as address:
         ours = await examine(settings(node.rpc_file, listen=(address,)))
         assert is_well(ours), ours
@@ -155,7 +155,7 @@ async def test_a_gateway_that_runs_is_no_mistake_but_another_program_is(node: St
 async def test_a_socket_that_does_not_answer_is_found(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a bounded time."""
+    """Within a limited time."""
     monkeypatch.setattr(examine_module, "_ANSWER_TIME", 0.2)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(short_path / "silent"))
@@ -166,7 +166,7 @@ async def test_a_socket_that_does_not_answer_is_found(
 
 
 async def test_traces_without_their_extra_are_found(node: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever way they were asked for."""
+    """For both ways to switch them on."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
     monkeypatch.setattr(examine_module, "_installed", lambda module: False)
     findings = await examine(settings(node.rpc_file))
@@ -176,7 +176,7 @@ async def test_traces_without_their_extra_are_found(node: StandIn, monkeypatch: 
 async def test_a_check_that_breaks_hides_none_of_the_others(
     node: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And shows no stack trace."""
+    """Without a stack trace."""
 
     def broken(path: Path) -> None:
         raise ZeroDivisionError

@@ -6,13 +6,11 @@ https://docs.corelightning.org/docs/grpc, https://github.com/Blockstream/greenli
 from __future__ import annotations
 
 from custommsg_server.api.call import Call
+from custommsg_server.api.dialects import cln_convert as convert
 from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2
 from custommsg_server.api.encoding import Encoder
 from custommsg_server.domain import wire
-from custommsg_server.domain.errors import RelayError
-from custommsg_server.domain.events import Arrival
-from custommsg_server.node.port import Outbound
 
 
 class ClnNode:
@@ -20,18 +18,41 @@ class ClnNode:
 
     def __init__(self, core: DialectCore) -> None:
         self._core = core
-        self._encoder = Encoder(lambda event: message_to_cln(event.arrival).SerializeToString())
+        self._encoder = Encoder(lambda event: convert.message_to_cln(event.arrival).SerializeToString())
 
     async def SendCustomMsg(
         self, request: cln_pb2.SendcustommsgRequest, call: Call
     ) -> cln_pb2.SendcustommsgResponse:
         """Send one custom message to one connected peer."""
-        status = await self._core.send(lambda: outbound_from_proto(request), call)
+        status = await self._core.send(lambda: convert.outbound_from_proto(request), call)
         return cln_pb2.SendcustommsgResponse(status=status)
 
     async def SubscribeCustomMsg(self, request: cln_pb2.StreamCustomMsgRequest, call: Call) -> None:
         """Stream the custom messages that peers send from now on."""
         await self._core.stream_live(call, self._encoder)
+
+    async def Getinfo(self, request: cln_pb2.GetinfoRequest, call: Call) -> cln_pb2.GetinfoResponse:
+        """Describe the node."""
+        return convert.info_to_proto(await self._core.relay.describe_node(call.caller, call.deadline))
+
+    async def ListPeers(self, request: cln_pb2.ListpeersRequest, call: Call) -> cln_pb2.ListpeersResponse:
+        """List the peers that the node knows."""
+        peers = await self._core.relay.list_peers(call.caller, call.deadline)
+        return cln_pb2.ListpeersResponse(
+            peers=[convert.peer_to_proto(one) for one in peers if request.id in (b"", one.peer_id)]
+        )
+
+    async def ConnectPeer(self, request: cln_pb2.ConnectRequest, call: Call) -> cln_pb2.ConnectResponse:
+        """Have the node connect to a peer."""
+        address = convert.address_from_proto(request)
+        connected = await self._core.relay.connect(call.caller, address, call.deadline)
+        return convert.connected_to_proto(address.peer_id, connected)
+
+    async def Disconnect(self, request: cln_pb2.DisconnectRequest, call: Call) -> cln_pb2.DisconnectResponse:
+        """Have the node disconnect from a peer."""
+        peer_id = wire.parse_node_id(request.id, "id")
+        await self._core.relay.disconnect(call.caller, peer_id, request.force, call.deadline)
+        return cln_pb2.DisconnectResponse()
 
 
 class GreenlightNode:
@@ -39,32 +60,10 @@ class GreenlightNode:
 
     def __init__(self, core: DialectCore) -> None:
         self._core = core
-        self._encoder = Encoder(lambda event: message_to_greenlight(event.arrival).SerializeToString())
+        self._encoder = Encoder(
+            lambda event: convert.message_to_greenlight(event.arrival).SerializeToString()
+        )
 
     async def StreamCustommsg(self, request: greenlight_pb2.StreamCustommsgRequest, call: Call) -> None:
         """Stream the custom messages that peers send from now on."""
         await self._core.stream_live(call, self._encoder)
-
-
-def outbound_from_proto(request: cln_pb2.SendcustommsgRequest) -> Outbound:
-    """Parse the peer and the message.
-
-    Raises:
-        RelayError: INVALID_NODE_ID, INVALID_MESSAGE or INTERNAL_MESSAGE_TYPE, with the invalid field.
-    """
-    try:
-        peer_id = wire.parse_node_id(request.node_id)
-    except RelayError as error:
-        error.field = "node_id"
-        raise
-    return Outbound(peer_id, wire.parse_message(request.msg))
-
-
-def message_to_cln(arrival: Arrival) -> cln_pb2.CustomMsgNotification:
-    """Convert a message that has arrived."""
-    return cln_pb2.CustomMsgNotification(peer_id=arrival.peer_id, payload=arrival.message)
-
-
-def message_to_greenlight(arrival: Arrival) -> greenlight_pb2.Custommsg:
-    """Convert a message that has arrived."""
-    return greenlight_pb2.Custommsg(peer_id=arrival.peer_id, payload=arrival.message)

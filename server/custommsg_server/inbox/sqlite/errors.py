@@ -12,7 +12,7 @@ from custommsg_server.storage.errors import EXPECTED, advice_on
 
 @contextmanager
 def inbox_errors(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with the file at `path` into an InboxError."""
+    """Turn errors of SQLite and of the file at `path` into InboxErrors."""
     try:
         yield
     except EXPECTED as error:

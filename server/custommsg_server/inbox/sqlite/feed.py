@@ -1,7 +1,7 @@
-"""Feeds subscribers: what is stored and what is new, without a gap between the two.
+"""Feeds subscribers with stored and new events, without a gap between them.
 
-A subscription is little more than a place. What was committed last is in memory, shared by all of them; one that
-is further behind reads the store. So a slow subscriber costs little and stops nobody.
+The newest events are in memory, shared by all subscriptions; a subscription that is further behind reads from the
+file. So a slow subscriber takes little memory and delays nobody.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from custommsg_server.inbox.sqlite.retention import Evicted
 from custommsg_server.inbox.sqlite.store import Stored
 
 CHUNK_EVENTS: Final = 500
-"""Events that a subscription takes at once, at most."""
-CHUNK_SIZE: Final = 1 << 20
-"""Bytes of messages that it takes at once, at most, if that is not a single one."""
+"""The maximum number of events in one batch."""
+CHUNK_SIZE: Final = 1 << 18
+"""The maximum size of its messages in bytes; a single larger message is a batch of its own."""
 EVENT_OVERHEAD: Final = 500
-"""Bytes of memory that an event takes beside its message, about."""
+"""The approximate memory of an event in bytes, without its message."""
 _PASSED_OVER: Final = 5000
-"""Events that do not pass the filter after which a subscription says where it is, at the latest."""
+"""The number of events that do not match the filter after which a subscription reports its position."""
 
 Read = Callable[[Filter, int, int, int, int], Awaitable[Chunk]]
 """Reads the store, as `SqliteStore.read`: wanted, after, until, limit, max_size."""
 
 
 class Feed:
-    """What was committed last, and who waits for more. For the event loop's thread only.
+    """The newest events in memory, and the subscriptions. For the event loop's thread only.
 
     Args:
-        read: reads the store for subscribers that are behind.
-        recent_size: bytes of memory for what was committed last.
-        heartbeat: seconds after which a subscription says where it is, if it has nothing else to say.
+        read: reads the file, for subscribers that are behind.
+        recent_size: bytes of memory for the newest events.
+        heartbeat: seconds without events after which a subscription reports its position.
     """
 
     def __init__(self, read: Read, recent_size: int, heartbeat: float) -> None:
@@ -67,7 +67,7 @@ class Feed:
 
     @property
     def latest(self) -> int:
-        """The sequence number of the newest event that was committed; 0 if there never was one."""
+        """The sequence number of the newest event; 0 if there never was one."""
         return self._latest
 
     @property
@@ -87,15 +87,15 @@ class Feed:
         return self._positions
 
     def open(self, positions: Positions, held: Held) -> None:
-        """Begin with what the store holds."""
+        """Start with the content of the file."""
         self._positions = positions
         self._floor, self._latest, self._first_recent = held.floor, held.latest, held.latest + 1
 
     def publish(self, stored: Stored) -> None:
-        """Give out events that have just been committed."""
+        """Pass on events that have just been committed."""
         if not stored.events:
             return
-        if stored.first != self._latest + 1:  # a commit that failed, it seemed, took effect after all
+        if stored.first != self._latest + 1:  # a commit that seemed to fail took effect
             self._recent.clear()
             self._room, self._first_recent = self._recent_size, stored.first
         recent, room = self._recent, self._room
@@ -111,7 +111,7 @@ class Feed:
         self.wake()
 
     def evict(self, evicted: Evicted) -> None:
-        """Take note that single events were deleted, and what stands in the place of the last of them."""
+        """Remove events that were deleted; an interruption replaces the last of them."""
         for sequence in evicted.sequences:
             if (gone := self._recent.pop(sequence, None)) is not None:
                 self._room += len(gone.arrival.message) + EVENT_OVERHEAD
@@ -121,7 +121,7 @@ class Feed:
             self._room -= EVENT_OVERHEAD
 
     def forget(self, floor: int) -> None:
-        """Take note that the retention has deleted everything up to `floor`."""
+        """Record that the retention has deleted all events up to `floor`."""
         self._floor = floor
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class Feed:
         self.wake()
 
     def wake(self) -> None:
-        """Have all who wait for news look again."""
+        """Wake all waiting subscriptions."""
         self._news.set()
         self._news.clear()
 
@@ -138,7 +138,7 @@ class Feed:
         """Return the sequence number of a position that is not after the newest event.
 
         Raises:
-            PositionInvalid, PositionOfOtherInbox, PositionNotReached: it is not such a position.
+            PositionInvalid, PositionOfOtherInbox, PositionNotReached: it cannot be used.
             InboxError: the inbox could not be opened yet.
         """
         sequence = self.positions.sequence(position)
@@ -164,7 +164,7 @@ class Feed:
         return sequence
 
     def subscribe(self, wanted: Filter, start: Start | Position) -> FeedSubscription:
-        """Subscribe; the subscription's position is where it starts, fixed from now on.
+        """Subscribe; the start is fixed from now on.
 
         Raises:
             PositionError: it is not possible to start there.
@@ -175,11 +175,11 @@ class Feed:
     async def after(
         self, wanted: Filter, place: int, limit: int = CHUNK_EVENTS, max_size: int = CHUNK_SIZE
     ) -> tuple[list[Event], int]:
-        """Return some of the events after a place that pass a filter, and how far they lead.
+        """Return some of the events after a place that match a filter, and the place that they reach.
 
         Raises:
-            PositionExpired: what comes after the place was deleted.
-            InboxError: the store cannot be read now.
+            PositionExpired: events after the place were deleted.
+            InboxError: the file cannot be read now.
         """
         if place + 1 >= self._first_recent:
             return self._recent_after(wanted, place, limit, max_size)
@@ -189,11 +189,11 @@ class Feed:
         return chunk.events, chunk.end
 
     async def news(self) -> None:
-        """Wait until something is committed."""
+        """Wait for the next commit."""
         await self._news.wait()
 
     def _recent_after(self, wanted: Filter, place: int, limit: int, max_size: int) -> tuple[list[Event], int]:
-        # No copies, but whoever holds them keeps them in memory when they are recent no more.
+        # No copies: a subscriber that has them keeps them in memory after they left the feed.
         events: list[Event] = []
         recent, passes = self._recent, wanted.passes
         end = min(self._latest, place + CHUNK_EVENTS)
@@ -211,7 +211,7 @@ class Feed:
 
 
 class FeedSubscription:
-    """Implements `inbox.port.Subscription`; made by `Feed.subscribe`. Its place moves only with a batch given out."""
+    """Implements `inbox.port.Subscription`. Its place moves only when it returns a batch."""
 
     def __init__(self, feed: Feed, wanted: Filter, place: int, heartbeat: float) -> None:
         self._feed = feed
@@ -233,8 +233,8 @@ class FeedSubscription:
         """Wait for the next batch.
 
         Raises:
-            PositionExpired: the retention has overtaken the subscriber.
-            InboxError: the store cannot be read now.
+            PositionExpired: the retention has deleted events that were not read yet.
+            InboxError: the file cannot be read now.
         """
         loop = asyncio.get_running_loop()
         due = loop.time() + self._heartbeat

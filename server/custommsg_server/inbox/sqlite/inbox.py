@@ -1,4 +1,4 @@
-"""The SQLite engine as the port describes an inbox: asyncio on this side, threads and the file on the other."""
+"""The SQLite engine behind the port: asyncio on one side, threads and the file on the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -34,35 +34,39 @@ from custommsg_server.inbox.sqlite.writer import Report, Writer, WriterOptions
 
 log = structlog.get_logger()
 
-_READERS: Final = 4
-"""Threads that read the store for subscribers."""
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_READERS: Final = 1
+"""Threads that read the file for subscribers. More would not read more: Python runs one thread at a time, and the event
+loop would wait for all of them."""
 _READ_TIME: Final = 0.5
-"""Seconds after which a page ends that is not full."""
+"""Seconds after which a page is returned even if it is not full."""
 
 
 @dataclass(frozen=True, slots=True)
 class SqliteOptions:
-    """How the inbox behaves. Times are in seconds, sizes in bytes of memory."""
+    """Options of the inbox. Times are in seconds, sizes in bytes of memory."""
 
     recent_size: int = 8 << 20
-    """How much of what was committed last is kept in memory, for all subscribers together."""
+    """The size of the newest events that stay in memory, for all subscribers together."""
     heartbeat: float = 15.0
-    """After how long a subscription says where it is, if it has nothing else to say."""
+    """The time without events after which a subscription reports its position."""
     make_parents: bool = True
-    """Whether to make the file's folder wherever it is; else only within a folder that exists."""
+    """Whether to create all parent folders of the file; if not, only the last one."""
     writer: WriterOptions = field(default_factory=WriterOptions)
 
 
 class SqliteInbox:
-    """Keeps what arrives in an SQLite file. Implements `inbox.port.Inbox`.
+    """Stores events in an SQLite file. Implements `inbox.port.Inbox`.
 
-    It works without its file, as far as that is possible: then `error` says what is wrong, and it is tried
-    again. Use it as an async context manager, or call `start` and `close`.
+    If the file cannot be used, `error` says why, and the inbox tries again. Use it as an async context manager, or
+    call `start` and `close`.
 
     Args:
-        path: the file; it is made if it does not exist, with its folder.
-        retention: how long events are kept.
-        options: how to behave.
+        path: the file; it is created with its folder if it does not exist.
+        retention: how long events are stored.
+        options: its options.
         open_store: opens the file, on another thread.
     """
 
@@ -88,7 +92,7 @@ class SqliteInbox:
         self._consumers = SqliteConsumers(self._feed, self._opened)
 
     async def start(self) -> None:
-        """Open the file, or at least try: if it fails, `error` says why, and it is tried again."""
+        """Open the file. If that fails, `error` says why, and it is tried again."""
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -96,17 +100,17 @@ class SqliteInbox:
         await self._started
 
     async def run(self) -> None:
-        """Wait, until cancelled, for as long as the writer's thread runs; raise what has ended it."""
+        """Wait until cancelled; raise the error if the writer's thread has ended."""
         await asyncio.shield(self._ended)
 
     async def close(self) -> None:
-        """Store what waits, end all subscriptions, and let go of the file."""
+        """Store what waits, end all subscriptions, and close the file."""
         self._is_closed = True
         self._feed.close()
         self._writer.stop()
         await asyncio.to_thread(self._close)
-        if self._error is not None:
-            log.error("inbox closed while it fails; what waited is lost", error=self._error, lost=self._lost)
+        if self._error is not None and self._lost:
+            log.error("inbox closed while it fails; messages are lost", error=self._error, lost=self._lost)
 
     async def __aenter__(self) -> SqliteInbox:
         await self.start()
@@ -119,7 +123,7 @@ class SqliteInbox:
 
     @property
     def error(self) -> str | None:
-        """What is wrong with the file now, in words for a person; None if nothing is."""
+        """The current error, as text for people; None if there is none."""
         return self._error
 
     def watch(self, watcher: Callable[[str | None], None]) -> None:
@@ -133,7 +137,7 @@ class SqliteInbox:
         return self._consumers
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
-        """Store arrivals; see `inbox.port.Inbox`. Hand in many at once where there are many."""
+        """Store arrivals; see `inbox.port.Inbox`. Appending many at once is faster."""
         positions: asyncio.Future[Sequence[Position]] = self._loop.create_future()
         if self._is_closed:
             _fail(positions, "the inbox is closed")
@@ -164,13 +168,13 @@ class SqliteInbox:
         return Batch(events, feed.positions.of(place), place >= until)
 
     def keep_more_of(self, peer_ids: Collection[bytes]) -> None:
-        """Keep more of these peers; see `inbox.port.Inbox`."""
+        """Store more events of these peers; see `inbox.port.Inbox`."""
         self._writer.favored = json.dumps([peer_id.hex() for peer_id in peer_ids])
 
     async def bounds(self) -> Bounds:
-        """Return what is held; see `inbox.port.Inbox`."""
+        """Return the content; see `inbox.port.Inbox`."""
         held = await self._loop.run_in_executor(self._readers, self._opened().held)
-        # The newest event that subscribers know of: the file may be further by now.
+        # The newest event that subscribers know: the file may have newer ones by now.
         of, latest = self._feed.positions.of, self._feed.latest
         earliest = of(min(held.floor, latest))
         return Bounds(
@@ -196,8 +200,8 @@ class SqliteInbox:
             self._store.close()
 
     def _report(self, report: Report) -> None:
-        """Take a report on the writer's thread; the loop is woken once for it, however much was stored."""
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+        """Pass a report from the writer's thread to the event loop, which is woken once for each report."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._take, report)
 
     def _take(self, report: Report) -> None:
@@ -214,7 +218,7 @@ class SqliteInbox:
             self._evicted += evicted.messages
         self._lost += report.lost
         for pending, positions in zip(report.done, report.positions, strict=True):
-            if pending.positions is None or pending.positions.done():  # whoever waited was cancelled
+            if pending.positions is None or pending.positions.done():  # the waiting task was cancelled
                 continue
             if positions is None:
                 _fail(pending.positions, report.error or "the inbox could not store this")
@@ -225,7 +229,7 @@ class SqliteInbox:
             ended = RuntimeError("the inbox's writer has ended")
             ended.__cause__ = report.ended_by
             self._ended.set_exception(ended)
-            self._ended.exception()  # whoever does not wait for it need not hear of it
+            self._ended.exception()  # so that asyncio does not report it as never retrieved
         if not self._started.done():
             self._started.set_result(None)
 
@@ -242,42 +246,32 @@ class SqliteInbox:
 
 
 class SqliteConsumers:
-    """The named consumers. Implements `inbox.port.Consumers`.
-
-    Args:
-        feed: knows the positions.
-        opened: returns the store, or raises InboxError.
-    """
+    """The named consumers. Implements `inbox.port.Consumers`. `opened` returns the store, or raises InboxError."""
 
     def __init__(self, feed: Feed, opened: Callable[[], SqliteStore]) -> None:
         self._feed = feed
         self._opened = opened
-        # Apart from the readers: it waits for the writer, and they should not.
+        # Not a thread of the readers: it waits for the writer, and they must not.
         self._thread = ThreadPoolExecutor(1, "inbox-consumers")
 
     async def open(self, name: str, start: Start | Position) -> Position:
-        """Return the position of a consumer; make it, where `start` says, if there is none of that name."""
-        store, loop = self._opened(), asyncio.get_running_loop()
-        known = {
-            one: position for one, position, _ in await loop.run_in_executor(self._thread, store.consumers)
-        }
+        """Return the position of a consumer; create it at `start` if it does not exist."""
+        store = self._opened()
+        known = {one: place for one, place, _ in await self._run(store.consumers)}
         place = known.get(name)
         if place is None:
-            at = self._feed.place(start)
-            place = await loop.run_in_executor(self._thread, store.open_consumer, name, at, time.time_ns())
+            place = await self._run(store.open_consumer, name, self._feed.place(start), time.time_ns())
         return self._feed.positions.of(place)
 
     async def ack(self, name: str, position: Position) -> Position | None:
-        """Move a consumer on to a position, if that is further; return where it is now; None: no such consumer."""
+        """Advance a consumer, never back; return its position, or None if it does not exist."""
         store, place = self._opened(), self._feed.reached(position)
-        loop = asyncio.get_running_loop()
-        now = await loop.run_in_executor(self._thread, store.advance, name, place, time.time_ns())
+        now = await self._run(store.advance, name, place, time.time_ns())
         return None if now is None else self._feed.positions.of(now)
 
     async def list(self) -> list[Consumer]:
-        """Return all of them, by name."""
-        loop = asyncio.get_running_loop()
-        consumers = await loop.run_in_executor(self._thread, self._opened().consumers)
+        """Return all consumers, by name."""
+        consumers = await self._run(self._opened().consumers)
         of, latest, floor = self._feed.positions.of, self._feed.latest, self._feed.floor
         return [
             Consumer(name, of(place), updated_ns, max(0, latest - place), place < floor)
@@ -285,12 +279,14 @@ class SqliteConsumers:
         ]
 
     async def delete(self, name: str) -> bool:
-        """Delete one; return whether there was one."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._opened().delete_consumer, name)
+        """Delete a consumer; return whether it existed."""
+        return await self._run(self._opened().delete_consumer, name)
+
+    async def _run(self, method: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, method, *args)
 
     def close(self) -> None:
-        """End the thread; nobody may call any more."""
+        """End the thread; no other method may be called after that."""
         self._thread.shutdown()
 
 
@@ -300,13 +296,15 @@ def _open(path: Path, make_parents: bool, open_store: Callable[[Path], SqliteSto
         folder.mkdir(parents=make_parents, exist_ok=True, mode=0o700)
     except FileNotFoundError:
         raise InboxError(
-            f"{folder.parent} does not exist yet; lightningd makes it. The inbox is made then; or set data_dir"
+            f"{folder.parent} does not exist yet; start lightningd, which creates it, or set data_dir"
         ) from None
     except OSError as error:
-        raise InboxError(f"cannot make {folder} for the inbox ({error.strerror}); set data_dir") from None
+        raise InboxError(
+            f"cannot create {folder} for the inbox ({error.strerror}); set another data_dir"
+        ) from None
     return open_store(path)
 
 
 def _fail(positions: asyncio.Future[Sequence[Position]], why: str) -> None:
     positions.set_exception(InboxError(why))
-    positions.exception()  # whoever does not wait for it need not hear of it
+    positions.exception()  # as above: the task that waits may have been cancelled

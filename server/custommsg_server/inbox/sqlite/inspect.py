@@ -1,4 +1,4 @@
-"""Looks at an inbox without changing it, whether a gateway uses it or not."""
+"""Checks an inbox without changing it, even while a gateway uses it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from custommsg_server.inbox.sqlite.schema import check_version, version_of
 from custommsg_server.storage.files import FileInUseError, FileLock, check_not_emptied, open_read_only
 
 _NEWEST: Final = 100
-"""How many sequence numbers are looked at, as a sample."""
+"""How many of the newest sequence numbers are read, as a sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of an inbox."""
+    """The state of an inbox."""
 
     exists: bool
     in_use: bool
@@ -39,7 +39,7 @@ class Seen:
 
 
 def look_at(path: Path) -> Seen:
-    """Look at the inbox at `path`, or at the place where it would be made.
+    """Check the inbox at `path`, or the place where it would be created.
 
     Raises:
         InboxError: it cannot be used; the message says why, and what to do.
@@ -48,7 +48,9 @@ def look_at(path: Path) -> Seen:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InboxError(f"inbox {path}: {folder} cannot be written; give it to this user, or set data_dir")
+        raise InboxError(
+            f"inbox {path}: {folder} cannot be written; let this user write to it, or set another data_dir"
+        )
     with inbox_errors(path):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize

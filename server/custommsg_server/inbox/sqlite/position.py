@@ -11,22 +11,18 @@ _POSITION: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,18})")
 
 
 class Positions:
-    """Turns sequence numbers of one inbox into positions, and back.
-
-    Args:
-        inbox_id: the random id of the inbox, 32 hex digits.
-    """
+    """Turns sequence numbers of the inbox with this id, 32 hex digits, into positions, and back."""
 
     def __init__(self, inbox_id: str) -> None:
         self._inbox = inbox_id[:16]
         self.prefix = f"{self._inbox}-"
-        """What stands before the sequence number: for loops that make many positions."""
+        """The text before the sequence number, for loops that make many positions."""
         self._last = (0, Position(f"{self.prefix}0"))
 
     def of(self, sequence: int) -> Position:
         """Return the position of a sequence number; 0 is the one before the first event."""
         last, position = self._last
-        if sequence != last:  # else many subscribers have come to the same place, and share the text
+        if sequence != last:  # many subscribers are at the same place, and share the text
             position = Position(f"{self.prefix}{sequence}")
             self._last = sequence, position
         return position
@@ -40,7 +36,7 @@ class Positions:
         """
         match = _POSITION.fullmatch(position)
         if match is None:
-            raise PositionInvalid("this text is not a position of an inbox")
+            raise PositionInvalid("this text is not a position")
         if match[1] != self._inbox:
             raise PositionOfOtherInbox("this position belongs to another inbox")
         return int(match[2])

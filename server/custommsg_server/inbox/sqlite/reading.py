@@ -1,4 +1,4 @@
-"""Reads an SQLite inbox: events that pass a filter, what is held, the consumers. Every value read is checked."""
+"""Reads an SQLite inbox: events that match a filter, its size, the consumers. Every value is checked."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from custommsg_server.inbox.sqlite.schema import BLOCK
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 _MOST_NARROW: Final = 1000
-"""Peers, or ranges of types, up to which an index is used; what is wider reads everything."""
+"""The number of peers or type ranges up to which an index is used; with more, all events are read."""
 _MOST_TYPES: Final = 4096
-"""Types in all these ranges: a range of half of all types, as some ask for, is nearly everything, too."""
+"""The number of types in these ranges up to which an index is used: half of all types match most events."""
 _MOST_SEEKS: Final = 1 << 16
-"""Look-ups in an index in one read, about: some 50 ms."""
+"""The approximate number of index look-ups in one read: some 50 ms."""
 
-# LEFT JOIN: in a damaged file something may be missing, which must not hide an event.
+# LEFT JOIN: in a damaged file rows may be missing, which must not hide an event.
 _ROWS: Final = """
     SELECT e.sequence, e.kind, e.time_ns, p.peer_id, e.message, e.lost, e.node
     FROM {events} LEFT JOIN peers p ON p.id = e.peer
@@ -59,48 +59,48 @@ class Chunk:
 
     events: list[Event]
     end: int
-    """All events up to this sequence number are in it, or do not pass the filter."""
+    """All events up to this sequence number are in it, or do not match the filter."""
     floor: int
-    """What the retention has deleted up to now; if this is after the start of the chunk, it is not complete."""
+    """The highest sequence number that was deleted; if it is after the start of the chunk, events are missing."""
     rows: int
-    """How many events were read for it, those included that do not pass the filter."""
+    """How many events were read, including those that do not match the filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What an inbox holds."""
+    """The content of an inbox."""
 
     floor: int
     """The highest sequence number that the retention has deleted."""
     latest: int
-    """The sequence number of the newest event that was ever stored; 0 if none was."""
+    """The highest sequence number that was ever used; 0 if nothing was ever stored."""
     count: int
-    """How many events are kept."""
+    """How many events are stored."""
     size: int
     """Bytes of the pages in use."""
     oldest_ns: int
-    """When the oldest event arrived, in nanoseconds since 1970, UTC; 0 if none is kept."""
+    """When the oldest event arrived, in nanoseconds since 1970, UTC; 0 if the inbox is empty."""
     largest_share: float = field(default=0.0, compare=False)
-    """The part of it that one peer has, at most."""
+    """The largest part of the inbox that one peer takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A statement that finds what passes a filter, or a little more, by an index."""
+    """A statement that finds the events for a filter, and perhaps a few more, by an index."""
 
     statement: str
     keys: tuple[str | bytes, ...]
     """Its parameters from the fourth on; the first three are: after, until, limit."""
     key_count: int
-    """How many look-ups a block takes."""
+    """The number of look-ups for each block."""
 
 
 def search_for(wanted: Filter) -> Search | None:
-    """Choose an index for a filter; None if it passes so much that all events are read."""
+    """Choose an index for a filter; None if so many events match that all are read."""
     if wanted.peer_ids is not None:
         if len(wanted.peer_ids) > _MOST_NARROW:
             return None
-        keys = (b"", *wanted.peer_ids)  # the empty one has the interruptions that concern all peers
+        keys = (b"", *wanted.peer_ids)  # the empty id: interruptions that concern all peers
         return Search(_by_peer(len(keys)), keys, len(keys))
     if wanted.types is not None and len(wanted.types) <= _MOST_TYPES:
         ranges = [(one[0], one[-1]) for one in wanted.types.ranges]
@@ -125,7 +125,7 @@ def _by_peer(count: int) -> str:
 
 
 class _Page:
-    """Events as they are read, until there is no room for more."""
+    """The events of one read, up to a size."""
 
     def __init__(self, connection: apsw.Connection, positions: Positions, wanted: Filter, room: int) -> None:
         self._connection = connection
@@ -138,13 +138,13 @@ class _Page:
         self.is_full = False
 
     def take(self, statement: str, bindings: Sequence[int | str | bytes]) -> tuple[int, int]:
-        """Run a statement; return how many rows it gave, and the sequence number of the last."""
+        """Run a statement; return the number of rows that were read, and the sequence number of the last."""
         prefix, passes, nodes = self._prefix, self._wanted.passes, self._nodes
         events, room = self.events, self._room
         count = last = 0
         cursor = self._connection.execute(statement, bindings)
         try:
-            # Written out: each event that is replayed passes here, and a `match` takes three times as long.
+            # Not a `match`, which takes three times as long: this runs for each replayed event.
             for sequence, kind, time_ns, peer_id, message, lost, node in cursor:
                 if not (
                     type(sequence) is int
@@ -170,7 +170,7 @@ class _Page:
                     events.append(Event(f"{prefix}{sequence}", arrival))  # type: ignore[arg-type]
                 count, last = count + 1, sequence
         finally:
-            cursor.close()  # else it would hold on to a state of the file, and the log could not be emptied
+            cursor.close()  # an open cursor would prevent that the log is emptied
         self._room = room
         self.rows += count
         return count, last
@@ -192,16 +192,16 @@ def read_chunk(
     limit: int,
     max_size: int,
 ) -> Chunk:
-    """Read some of the events that pass a filter, in order.
+    """Read some of the events that match a filter, in order.
 
     Args:
         connection: to the file.
         positions: makes the positions of the events.
         wanted: which events.
         after: the sequence number to start after.
-        until: the last sequence number to look at.
-        limit: how many events to look at, at most, of those that the index finds.
-        max_size: bytes of messages at most, if that is not a single one.
+        until: the last sequence number to read.
+        limit: the maximum number of events to read, of those that the index finds.
+        max_size: the maximum size of their messages in bytes; a single message may be larger.
 
     Raises:
         apsw.Error: the file cannot be read, or is damaged.
@@ -213,12 +213,12 @@ def read_chunk(
         end = last if count == limit or page.is_full else until
     else:
         end = _search(page, search, after, until, limit)
-    # Read last: if it is not after the start even now, nothing was deleted before we came to it.
+    # Read the floor last: if it is not after the start even now, no event was deleted while we read.
     return Chunk(page.events, max(after, end), read_floor(connection), page.rows)
 
 
 def _search(page: _Page, search: Search, after: int, until: int, limit: int) -> int:
-    """Look at some blocks at once: as many as will hold what is missing, as far as the last ones tell."""
+    """Search several blocks at once: as many as should have the missing events, judging by the last ones."""
     found, blocks, span = 0, 0, 1
     end, most = after, max(1, _MOST_SEEKS // search.key_count)
     while end < until and blocks < most:
@@ -246,14 +246,14 @@ def read_inbox_id(connection: apsw.Connection) -> str:
 
 
 def read_latest(connection: apsw.Connection) -> int:
-    """Return the highest sequence number that was ever used; 0 if none was."""
+    """Return the highest sequence number that was ever used; 0 if nothing was ever stored."""
     return number(
         connection.execute("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)").get
     )
 
 
 def read_held(connection: apsw.Connection) -> Held:
-    """Return what the inbox holds."""
+    """Return the content of the inbox."""
     [row] = connection.execute(
         "SELECT (SELECT coalesce(sum(events), 0) FROM peers),"
         " (SELECT coalesce((SELECT time_ns FROM events ORDER BY sequence LIMIT 1), 0)),"
@@ -282,16 +282,12 @@ def read_consumers(connection: apsw.Connection) -> list[tuple[str, int, int]]:
 
 
 def read_floor(connection: apsw.Connection) -> int:
-    """Return the highest sequence number that the retention has deleted; 0 if none was."""
+    """Return the highest sequence number that the retention has deleted; 0 if it has deleted nothing."""
     return number(connection.execute("SELECT value FROM meta WHERE name = 'floor'").get)
 
 
 def number(value: object) -> int:
-    """Return a number that was read.
-
-    Raises:
-        apsw.CorruptError: it is not one.
-    """
+    """Return a value from the file as a number. Raises apsw.CorruptError if it is not one."""
     if not isinstance(value, int):
         raise apsw.CorruptError("a number is not as it was written")
     return value

@@ -1,11 +1,11 @@
-"""What an SQLite inbox deletes: what was kept for long enough and, to make room, what those sent who have most in it.
+"""Deletes events from an SQLite inbox: those that are too old and, if it is too large, those of the largest peers.
 
-Age counts from when an event was stored, by a clock of the inbox's own, and not by the event's time: the machine's
-clock may be wrong. `marks` says up to where the inbox had come when.
+The age of an event is the time since it was stored, measured by a clock of the inbox itself, since the machine's clock
+may be wrong. The table `marks` has the highest sequence number at some times of this clock.
 
-Room is made by taking from the largest holder, so that no peer can push out the events of others. Where its events
-were, an interruption stands in the place of the last one: who is behind is told, who has passed it is not. Only when
-all hold about the same do the oldest events go, whoever has sent them.
+If the inbox is too large, events of the peers with the most data are deleted, so that no peer can push out the events
+of others. An interruption replaces the last of the deleted events; subscribers that have not read them yet get it. If
+all peers have about the same amount of data, the oldest events of all peers are deleted.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from custommsg_server.inbox.sqlite.schema import BLOCK
 from custommsg_server.inbox.sqlite.writing import EVENT_OVERHEAD
 
 CHANNEL_WEIGHT: Final = 8
-"""How many times as much is kept of a peer that is to be kept more of."""
+"""How many times more data of a peer with channels is stored."""
 _ABOUT_THE_SAME: Final = 2
-"""How many times as much as the smallest holder the largest one has, if all hold about the same."""
+"""All peers have about the same amount of data if the largest has at most so many times more than the smallest."""
 _MARKS: Final = 1000
-"""Marks in the time for which events are kept: so exact is their age."""
+"""The number of marks in the time for which events are stored; it determines the precision of their age."""
 _DELETED_AT_ONCE: Final = 4 << 20
-"""Bytes that are deleted at once at most: about 10 ms."""
-_HOLDERS: Final = 64
-"""The largest holders, of whom something is taken at once."""
+"""The maximum number of bytes to delete in one transaction: about 10 ms."""
+_LARGEST_PEERS: Final = 64
+"""The number of the largest peers whose events are deleted in one transaction."""
 
 _DELETE_OLDEST: Final = (
     f"""
@@ -45,7 +45,7 @@ _DELETE_OLDEST: Final = (
     "DELETE FROM events WHERE sequence <= ?1",
     "UPDATE meta SET value = ?1 WHERE name = 'floor'",
 )
-# Interruptions that concern all peers belong to nobody, and are not counted.
+# Interruptions that concern all peers have no peer, and are not counted.
 _WEIGHED: Final = f"""
     WITH weighed AS MATERIALIZED (
         SELECT id, bytes, evicted, bytes * iif(
@@ -55,9 +55,9 @@ _WEIGHED: Final = f"""
 """  # noqa: S608 -- nothing but constants
 _IS_UNEVEN: Final = f"{_WEIGHED} SELECT max(weight) > {_ABOUT_THE_SAME} * min(weight) FROM weighed"  # noqa: S608
 _LARGEST: Final = f"""{_WEIGHED}
-    SELECT id, peer_id, bytes, evicted, weight FROM weighed ORDER BY weight DESC LIMIT {_HOLDERS}
+    SELECT id, peer_id, bytes, evicted, weight FROM weighed ORDER BY weight DESC LIMIT {_LARGEST_PEERS}
 """  # noqa: S608 -- nothing but constants
-# In order without sorting: the blocks come in order, and in each the index is in the order of the events.
+# Without sorting: the blocks are in order, and within each the index has the order of the events.
 _OLDEST_OF_PEER: Final = f"""
     WITH RECURSIVE blocks (block) AS (
         SELECT ?2 >> {BLOCK} UNION ALL SELECT block + 1 FROM blocks WHERE block < ?3 >> {BLOCK}
@@ -70,45 +70,45 @@ _OLDEST_OF_PEER: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long events are kept."""
+    """How long events are stored."""
 
     max_age: float
-    """Seconds."""
+    """In seconds."""
     max_size: int
-    """Bytes in the file."""
+    """The maximum size in the file in bytes."""
     consumer_share: float = 0.5
-    """The part of it, about, that events may take that a named consumer has not acknowledged, before one of them goes
-    to make room."""
+    """The approximate part of `max_size` for events that a named consumer has not acknowledged. They are deleted last,
+    unless they take more than this part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """Events of one peer that were deleted to make room."""
+    """Events of one peer that were deleted to free space."""
 
     sequences: list[int]
-    """Their sequence numbers, with that of an interruption that stood for earlier ones."""
+    """Their sequence numbers, including that of an interruption that replaced earlier ones."""
     interruption: Event
-    """What stands in the place of the last of them."""
+    """The event that replaces the last of them."""
     messages: int
     """How many of them were messages."""
 
 
 def last_mark(connection: apsw.Connection) -> tuple[int, int] | None:
-    """Return what the age clock and the machine's clock said at the last mark; None if there is none."""
+    """Return the age clock's and the machine's time at the last mark; None if there is no mark."""
     for age, wall_ns in connection.execute("SELECT age, wall_ns FROM marks ORDER BY age DESC LIMIT 1"):
         return number(age), number(wall_ns)
     return None
 
 
 def mark(connection: apsw.Connection, max_age: float, now: int, wall_ns: int, *, is_first: bool) -> None:
-    """Mark where the inbox is now, if the last mark is old enough.
+    """Add a mark with the highest sequence number, if the last mark is old enough.
 
     Args:
         connection: to the file, in a transaction.
-        max_age: for how long events are kept, in nanoseconds.
-        now: what the age clock says.
-        wall_ns: what the machine's clock said when it was up to date: what is not made up for yet is taken off.
-        is_first: mark in any case, since what is there was stored before the gateway was away.
+        max_age: how long events are stored, in nanoseconds.
+        now: the age clock's time.
+        wall_ns: the machine's time, minus the time that the age clock has still to catch up with.
+        is_first: add a mark in any case: the events in the file were stored before the gateway started.
     """
     last = last_mark(connection)
     if is_first or last is None or now >= last[0] + max_age / _MARKS:
@@ -120,17 +120,17 @@ def mark(connection: apsw.Connection, max_age: float, now: int, wall_ns: int, *,
 
 
 def delete_old(connection: apsw.Connection, retention: Retention, favored: str, now: int, limit: int) -> int:
-    """Delete some events that were kept long enough or, if all peers hold about the same, are too much.
+    """Delete some events that are too old or, if all peers have about the same amount of data, exceed the maximum size.
 
     Args:
         connection: to the file, in a transaction.
-        retention: how long events are kept.
-        favored: the peers of whom more is kept, as JSON.
-        now: what the age clock says.
-        limit: how many events at most; only so many go as takes a moment.
+        retention: how long events are stored.
+        favored: the peers with channels, as a JSON list of node ids.
+        now: the age clock's time.
+        limit: the maximum number of events to delete.
 
     Returns:
-        How many were deleted, the oldest.
+        The number of deleted events.
 
     Raises:
         apsw.Error: the transaction cannot go on.
@@ -140,7 +140,7 @@ def delete_old(connection: apsw.Connection, retention: Retention, favored: str, 
             "SELECT coalesce(max(sequence), 0) FROM marks WHERE age <= ?", (now - retention.max_age * 1e9,)
         ).get
     )
-    # Little at once: who sent the oldest events holds less afterwards, so that it may be somebody else's turn.
+    # Delete little at once: afterwards the peer of the oldest events has less data, and another one may have the most.
     excess = min(read_size(connection) - retention.max_size, retention.max_size // 16)
     if excess > 0 and connection.execute(_IS_UNEVEN, (favored,)).get:
         excess = 0
@@ -163,16 +163,16 @@ def delete_old(connection: apsw.Connection, retention: Retention, favored: str, 
 def evict(
     connection: apsw.Connection, positions: Positions, retention: Retention, favored: str, limit: int
 ) -> list[Evicted]:
-    """Make some room by deleting the oldest events of those who hold most, unless all hold about the same.
+    """Free some space by deleting the oldest events of the peers with the most data, unless all have about the same.
 
-    What a named consumer has not acknowledged goes last: before that, what smaller holders sent and all have read.
+    Events that a named consumer has not acknowledged are deleted last, after acknowledged events of smaller peers.
 
     Args:
         connection: to the file, in a transaction.
         positions: makes the positions of interruptions.
-        retention: how much is kept.
-        favored: the peers of whom more is kept, as JSON.
-        limit: how many events of a peer at most.
+        retention: the maximum size.
+        favored: the peers with channels, as a JSON list of node ids.
+        limit: the maximum number of events to delete.
 
     Raises:
         apsw.Error: the transaction cannot go on.
@@ -181,11 +181,11 @@ def evict(
     if excess <= 0 or not connection.execute(_IS_UNEVEN, (favored,)).get:
         return []
     evicted: list[Evicted] = []
-    holders = connection.execute(_LARGEST, (favored,)).fetchall()
+    largest = connection.execute(_LARGEST, (favored,)).fetchall()
     first, latest = read_floor(connection) + 1, read_latest(connection)
     for until in (_acknowledged(connection, retention, first - 1, latest), latest):
-        for peer, peer_id, size, gap, weight in holders:
-            is_small = number(weight) * _ABOUT_THE_SAME < number(holders[0][-1])
+        for peer, peer_id, size, gap, weight in largest:
+            is_small = number(weight) * _ABOUT_THE_SAME < number(largest[0][-1])
             if excess <= 0 or limit <= 0 or (is_small and until == latest):
                 break
             rows, freed = _oldest_of(
@@ -205,7 +205,7 @@ def evict(
 
 
 def _acknowledged(connection: apsw.Connection, retention: Retention, floor: int, latest: int) -> int:
-    """Return up to where events may go before what named consumers have not acknowledged."""
+    """Return the sequence number up to which events may be deleted first: named consumers have acknowledged them."""
     [row] = connection.execute(
         "SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0),"
         " (SELECT coalesce(min(position), ?1) FROM consumers WHERE position >= ?2) FROM peers",
@@ -218,7 +218,7 @@ def _acknowledged(connection: apsw.Connection, retention: Retention, floor: int,
 def _oldest_of(
     connection: apsw.Connection, peer: int, first: int, until: int, size: int, limit: int
 ) -> tuple[list[tuple[int, ...]], int]:
-    """Return the oldest events of a peer, and how many bytes are free when an interruption stands for them."""
+    """Return the oldest events of a peer, and the bytes that are freed when an interruption replaces them."""
     rows: list[tuple[int, ...]] = []
     freed = -EVENT_OVERHEAD
     cursor = connection.execute(_OLDEST_OF_PEER, (peer, first, until, limit))
@@ -241,7 +241,7 @@ def _replace(
     rows: list[tuple[int, ...]],
     freed: int,
 ) -> Evicted:
-    """Replace events of a peer by one interruption, in the place of the last of them."""
+    """Replace events of a peer with one interruption, at the place of the last of them."""
     last, _, time_ns, _, _, node = rows[-1]
     node_id = connection.execute("SELECT node_id FROM nodes WHERE id = ?", (node,)).get
     if not isinstance(node_id, bytes) or not isinstance(peer_id, bytes):

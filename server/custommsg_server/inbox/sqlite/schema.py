@@ -1,4 +1,4 @@
-"""The tables of an SQLite inbox, and the steps from each version of them to the next."""
+"""The tables of an SQLite inbox, and the migrations from each version to the next."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ BLOCK: Final = 10
 
 STEPS: Final[tuple[str, ...]] = (
     # 1:
-    # - meta.floor is the highest sequence number that the retention has deleted: what comes after it is complete,
-    #   but for events of single peers that were deleted one by one.
-    # - peers holds how much each peer has in the inbox, and the sequence number of the interruption that stands for
-    #   those that were evicted; the row with the empty id is for events of no single peer.
-    # - marks says what the age clock and the machine's clock said when the events up to a sequence number were there.
-    # - AUTOINCREMENT keeps the last sequence number apart from the rows, so that none is used twice even after
-    #   all rows are gone.
-    # - The indexes begin with the block, so that a commit changes a few pages at their end, whatever it stores: an
-    #   index by type or peer alone would have each event change a page somewhere in the middle, and cost ten times
-    #   as much. A reader looks into each block once, which takes a microsecond for a thousand events.
+    # - meta.floor is the highest sequence number that the retention has deleted. All events after it are there, except
+    #   evicted ones of single peers.
+    # - peers has the number and size of each peer's events, and the sequence number of the interruption that replaces
+    #   evicted ones. The row with the empty id counts events that concern all peers.
+    # - marks has the time of the age clock and of the machine's clock when the events up to a sequence number were
+    #   stored.
+    # - AUTOINCREMENT stores the last sequence number separately, so that none is used twice, even if all rows are
+    #   deleted.
+    # - The indexes begin with the block, so that a commit changes only a few pages at their end. With an index by type
+    #   or peer alone, each event would change a page somewhere in the middle, which costs ten times as much. A reader
+    #   looks into each block once, which takes a microsecond for a thousand events.
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO meta VALUES ('inbox_id', lower(hex(randomblob(16)))), ('floor', 0);
@@ -53,34 +54,30 @@ STEPS: Final[tuple[str, ...]] = (
     ) STRICT, WITHOUT ROWID;
     """,
 )
-"""What leads from version n to n + 1. A step that was released is never changed; a new one is added."""
+"""The migration from version n to n + 1. A released step is never changed; a new one is added."""
 
 
 def version_of(connection: apsw.Connection) -> int:
-    """Return the version of the tables in a file; 0 if it has none yet."""
+    """Return the version of the tables in a file; 0 if there are no tables yet."""
     version = connection.pragma("user_version")
     assert isinstance(version, int)
     return version
 
 
 def check_version(path: Path, version: int, known: int = len(STEPS)) -> None:
-    """Refuse a file that a newer gateway has written.
-
-    Raises:
-        InboxError: it is newer.
-    """
+    """Refuse a file of a newer gateway. Raises InboxError: it is newer."""
     if version > known:
         raise InboxError(
-            f"inbox {path}: it has version {version}, and this gateway knows versions up to {known}; "
+            f"inbox {path}: its version is {version}, and this gateway supports versions up to {known}; "
             "run the newer gateway again, or move the file away"
         )
 
 
 def migrate(connection: apsw.Connection, path: Path, steps: Sequence[str] = STEPS) -> None:
-    """Bring the tables to the newest version, one step and one transaction at a time.
+    """Migrate the tables to the newest version, one step and one transaction at a time.
 
     Raises:
-        InboxError: a newer gateway has written the file.
+        InboxError: the file is of a newer gateway.
         apsw.Error: a step failed; the file keeps the version it had.
     """
     version = version_of(connection)

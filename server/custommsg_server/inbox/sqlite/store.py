@@ -1,4 +1,4 @@
-"""An inbox in one SQLite file: one connection writes, others read what is committed. Its methods block."""
+"""An inbox in one SQLite file: one connection writes, others read committed data. The methods block."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _EVERYTHING: Final = Filter(peer_events=True, outbox_events=True)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Events that were stored, without gaps."""
+    """Stored events, with consecutive sequence numbers."""
 
     first: int
     """The sequence number of the first of them."""
@@ -62,14 +62,14 @@ class Stored:
 
 
 class SqliteStore:
-    """Keeps events in an SQLite file. Each method may be called from any thread.
+    """Stores events in an SQLite file. Each method may be called from any thread.
 
-    The size of the inbox is that of the pages in use: free ones are used again before the file grows. When
-    the file cannot be written, what it holds can be read, and each `append` tries again to write.
+    The size of the inbox is the size of the pages in use: free pages are used again before the file grows. If the file
+    cannot be written, it can still be read, and each `append` tries again to write.
 
     Args:
-        path: the file; it is made if it does not exist, readable by its owner only. `<path>-wal` and
-            `<path>-shm` are part of it, `<path>-lock` keeps a second gateway away.
+        path: the file; it is created if it does not exist, readable by its owner only. `<path>-wal` and `<path>-shm`
+            are part of it, `<path>-lock` locks out other gateways.
 
     Raises:
         InboxError: the file can be neither written nor read, or another gateway uses it.
@@ -98,11 +98,11 @@ class SqliteStore:
             raise
 
     def append(self, arrivals: Sequence[Arrival]) -> Stored:
-        """Store arrivals, all or none, in this order; return when they are safe on the disk.
+        """Store all arrivals in order, or none of them; return when they are safe on the disk.
 
-        Their sequence numbers follow each other without a gap. With no arrivals, find out whether the file
-        can be written. If the last call failed with a commit that took effect all the same, and this one begins
-        with the same arrivals, these are not stored again.
+        Their sequence numbers are consecutive. Without arrivals, this only checks whether the file can be written. A
+        call may fail although its commit took effect: if the next call begins with the same arrivals, these are not
+        stored again.
 
         Raises:
             InboxError: they are not stored, as far as is known.
@@ -123,7 +123,7 @@ class SqliteStore:
         )
 
     def read(self, wanted: Filter, after: int, until: int, limit: int, max_size: int) -> Chunk:
-        """Return some of the events that pass a filter, in order; see `read_chunk`.
+        """Return some of the events that match a filter, in order; see `read_chunk`.
 
         Raises:
             InboxError: the file cannot be read.
@@ -133,23 +133,23 @@ class SqliteStore:
         )
 
     def held(self) -> Held:
-        """Return what is held. Raises InboxError."""
+        """Return the content of the inbox. Raises InboxError."""
         return self._read(read_held)
 
     def age_clock(self, wall_ns: int, monotonic_ns: Callable[[], int]) -> AgeClock:
-        """Return the clock by which the age of events counts, going on from the last mark. Raises InboxError."""
+        """Return the clock that measures the age of events, starting at the last mark. Raises InboxError."""
         age, marked_ns = self._read(last_mark) or (wall_ns, wall_ns)
         return AgeClock(age, wall_ns - marked_ns, monotonic_ns)
 
     def prune(self, retention: Retention, now: int, limit: int, wall_ns: int = 0, favored: str = "[]") -> int:
-        """Delete some events that the retention no longer allows, the oldest first; return how many.
+        """Delete some of the oldest events, if the retention requires it; return how many. See `delete_old`.
 
-        At most `limit`, and no more than takes a moment: call it again until it returns 0. See `delete_old`.
+        One call takes only a moment: call it again until it returns 0.
 
         Raises:
             InboxError: nothing was deleted.
         """
-        # If the power fails, what was deleted may come back: harmless, and worth not waiting for the disk.
+        # Not durable, which is faster: if the power fails, deleted events may be there again, which is harmless.
         with self._writing(is_durable=False) as connection:
             mark(connection, retention.max_age * 1e9, now, wall_ns, is_first=not self._is_marked)
             count = delete_old(connection, retention, favored, now, limit)
@@ -157,9 +157,9 @@ class SqliteStore:
         return count
 
     def evict(self, retention: Retention, limit: int, favored: str = "[]") -> list[Evicted]:
-        """Delete some events of those who hold most, if the inbox is too large; see `retention.evict`.
+        """Delete some events of the peers with the most data, if the inbox is too large; see `retention.evict`.
 
-        At most `limit`, and no more than takes a moment: call it again until it returns nothing.
+        One call takes only a moment: call it again until it returns an empty list.
 
         Raises:
             InboxError: nothing was deleted.
@@ -172,7 +172,7 @@ class SqliteStore:
         return self._read(read_consumers)
 
     def open_consumer(self, name: str, position: int, now_ns: int) -> int:
-        """Return where a consumer is; make it at a position if there is none of that name. Raises InboxError."""
+        """Return the position of a consumer; create it at `position` if it does not exist. Raises InboxError."""
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO consumers VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, position, now_ns)
@@ -180,8 +180,8 @@ class SqliteStore:
             return number(connection.execute("SELECT position FROM consumers WHERE name = ?", (name,)).get)
 
     def advance(self, name: str, position: int, now_ns: int) -> int | None:
-        """Move a consumer on, if that is further; return where it is now; None: no such one. Raises InboxError."""
-        # If the power fails, the consumer gets some messages once more, as it was told it may.
+        """Advance a consumer, never back; return its position; None: it does not exist. Raises InboxError."""
+        # Not durable: if the power fails, the consumer gets some messages twice, which the contract allows.
         with self._writing(is_durable=False) as connection:
             now = connection.execute(
                 "UPDATE consumers SET position = max(position, ?), updated_ns = ? WHERE name = ? RETURNING position",
@@ -190,13 +190,13 @@ class SqliteStore:
             return None if now is None else number(now)
 
     def delete_consumer(self, name: str) -> bool:
-        """Delete a consumer; return whether there was one. Raises InboxError."""
+        """Delete a consumer; return whether it existed. Raises InboxError."""
         with self._writing() as connection:
             connection.execute("DELETE FROM consumers WHERE name = ?", (name,))
             return connection.changes() > 0
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._is_closed = True
             self._readers.close()
@@ -206,7 +206,7 @@ class SqliteStore:
             self._release()
 
     def _are_stored(self, connection: apsw.Connection, latest: int, arrivals: Sequence[Arrival]) -> bool:
-        """Whether what is in the file beyond what we know of is just what the arrivals begin with."""
+        """Whether the newest events in the file, which we do not know, are the first of the arrivals."""
         count = latest - self._latest
         found = read_chunk(
             connection, self.positions, _EVERYTHING, self._latest, latest, count, 1 << 62
@@ -221,7 +221,7 @@ class SqliteStore:
         except (apsw.NotADBError, apsw.CorruptError):
             raise
         except (apsw.Error, OSError):
-            # It cannot be written: a full disk, permissions. What it holds is still of use.
+            # It cannot be written, e.g. because the disk is full. Perhaps it can be read.
             if not self._path.is_file():
                 raise
             with suppress(apsw.Error):
@@ -267,7 +267,7 @@ class SqliteStore:
 
     @contextmanager
     def _writing(self, *, is_durable: bool = True) -> Iterator[apsw.Connection]:
-        """Run one transaction; it is on the disk afterwards, or will be soon if that is enough."""
+        """Run one transaction; if it is durable, it is on the disk afterwards."""
         with self._lock, inbox_errors(self._path):
             if self._is_closed:
                 raise InboxError(f"inbox {self._path}: it is closed")
@@ -288,14 +288,14 @@ class SqliteStore:
                 self._numbers.forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                empty_log(connection)  # else, on a full disk, it would have no room for deleting something
+                empty_log(connection)  # on a full disk, deleting needs space in the log
                 raise
 
     def _commit(self, connection: apsw.Connection) -> None:
         connection.execute("COMMIT")
 
     def _check_in_place(self) -> None:
-        """Find out that somebody removed or truncated the file: what we write would be gone, or make it worse."""
+        """Check that nobody has removed or truncated the file: what we write would be lost, or damage it further."""
         try:
             now = self._path.stat()
         except FileNotFoundError:

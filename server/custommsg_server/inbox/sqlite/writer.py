@@ -1,4 +1,4 @@
-"""The thread that stores what arrives: all that waits in one commit. What it does when the store fails is here, too."""
+"""The thread that stores arrivals, many in one commit, and retries when the store fails."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from custommsg_server.storage.clock import AgeClock
 log = structlog.get_logger()
 
 _COMMIT_SIZE: Final = 4 << 20
-"""Bytes that go into one commit, about."""
+"""The approximate size of one commit in bytes."""
 _OVERHEAD: Final = 400
-"""Bytes of memory that an arrival takes beside its message, about."""
+"""The approximate memory of an arrival in bytes, without its message."""
 _PRUNE_EVENTS: Final = 1000
-"""Events that are deleted at once, at most."""
+"""The maximum number of events to delete in one transaction."""
 _PRUNE_TURNS: Final = 4
-"""How often in a row, while arrivals wait: enough to delete more than arrives."""
+"""The number of such transactions in a row while arrivals wait: enough to delete more than arrives."""
 _PRUNE_AFTER: Final = 1 << 20
-"""Bytes stored after which the size of the inbox is looked at, at the latest."""
+"""The number of stored bytes after which the size of the inbox is checked."""
 _RECENT_IDS: Final = 20_000
-"""Arrivals whose ids are remembered, so that they are not stored again: some 4 MB."""
+"""The number of ids that are remembered, so that their arrivals are not stored again: some 4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriterOptions:
-    """How the writer behaves. Times are in seconds."""
+    """Options of the writer. Times are in seconds."""
 
     prune_interval: float = 10.0
-    """How often the age of what is kept is looked at."""
+    """How often the age of the stored events is checked."""
     backoff_min: float = 0.1
-    """How long to wait before a failing store is tried again; doubled after each failure ..."""
+    """The delay before the first retry of a failed commit; doubled after each failure ..."""
     backoff_max: float = 5.0
     """... up to this."""
     max_waiting: int = 16 << 20
-    """Bytes of memory that are kept while the store fails; what comes beyond that is lost."""
+    """Bytes of memory for arrivals while the store fails; more arrivals are lost."""
     monotonic_ns: Callable[[], int] = time.monotonic_ns
-    """The time that passes, by which the age of events counts."""
+    """The monotonic clock, which measures the age of events."""
     wall_ns: Callable[[], int] = time.time_ns
     """The machine's clock."""
 
@@ -59,46 +59,46 @@ class Pending:
 
     arrivals: Sequence[Arrival]
     positions: asyncio.Future[Sequence[Position]] | None
-    """Gets their positions; used on the event loop's thread only. None: nobody waits for them."""
+    """Gets their positions, on the event loop's thread only. None: nobody waits for them."""
     size: int
-    """Bytes of memory that they take, about."""
+    """Their approximate memory in bytes."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What one turn of the writer has to tell."""
+    """The results of one turn of the writer."""
 
     done: list[Pending]
     error: str | None = None
-    """What is wrong with the store now, in words for a person; None if nothing is."""
+    """The current error of the store, as text for people; None if there is none."""
     positions: Sequence[Sequence[Position] | None] = ()
-    """The positions of each of `done`; None: it is lost."""
+    """The positions for each of `done`; None: it is lost."""
     lost: int = 0
     """Messages that were lost in this turn."""
     stored: Stored | None = None
-    """What was committed."""
+    """The committed events."""
     evicted: list[Evicted] = field(default_factory=list)
-    """What was deleted to make room, after that."""
+    """The events that were deleted after that to free space."""
     opened: SqliteStore | None = None
     """The store, if it was opened in this turn."""
     held: Held | None = None
-    """What the store holds, if it was opened or something was deleted."""
+    """The content of the store, if it was opened or something was deleted."""
     ended_by: BaseException | None = None
-    """What has ended the writer's thread, which is a bug; this is its last report then."""
+    """The error that has ended the writer's thread, which is a bug. Then this is the last report."""
 
 
 class Writer:
-    """Stores what it is given, in order, until it is stopped.
+    """Stores arrivals in order, until it is stopped.
 
-    While the store fails, what is given waits and is tried again; the batch that has failed is tried as it was, so
-    that the store can tell whether it took effect after all. What comes when too much waits is lost, and all that
-    follows until the store works again: one INTERRUPTION behind what was kept has the number.
+    While the store fails, arrivals wait and the writer tries again. It retries exactly the batch that failed, so that
+    the store can find out whether the commit took effect. When too many arrivals wait, new ones are lost until the
+    store works again; then one INTERRUPTION with their number is stored after those that waited.
 
     Args:
-        open_store: opens the store; it is called again, with backoff, while it raises InboxError.
-        retention: how long events are kept.
-        options: how to behave.
-        tell: is called after each turn, on the writer's thread.
+        open_store: opens the store; called again, with backoff, while it raises InboxError.
+        retention: how long events are stored.
+        options: its options.
+        tell: called with a report after each turn, on the writer's thread.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Writer:
         self._store: SqliteStore | None = None
         self._age_clock: AgeClock | None = None
         self.favored = "[]"
-        """The peers of whom more is kept, as JSON."""
+        """The peers with channels, as a JSON list of node ids; more of their events are stored."""
         self._changed = threading.Condition()
         self._waiting: deque[Pending] = deque()
         self._waiting_size = 0
         self._failed: list[Pending] = []
-        """The batch that could not be stored, to be tried again."""
+        """The batch that could not be stored, for the next try."""
         self._is_stopping = False
         self._recent = RecentIds(_RECENT_IDS)
         self._write_error: str | None = "it is not open yet"
@@ -132,16 +132,16 @@ class Writer:
         self._unpruned = 0
         self._has_pruned = False
         self._kept: int | None = None
-        """While arrivals are being lost: how many of those that wait are kept."""
+        """While arrivals are being lost: how many of the waiting ones will be stored."""
         self._lost = 0
         self._thread = threading.Thread(target=self._run, name="inbox-writer", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; its first report comes when the store was opened, or could not be."""
+        """Start the thread; its first report says whether the store could be opened."""
         self._thread.start()
 
     def put(self, arrivals: Sequence[Arrival], positions: asyncio.Future[Sequence[Position]]) -> None:
-        """Hand over arrivals; the future is part of the report that tells what became of them."""
+        """Add arrivals; the report about them contains the future."""
         size = sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
         with self._changed:
             self._waiting.append(Pending(arrivals, positions, size))
@@ -149,7 +149,7 @@ class Writer:
             self._changed.notify()
 
     def stop(self) -> None:
-        """Store what waits, and end. The store stays open."""
+        """Store what waits, then end the thread. The store stays open."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
@@ -175,14 +175,14 @@ class Writer:
                 self._tell(report)
                 report = Report([])
         except BaseException as error:
-            # Nobody may wait for ever for what this thread will not store.
+            # Report all arrivals that this thread will not store, so that nobody waits for them forever.
             with self._changed:
                 left = [*report.done, *self._failed, *self._waiting]
             why = f"the inbox's writer has ended because of a bug ({type(error).__name__})"
             self._tell(Report(left, why, [None] * len(left), ended_by=error))
 
     def _next(self) -> list[Pending] | None:
-        """Wait until there is something to do; return what to store, or None while it is not time to try again."""
+        """Wait until there is work; return the next batch, or None if it is too early for a retry."""
         with self._changed:
             while not self._is_stopping:
                 if self._write_error is None:
@@ -197,13 +197,13 @@ class Writer:
             return self._batch()
 
     def _batch(self) -> list[Pending]:
-        """Return what has failed, as it was, or take the first of what waits."""
+        """Return the batch that failed, or else a new one of the first arrivals that wait."""
         if self._failed:
             batch, self._failed = self._failed, []
             return batch
         most = len(self._waiting) if self._kept is None else self._kept
         batch, size = [], 0
-        # Never more than may wait: so what has failed, and may have taken effect after all, is not lost.
+        # Not larger than what may wait, so that a failed batch, which may have taken effect, is not dropped.
         while len(batch) < most and (not batch or size < min(_COMMIT_SIZE, self._options.max_waiting)):
             batch.append(self._waiting.popleft())
             size += batch[-1].size
@@ -213,7 +213,7 @@ class Writer:
 
     @property
     def _is_too_much(self) -> bool:
-        """Whether something has to be lost if the store cannot take it now."""
+        """Whether so much waits that arrivals are lost if they cannot be stored now."""
         return self._waiting_size > self._options.max_waiting or (
             self._kept is not None and len(self._waiting) > self._kept
         )
@@ -257,13 +257,13 @@ class Writer:
         try:
             return self._store.append(arrivals)
         except InboxError:
-            # What is no longer kept may be just the room that is missing.
+            # Perhaps the disk is full: delete events that are too old, then try again.
             if self._delete(report, self._store):
                 self._prune_at = 0.0
             return self._store.append(arrivals)
 
     def _lose(self, report: Report) -> None:
-        """Give up what is too much, the newest first; at the end everything. Whoever handed it over is told."""
+        """Drop arrivals that exceed the limit, the newest first, or all of them when stopping; report them as lost."""
         with self._changed:
             most = -1 if self._is_stopping else self._options.max_waiting
             lost: list[Pending] = []
@@ -299,7 +299,7 @@ class Writer:
             self._prune_error = None
 
     def _prune_some(self, report: Report, store: SqliteStore) -> None:
-        """Delete what is no longer kept, or some of it while arrivals wait."""
+        """Delete all events that the retention does not allow, or only some of them while arrivals wait."""
         turns = 0
         while self._delete(report, store):
             turns += 1
@@ -310,7 +310,7 @@ class Writer:
         self._unpruned = 0
 
     def _delete(self, report: Report, store: SqliteStore) -> bool:
-        """Delete some of what is no longer kept; return whether there was any."""
+        """Delete some of these events; return whether there were any."""
         assert self._age_clock is not None  # it comes with the store
         now, favored = self._age_clock.now(), self.favored
         known_ns = self._options.wall_ns() - self._age_clock.away
@@ -322,10 +322,10 @@ class Writer:
 
 
 class RecentIds:
-    """The positions of arrivals that were stored not long ago, by the arrivals' ids.
+    """The positions of arrivals that were stored recently, by their ids.
 
     Args:
-        most: how many are remembered, at least half of them at any time.
+        most: the maximum number of ids; at least half as many are remembered.
     """
 
     def __init__(self, most: int) -> None:
@@ -334,7 +334,7 @@ class RecentIds:
         self._older: dict[str, Position] = {}
 
     def without_known(self, arrivals: list[Arrival]) -> list[Arrival]:
-        """Leave out arrivals whose ids are remembered, and all but the first of those with one id."""
+        """Remove arrivals whose ids are remembered, and those whose id occurs earlier in the list."""
         if len(self._positions) > self._most // 2:
             self._positions, self._older = {}, self._positions
         ids = [arrival.id for arrival in arrivals if arrival.id]
@@ -354,11 +354,11 @@ class RecentIds:
     def positions_of(
         self, done: Sequence[Pending], events: Sequence[Event]
     ) -> list[Sequence[Position] | None]:
-        """Return the positions of what was handed over; None where something was lost.
+        """Return the positions for each of `done`; None if some of its arrivals are lost.
 
         Args:
-            done: what was handed over.
-            events: what `without_known` has left of it, if that was stored.
+            done: what was to be stored.
+            events: the stored events: what `without_known` has left of it.
         """
         self._positions.update([(arrival.id, position) for position, arrival in events if arrival.id])
         result: list[Sequence[Position] | None] = []
@@ -382,6 +382,6 @@ class RecentIds:
 def _reason(error: Exception) -> str:
     if isinstance(error, InboxError):
         return str(error)
-    # A bug. It must not end the thread: the hook would never be answered again.
+    # A bug. It must not end the thread, or hook calls would never be answered again.
     log.error("unexpected error in the inbox's writer", exc_info=error)
-    return f"unexpected {type(error).__name__}; see the log"
+    return f"unexpected {type(error).__name__}, which is a bug; see the log, and report it"

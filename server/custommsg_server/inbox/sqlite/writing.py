@@ -1,7 +1,7 @@
-"""Adds events to an SQLite inbox within a transaction, and to the accounts of their peers.
+"""Writes events to an SQLite inbox within a transaction, and counts them in the rows of their peers.
 
-Each statement hands Python's lock to the event loop and has to wait to get it back. So under load a commit takes as
-long as it has statements: they are few, and have many rows.
+Each statement releases Python's lock to the event loop, and has to wait to get it back. So under load the number of
+statements decides how long a commit takes: there are few, with many rows each.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from custommsg_server.domain.events import MESSAGE, Arrival
 from custommsg_server.inbox.sqlite.reading import number
 
 EVENT_OVERHEAD: Final = 64
-"""Bytes that an event takes beside its message, about."""
+"""The approximate size of an event in bytes, without its message."""
 
 
 def _of_many_rows(statement: str) -> tuple[tuple[int, str], ...]:
-    """Return an INSERT for each of some numbers of rows, the most first."""
+    """Return an INSERT for each of several numbers of rows, the largest first."""
     row = f"({', '.join('?' * statement.count('?'))})"
     return tuple(
         (rows, statement.replace(row, ", ".join([row] * rows))) for rows in (128, 64, 32, 16, 8, 4, 2, 1)
@@ -35,7 +35,7 @@ _ADD_TO_PEERS: Final = _of_many_rows(
 
 
 class Numbers:
-    """The numbers that stand for our nodes in the table of events."""
+    """The numbers of our nodes in the table of events."""
 
     def __init__(self) -> None:
         self._nodes: dict[bytes, int] = {}
@@ -59,17 +59,7 @@ class Numbers:
 def add_events(
     connection: apsw.Connection, numbers: Numbers, first: int, arrivals: Sequence[Arrival]
 ) -> None:
-    """Add events.
-
-    Args:
-        connection: to the file, in a transaction.
-        numbers: the numbers of our nodes.
-        first: the sequence number of the first event.
-        arrivals: what happened.
-
-    Raises:
-        apsw.Error: the transaction cannot go on.
-    """
+    """Add events in a transaction; `first` is the sequence number of the first. Raises apsw.Error."""
     peers = _add_to_peers(connection, arrivals)
     nodes = numbers.of_nodes(connection, {one.node_id for one in arrivals})
     at = 0
@@ -93,7 +83,7 @@ def add_events(
 
 
 def _add_to_peers(connection: apsw.Connection, arrivals: Sequence[Arrival]) -> dict[bytes, int]:
-    """Add arrivals to the accounts of their peers; return the number of each peer."""
+    """Count arrivals in the rows of their peers; return the number of each peer."""
     sizes: defaultdict[bytes, list[int]] = defaultdict(list)
     for one in arrivals:
         sizes[one.peer_id].append(len(one.message) + EVENT_OVERHEAD)

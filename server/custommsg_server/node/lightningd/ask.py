@@ -1,4 +1,4 @@
-"""Asks a lightningd once who it is; if it does not answer, says why and what to do."""
+"""Asks a lightningd once for its description; if it does not answer, says why and what to do."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from custommsg_server.node.port import NodeInfo
 
 
 class AskError(Exception):
-    """It did not answer.
-
-    Args:
-        what: what is wrong.
-        advice: what to do.
-    """
+    """lightningd did not answer; `what` is wrong, and `advice` says what to do."""
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(what)
@@ -27,7 +22,7 @@ class AskError(Exception):
 
 
 async def ask(rpc_file: Path, seconds: float) -> NodeInfo:
-    """Return how a lightningd describes itself.
+    """Return the description of a lightningd.
 
     Args:
         rpc_file: its JSON-RPC socket.
@@ -45,12 +40,12 @@ async def ask(rpc_file: Path, seconds: float) -> NodeInfo:
         async with asyncio.timeout(seconds):
             await up.wait()
     except TimeoutError:
-        raise AskError(f"{rpc_file} takes a connection, but does not answer getinfo", _ANSWER) from None
+        raise AskError(f"{rpc_file} accepts a connection, but does not answer getinfo", _ANSWER) from None
     finally:
         running.cancel()
         await asyncio.wait([running])
     if node.info is None:
-        raise AskError(f"{rpc_file} answers getinfo with something else", _ANSWER)
+        raise AskError(f"the answer to getinfo at {rpc_file} is invalid", _ANSWER)
     return node.info
 
 
@@ -68,7 +63,7 @@ def _try_socket(rpc_file: Path) -> None:
     except FileNotFoundError:
         raise AskError(
             f"{rpc_file} does not exist",
-            "Start lightningd, or set rpc_file (or lightning_dir and network) to where its socket is.",
+            "Start lightningd, or set rpc_file (or lightning_dir and network) to its socket.",
         ) from None
     except PermissionError:
         raise AskError(
@@ -77,8 +72,8 @@ def _try_socket(rpc_file: Path) -> None:
         ) from None
     except ConnectionRefusedError:
         raise AskError(
-            f"no process listens on {rpc_file}: it was left behind by an earlier one",
-            "Start lightningd; it makes a new socket.",
+            f"no process listens on {rpc_file}: it is a leftover of an earlier one",
+            "Start lightningd; it creates a new socket.",
         ) from None
     except (OSError, RelayError) as error:
         raise AskError(f"{rpc_file} cannot be opened: {error}", _ANSWER) from None

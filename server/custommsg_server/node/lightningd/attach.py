@@ -1,7 +1,7 @@
-"""Has lightningd run our script as a plugin, whose stdin and stdout lead to our socket, whenever it does not run.
+"""Has lightningd run our script as a plugin, which connects its stdin and stdout to our socket.
 
-lightningd may run in another container, which has only a shell and socat: so the script has a few lines, and all
-the rest is here. The script holds a token, which `guard` asks for.
+lightningd may run in another container, which has only a shell and socat. So the script has only a few lines. It
+contains a token, which `guard` checks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from custommsg_server.node.lightningd.manifest import Init, Manifest, PluginOpti
 log = structlog.get_logger()
 
 RETRY = 5.0
-"""Seconds after which making the socket and the script is tried again."""
+"""Seconds until the next try to create the socket and the script."""
 
 SCRIPT = """\
 #!/bin/sh
@@ -64,7 +64,7 @@ class Paths:
 
     @classmethod
     def within(cls, folder: Path, folder_for_node: str | None) -> Paths:
-        """Put them into one folder.
+        """Return the paths within one folder.
 
         Args:
             folder: its path for us.
@@ -79,10 +79,10 @@ class Attachment:
 
     Args:
         paths: where the socket and the script are.
-        make_parents: make their folder wherever it is; else only within a folder that exists.
+        make_parents: whether to create all parent folders; if not, only the last one.
         rpc_file: lightningd's JSON-RPC socket: its owner may connect.
-        intake: keeps what arrives.
-        options: returns what the manifest says; called when the node is known.
+        intake: stores arrivals.
+        options: returns the options of the manifest; called when the node is known.
         start_plugin: asks lightningd to run the script; raises RelayError.
     """
 
@@ -111,7 +111,7 @@ class Attachment:
 
     @property
     def is_attached(self) -> bool:
-        """Whether lightningd hands messages over now, and the interruption before them is stored."""
+        """Whether lightningd sends its messages to us, and the interruption before them is stored."""
         return self._is_attached.is_set()
 
     async def attached(self) -> None:
@@ -119,7 +119,7 @@ class Attachment:
         await self._is_attached.wait()
 
     def node_changed(self, is_up: bool) -> None:
-        """Take note of the state of the link to the node."""
+        """Apply the state of the link to the node."""
         self._node_is_up = is_up
         self._wake.set()
 
@@ -128,21 +128,20 @@ class Attachment:
         logged = ""
         while True:
             try:
-                await self._listen_and_attach()
+                with _only_one(self._paths.socket.parent, self._make_parents):
+                    await self._listen_and_attach()
             except OSError as error:
                 if str(error) != logged:
                     log.error(
-                        "cannot attach lightningd: nothing is received", why=str(error), hint=self._hint()
+                        "cannot attach lightningd: no messages are received",
+                        why=str(error),
+                        hint=self._hint(),
                     )
                 logged = str(error)
                 await asyncio.sleep(RETRY)
 
     async def _listen_and_attach(self) -> None:
-        with _only_one(self._paths.socket.parent, self._make_parents):
-            await self._listen_and_attach_alone()
-
-    async def _listen_and_attach_alone(self) -> None:
-        self._write_script()  # first: who sees the socket finds its token
+        self._write_script()  # first: a script of an earlier start would send an old token
         server = await self._bind()
         try:
             await server.start_serving()
@@ -171,7 +170,7 @@ class Attachment:
                     log.warning("lightningd did not start the plugin", why=error.message, hint=self._hint())
                 logged = error.message
                 delay = min(delay * 2, 5.0)
-            # `plugin start` returns when the plugin is initialised, but it may have ended since.
+            # `plugin start` returns when the plugin is initialised, but the plugin may have ended since.
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
@@ -180,7 +179,7 @@ class Attachment:
         path = self._paths.socket
         with suppress(FileNotFoundError):
             path.unlink()
-        # lightningd may run as another user of our group; nobody else may write to the inbox.
+        # lightningd may run as another user of our group. Nobody else may connect.
         before = os.umask(0o117)
         try:
             loop = asyncio.get_running_loop()
@@ -203,9 +202,9 @@ class Attachment:
             fresh.unlink()
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
-            # lightningd may run as another user of our group; nobody else is to read the token.
+            # lightningd may run as another user of our group. Nobody else may read the token.
             os.fchmod(file.fileno(), 0o750)
-        fresh.replace(path)  # in one step: lightningd may be reading the old one
+        fresh.replace(path)  # atomically: lightningd may be reading the old one
 
     def _make_guard(self) -> Guard:
         guard = Guard(
@@ -219,11 +218,11 @@ class Attachment:
         return guard
 
     def _refuse(self, peer: Peer) -> None:
-        if peer.uid not in self._refused:  # once for each: it may try again and again
+        if peer.uid not in self._refused:  # once for each user, who may try again and again
             self._refused.add(peer.uid)
             log.error(
                 "connection to the plugin socket refused",
-                why="its user is neither ours, nor root, nor the owner of lightningd's JSON-RPC socket",
+                why="its user is not the gateway's, root, or the owner of lightningd's JSON-RPC socket",
                 uid=peer.uid,
                 pid=peer.pid,
             )
@@ -237,18 +236,18 @@ class Attachment:
         if self._channel is not None and self._channel.is_alive:
             log.warning("second plugin channel refused", uid=peer.uid, pid=peer.pid)
             raise DeclinedError(
-                "this gateway is attached to lightningd already, by another copy of this plugin"
+                "another copy of this plugin has already attached this gateway; stop one of them"
             )
         previous, self._channel = self._channel, channel
         if previous is not None:
-            previous.close()  # it has ended, and the event loop does not know that yet
+            previous.close()  # it has ended, but the event loop does not know yet
             self._is_attached.clear()
         self._interrupt(channel, peer, init)
         self._wake.set()
         return self._intake
 
     def _interrupt(self, channel: Channel, peer: Peer, init: Init) -> None:
-        """Store the interruption that stands before what this channel brings; only then we are attached."""
+        """Store an interruption before the messages of this channel; then the gateway is attached."""
 
         def ended(stored: asyncio.Future[bool]) -> None:
             if self._channel is not channel or stored.cancelled():
@@ -273,25 +272,27 @@ class Attachment:
 
     def _hint(self) -> str:
         return (
-            f"lightningd must be able to run {self._paths.script_for_node} and to connect to {SOCKET_NAME} beside"
-            " it; it needs socat or this Python for that."
+            f"lightningd must be able to run {self._paths.script_for_node} and to connect to {SOCKET_NAME} in the"
+            " same folder, with socat or this Python."
         )
 
 
 @contextmanager
 def _only_one(folder: Path, make_parents: bool) -> Iterator[None]:
-    """Keep other gateways away from a folder: a second one would take the socket away from the first.
+    """Lock a folder, so that a second gateway cannot replace the socket of the first.
 
     Raises:
-        OSError: another gateway uses it, or the folder cannot be made.
+        OSError: another gateway uses it, or it cannot be created.
     """
     try:
         folder.mkdir(parents=make_parents, exist_ok=True)
     except FileNotFoundError:
-        raise OSError(f"{folder.parent} does not exist yet; lightningd makes it") from None
+        raise OSError(f"{folder.parent} does not exist yet; start lightningd, which creates it") from None
     with (folder / "attach.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(f"another gateway uses {folder} for its plugin; set another plugin_dir") from None
+            raise OSError(
+                f"another gateway uses {folder} for its plugin; set another plugin_dir for this one"
+            ) from None
         yield

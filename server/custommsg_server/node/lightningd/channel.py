@@ -1,7 +1,7 @@
-"""The plugin protocol at our end of the stream. Promise 1: the answer to the hook is `continue`, always.
+"""Our side of the plugin protocol. The answer to a hook call is always `continue`.
 
-lightningd exits on any other answer, an error included. So nothing of a hook call decides what is answered
-but its id, and no exception on the way can change that.
+lightningd exits on any other answer, even on an error. So the answer depends on nothing but the id of the hook call,
+and no exception can change that.
 
 The protocol is JSON-RPC 2.0 (https://docs.corelightning.org/docs/a-day-in-the-life-of-a-plugin).
 """
@@ -30,35 +30,35 @@ from custommsg_server.node.lightningd.manifest import HOOK, Init, Manifest
 log = structlog.get_logger()
 
 MAX_CALL_SIZE: Final = 16 << 20
-"""Bytes: far beyond what lightningd writes (a hook call with the largest message has 132 kB)."""
+"""The maximum size of a call in bytes; a hook call with the largest message has 132 kB."""
 _MAX_ID_SIZE: Final = 100
-"""Characters of the id of a hook call up to which it names an arrival; lightningd's have about 30."""
+"""The maximum length of the id of a hook call that is used as the id of an arrival; lightningd's have about 30."""
 _PEER_EVENTS: Final = {"connect": Kind.CONNECTED, "disconnect": Kind.DISCONNECTED}
-# What json.loads and json.dumps do, without their choice of options for each message.
+# Like json.loads and json.dumps, which would check their options for each message.
 _read = json.JSONDecoder().decode
 _write = json.JSONEncoder().encode
 
 
 class DeclinedError(Exception):
-    """We cannot run as this lightningd's plugin; the message tells it why."""
+    """The gateway cannot run as a plugin of this lightningd; the message says why."""
 
 
 class MalformedCallError(Exception):
-    """lightningd would not make such a call. The message never quotes the call: it may hold credentials."""
+    """A call is malformed. The message never quotes it, since it may contain credentials."""
 
 
 class Intake(Protocol):
-    """Where arrivals go."""
+    """Stores arrivals."""
 
     def takes(self, message_type: int) -> bool:
-        """Return whether messages of this type are wanted; the others are answered and dropped."""
+        """Return whether to store messages of this type; other messages are dropped."""
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Keep arrivals, in order; the future ends when they are safe (True) or lost (False)."""
+        """Store arrivals in order; the future returns whether they were stored."""
 
     @property
     def is_full(self) -> bool:
-        """Whether to bring no more for now."""
+        """Whether to stop reading for now."""
 
     async def has_room(self) -> None:
         """Wait until it is not full."""
@@ -69,8 +69,8 @@ class Channel(asyncio.Protocol):
 
     Args:
         manifest: answers all calls but those of the hook.
-        on_init: called when lightningd has introduced itself, before it is answered; returns where arrivals
-            go, and has put an INTERRUPTION there; or raises DeclinedError.
+        on_init: called with the `init` of lightningd, before it is answered. Returns where to store arrivals, after an
+            INTERRUPTION; or raises DeclinedError.
         on_lost: called once when the channel has ended.
     """
 
@@ -92,7 +92,7 @@ class Channel(asyncio.Protocol):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the other end is there now: this sees its end before the event loop has come to it."""
+        """Whether the other end is connected. This detects its end before the event loop does."""
         if self._reader is None or self._reader.is_closing():
             return False
         poll = select.poll()
@@ -106,20 +106,20 @@ class Channel(asyncio.Protocol):
                 transport.close()
 
     def write_to(self, writer: asyncio.WriteTransport) -> None:
-        """Write to another transport than the one that is read (stdout beside stdin)."""
+        """Write to another transport than the one that is read: stdout and stdin."""
         self._writer = writer
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Store the transport."""
         # uvloop's transports have all the methods, but are not instances of asyncio's classes.
         self._reader = cast("asyncio.ReadTransport", transport)
         if self._writer is None:  # else there are two: stdin and stdout
             self._writer = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the owner."""
+        """Inform the owner."""
         self._reader = self._writer = None
         self._on_lost(self)
 
@@ -127,7 +127,7 @@ class Channel(asyncio.Protocol):
         """Do nothing: lightningd has ended, and the transport closes itself."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what lightningd wrote."""
+        """Process calls of lightningd."""
         try:
             complete = self._frames.feed(data)
         except FrameError as error:
@@ -141,8 +141,6 @@ class Channel(asyncio.Protocol):
                 self._take(frame, arrivals, hook_ids)
         self._keep(arrivals, hook_ids)
 
-    # Inside.
-
     def _take(self, frame: bytes, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
         try:
             call = _read(frame.decode())
@@ -151,39 +149,41 @@ class Channel(asyncio.Protocol):
             log.error("invalid JSON-RPC on the plugin channel; skipping it", size=len(frame))
             return
         if method == HOOK and request_id is not None:
-            hook_ids.append(request_id)  # first of all: nothing after this can keep it from its answer
+            hook_ids.append(request_id)  # first, so that nothing after this can prevent the answer
         try:
             if method == HOOK:
                 arrival = message_of(params, time.time_ns(), self._arrival_id(request_id))
                 if self._intake is not None and self._intake.takes(wire.message_type(arrival.message)):
                     arrivals.append(arrival)
             elif method == "shutdown":
-                self.close()  # lightningd waits for its plugins to leave
+                self.close()  # lightningd waits until its plugins have ended
             elif request_id is None:
                 if event := peer_event_of(str(method), params, time.time_ns()):
                     arrivals.append(event)
             else:
                 self._start(self._answer(frame, str(method), request_id))
         except MalformedCallError as error:
-            log.error("cannot read a call of lightningd", method=str(method)[:40], why=str(error))
+            log.error("malformed call of lightningd; skipping it", method=str(method)[:40], why=str(error))
         except Exception:
-            log.exception("a call of lightningd failed here", method=str(method)[:40])
+            log.exception(
+                "a call of lightningd failed because of a bug; please report it", method=str(method)[:40]
+            )
 
     def _arrival_id(self, request_id: Any) -> str:
-        """Return an id that no other hook call has, of whatever channel; nothing if the call has no usable one."""
+        """Return a unique id for a hook call, across all channels; empty if the call has no usable id."""
         if type(request_id) is str and len(request_id) <= _MAX_ID_SIZE:
             return f"{self._name}:{request_id}"
         return f"{self._name}#{request_id}" if type(request_id) is int else ""
 
     def _keep(self, arrivals: list[Arrival], hook_ids: list[Any]) -> None:
-        """Keep what arrived, then let lightningd go on: by then the message is safe, or lost."""
+        """Store arrivals, then answer the hook calls: by then the messages are stored or lost."""
         if not arrivals or self._intake is None:
             self._continue(hook_ids)
             return
         try:
             kept = self._intake.append(arrivals)
         except Exception:
-            log.exception("the inbox took nothing")
+            log.exception("messages were lost because of a bug; please report it")
             self._continue(hook_ids)
             return
         kept.add_done_callback(lambda _: self._continue(hook_ids))
@@ -213,7 +213,9 @@ class Channel(asyncio.Protocol):
         except DeclinedError as error:
             answer = _reply(request_id, "result", {"disable": str(error)})
         except Exception:
-            log.exception("a call of lightningd could not be answered", method=method[:40])
+            log.exception(
+                "a call of lightningd failed because of a bug; please report it", method=method[:40]
+            )
             answer = _reply(request_id, "error", {"code": -32603, "message": "the gateway's log says why"})
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(answer)
@@ -225,23 +227,22 @@ class Channel(asyncio.Protocol):
 
 
 def is_started_by_node() -> bool:
-    """Return whether stdin and stdout lead to another program, as they do in a plugin of lightningd."""
+    """Return whether stdin and stdout are pipes or sockets, as in a plugin of lightningd."""
     modes = [os.fstat(number).st_mode for number in (0, 1)]
     return all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 
 
 async def open_stdio(channel: Channel) -> None:
-    """Speak the plugin protocol on stdin and stdout, and keep everything else off them.
+    """Use stdin and stdout for the plugin protocol.
 
-    Whatever else in this process prints to stdout goes to stderr from now on: lightningd could take a stray
-    line for an answer.
+    All other output to stdout goes to stderr from now on: lightningd could take it for an answer.
     """
     loop = asyncio.get_running_loop()
     sys.stdout.flush()
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, out)
-    channel.write_to(writer)  # before anything is read, since what is read is answered
+    channel.write_to(writer)  # before anything is read, since calls are answered at once
     await loop.connect_read_pipe(lambda: channel, os.fdopen(os.dup(0), "rb", buffering=0))
 
 
@@ -250,8 +251,8 @@ def message_of(params: object, time_ns: int, arrival_id: str = "") -> Arrival:
 
     Args:
         params: the parameters, as JSON has them.
-        time_ns: when it came, in nanoseconds since 1970, UTC.
-        arrival_id: names the arrival.
+        time_ns: when it arrived, in nanoseconds since 1970, UTC.
+        arrival_id: the id of the arrival.
 
     Raises:
         MalformedCallError: the peer or the message is missing or invalid.
@@ -267,7 +268,7 @@ def message_of(params: object, time_ns: int, arrival_id: str = "") -> Arrival:
 def peer_event_of(method: str, params: object, time_ns: int) -> Arrival | None:
     """Read a `connect` or `disconnect` notification; None for any other.
 
-    Since v23.08 its parameters are wrapped in the notification's name; before they were not.
+    Since v23.08 the parameters are in an object with the name of the notification.
 
     Raises:
         MalformedCallError: the peer is missing or invalid.

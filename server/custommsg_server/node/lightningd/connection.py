@@ -14,24 +14,27 @@ from typing import Final, cast
 
 import structlog
 
-from custommsg_server.domain.errors import Reason, RelayError, not_sent
+from custommsg_server.domain.errors import Reason, RelayError, node_unavailable, not_sent, overloaded
+from custommsg_server.node.lightningd.fair_queue import Batch, FairQueue, Reply
 from custommsg_server.node.lightningd.frames import END, FrameError, Frames
-from custommsg_server.node.lightningd.turns import Batch, Reply, Turns
 
 log = structlog.get_logger()
 
 MAX_REPLY_SIZE: Final = 64 << 20
-"""Bytes: beyond any real reply (listpeers takes some 300 bytes a peer), and a bound for invalid ones."""
+"""The maximum size of a reply in bytes; a real one is smaller (listpeers has some 300 bytes for each peer)."""
 MAX_WRITE_SIZE: Final = 256 << 10
-"""Bytes given to the transport at once; the rest waits here, where it still counts as not sent."""
+"""Bytes that are passed to the transport at once; the rest waits here, where it still counts as not sent."""
+
+_parse: Final = json.JSONDecoder().decode
+"""Parses JSON. `json.loads` would find out the encoding, which takes longer than to parse a short reply."""
 
 
 class Connection(asyncio.Protocol):
     """A connection to lightningd. It never writes a request twice.
 
     Args:
-        window: how many requests may be unanswered at once.
-        max_waiting: how many more may wait for their turn.
+        window: the maximum number of unanswered requests.
+        max_waiting: the maximum number of requests that wait to be written.
         on_lost: called once when the connection has ended.
     """
 
@@ -43,13 +46,12 @@ class Connection(asyncio.Protocol):
         self._next_id = 1
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._flushing = False
-        self._waiting = Turns()
+        self._waiting = FairQueue()
         self._fewer = asyncio.Event()
         self._sent: dict[str, tuple[Batch, int, float]] = {}
         self._frames = Frames(MAX_REPLY_SIZE)
         self.last_reply = 0.0
-        """When lightningd last said something, in seconds of the loop's clock."""
+        """When the last data from lightningd arrived, in seconds of the loop's clock."""
 
     @property
     def is_open(self) -> bool:
@@ -62,11 +64,11 @@ class Connection(asyncio.Protocol):
         return next(iter(self._sent.values()))[2] if self._sent else float("inf")
 
     def has_room(self, caller: str) -> bool:
-        """Whether there is room for more of a caller: as much as its part is left for others."""
+        """Whether a caller may add requests: it has at most as many as there are free places for others."""
         return self._waiting.count_of(caller) <= self._max_waiting - self._waiting.count
 
     async def room(self, caller: str) -> None:
-        """Wait until there is room for more of a caller: for one that can be held back."""
+        """Wait until a caller may add requests."""
         while not self.has_room(caller):
             self._fewer.clear()
             await self._fewer.wait()
@@ -79,27 +81,27 @@ class Connection(asyncio.Protocol):
         caller: str = "",
         held_back: bool = False,
     ) -> list[Reply | RelayError]:
-        """Call a command once for each request, in order; return for each the node's reply, or why it has none.
+        """Call a command once for each request, in order; return for each the node's reply or an error.
 
-        If the caller is cancelled, what was not written yet never will be.
+        If this is cancelled, requests that were not written yet are not sent.
 
         Args:
             method: the command.
             requests: its parameters, as JSON.
             deadline: in seconds of the loop's clock; may be infinite.
-            caller: whose turn they take; empty: the gateway's own.
-            held_back: the caller has waited for `room`, so it is not refused for want of room.
+            caller: who makes the requests; empty: the gateway itself.
+            held_back: the caller has waited for `room`, so the requests are not refused.
         """
         if not self.is_open:
-            return [unavailable("the connection to it was lost")] * len(requests)
+            return [node_unavailable("the connection to it was lost")] * len(requests)
         if not held_back and self._waiting.count + len(requests) > self._max_waiting + self._window:
-            return [overloaded()] * len(requests)
+            return [queue_full()] * len(requests)
         if not requests:
             return []
         batch = Batch(method, requests, caller, self._loop.create_future())
         timer = None if deadline == inf else self._loop.call_at(deadline, self._expire, batch)
         self._waiting.add(batch)
-        self._schedule_flush()
+        self._flush()
         try:
             await batch.done
         finally:
@@ -114,41 +116,41 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Store the transport."""
         # uvloop's transports have all the methods, but are not instances of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=MAX_WRITE_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Answer each request: it was written and its outcome is unknown, or it was not written."""
+        """Fail each request: the outcome of written ones is unknown, the others were not sent."""
         self._transport = None
         batches = [*self._waiting.clear(), *(batch for batch, _, _ in self._sent.values())]
         self._fewer.set()
         self._sent.clear()
         for batch in batches:
-            batch.give_up(written=_lost(), unwritten=unavailable("the connection to it was lost"))
+            batch.give_up(written=_lost(), unwritten=node_unavailable("the connection to it was lost"))
         self._on_lost()
 
     def pause_writing(self) -> None:
-        """Keep the rest here: lightningd reads slower than we write."""
+        """Stop writing: lightningd reads slower than we write."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on: lightningd reads again."""
+        """Continue: lightningd reads again."""
         self._paused = False
-        self._schedule_flush()
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Take the replies that are complete."""
+        """Process the replies that are complete."""
         self.last_reply = self._loop.time()
         try:
             complete = self._frames.feed(data)
             if not complete:
                 return
-            for reply in json.loads(b"[" + complete.replace(END, b",") + b"]"):  # one call for all
+            for reply in _parse(f"[{complete.replace(END, b',').decode()}]"):  # one call for all
                 self._take(reply)
         except FrameError as error:
             self._reject(str(error))
@@ -156,10 +158,7 @@ class Connection(asyncio.Protocol):
         except (ValueError, RecursionError):
             self._reject("an invalid JSON-RPC reply")
             return
-        if self._waiting.count:
-            self._schedule_flush()
-
-    # Inside.
+        self._flush()
 
     def _take(self, reply: object) -> None:
         if not isinstance(reply, dict):
@@ -168,45 +167,37 @@ class Connection(asyncio.Protocol):
         if sent is not None:
             batch, index, _ = sent
             batch.answer(index, reply)
-        elif "id" in reply:  # else it is a notification, which we did not ask for
-            log.warning("lightningd answered a request that was not made", id=str(reply["id"])[:100])
+        elif "id" in reply:  # otherwise it is a notification
+            log.warning("lightningd answered an unknown request", id=str(reply["id"])[:100])
 
     def _reject(self, what: str) -> None:
         # After an invalid reply, the next ones cannot be trusted to belong to their requests.
         log.error("lightningd sent " + what + "; closing the connection")
         self.close()
 
-    def _schedule_flush(self) -> None:
-        # One write for all requests that are made in this turn of the loop.
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
     def _flush(self) -> None:
-        self._flushing = False
-        if self._transport is None or self._paused:
-            return
-        out: list[str] = []
-        room, size = self._window - len(self._sent), 0
-        while room > 0 and size < MAX_WRITE_SIZE and (turn := self._waiting.next()) is not None:
-            batch, credit = turn
-            first = batch.written
-            end, most = min(len(batch.requests), first + room), min(MAX_WRITE_SIZE - size, credit)
-            written = self._write_some(batch, end, most, out)
-            self._waiting.wrote(batch, batch.written - first, written)
-            room -= batch.written - first
-            size += written
-        if out:
+        """Write the requests that wait, as far as the window and the transport allow."""
+        while self._waiting.count and self._transport is not None and not self._paused:
+            out: list[str] = []
+            room, size = self._window - len(self._sent), 0
+            while room > 0 and size < MAX_WRITE_SIZE and (turn := self._waiting.next()) is not None:
+                batch, credit = turn
+                first = batch.written
+                end, most = min(len(batch.requests), first + room), min(MAX_WRITE_SIZE - size, credit)
+                written = self._write_some(batch, end, most, out)
+                self._waiting.wrote(batch, batch.written - first, written)
+                room -= batch.written - first
+                size += written
+            if not out:
+                return
             self._transport.write("".join(out).encode())
             self._fewer.set()
-            if self._waiting.count:
-                self._schedule_flush()
 
     def _write_some(self, batch: Batch, end: int, max_size: int, out: list[str]) -> int:
-        """Write requests of a batch, up to one; return how many bytes that were."""
+        """Write requests of a batch, up to the index `end`; return their size in bytes."""
         sent, number, now = self._sent, self._next_id, self._loop.time()
         index, size = batch.written, 0
-        prefix = f"custommsg:{batch.method}#"  # an id as pyln-client makes it: who asks, the method, a number
+        prefix = f"custommsg:{batch.method}#"  # an id as pyln-client makes it: program, method, number
         middle = f'","method":"{batch.method}","params":'
         while index < end and size < max_size:
             request_id = f"{prefix}{number}"
@@ -225,35 +216,22 @@ class Connection(asyncio.Protocol):
             written=RelayError(
                 Reason.OUTCOME_UNKNOWN,
                 "The deadline passed before the node answered: the message may or may not have been sent."
-                " Ask the peer in your own protocol before you send it again.",
+                " Find out from the peer, in your own protocol, before you send it again.",
                 expired=True,
             ),
             unwritten=not_sent(),
         )
 
     def _forget(self, batch: Batch) -> None:
-        # The caller has gone: what was not written never will be.
+        # Requests that were not written are not sent.
         self._waiting.forget(batch)
         self._fewer.set()
 
 
-def unavailable(why: str) -> RelayError:
-    """Make the error for a node that cannot be reached, when nothing was written to it."""
-    return RelayError(
-        Reason.NODE_UNAVAILABLE,
-        f"The Lightning node cannot be reached: {why}. Nothing was sent;"
-        " try again, and check that lightningd runs.",
-        retry_after=1.0,
-    )
-
-
-def overloaded() -> RelayError:
+def queue_full() -> RelayError:
     """Make the error for more requests than may wait."""
-    return RelayError(
-        Reason.OVERLOADED,
-        "Too many requests wait for the node. Nothing was sent; try again, with fewer at once.",
-        metadata={"limit": "node_queue"},
-        retry_after=0.5,
+    return overloaded(
+        "node_queue", "Too many requests wait for the node. Try again, with fewer at once.", 0.5
     )
 
 
@@ -261,5 +239,5 @@ def _lost() -> RelayError:
     return RelayError(
         Reason.OUTCOME_UNKNOWN,
         "The connection to the node broke before it answered: the message may or may not have been sent."
-        " Ask the peer in your own protocol before you send it again.",
+        " Find out from the peer, in your own protocol, before you send it again.",
     )

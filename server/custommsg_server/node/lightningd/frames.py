@@ -1,22 +1,22 @@
-"""Cuts a stream into JSON-RPC messages: lightningd ends each with two newlines, on its socket and to its plugins."""
+"""Splits a stream into JSON-RPC messages. lightningd ends each with two newlines."""
 
 from __future__ import annotations
 
 from typing import Final
 
 END: Final = b"\n\n"
-"""The end of a message. In JSON, two newlines stand only between messages, never within a string."""
+"""The end of a message. JSON of lightningd never contains two newlines."""
 
 
 class FrameError(Exception):
-    """What came has no end within the size that is allowed."""
+    """A message exceeds the maximum size."""
 
 
 class Frames:
     """Collects bytes until messages are complete.
 
     Args:
-        max_size: bytes that a message may have.
+        max_size: the maximum size of a message in bytes.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -25,10 +25,10 @@ class Frames:
         self._scanned = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take what came; return the messages that are complete now, with END between them, or nothing.
+        """Add data; return the messages that are complete now, with END between them, or empty bytes.
 
         Raises:
-            FrameError: a message has no end.
+            FrameError: a message is too large.
         """
         buffer = self._buffer
         buffer += data
@@ -36,7 +36,7 @@ class Frames:
         if end < 0:
             self._scanned = max(0, len(buffer) - 1)
             if len(buffer) > self._max_size:
-                raise FrameError(f"a message without an end within {self._max_size:,} bytes")
+                raise FrameError(f"a message has more than {self._max_size:,} bytes")
             return b""
         complete = bytes(buffer[:end])
         del buffer[: end + len(END)]

@@ -1,4 +1,4 @@
-"""Decides who may speak on the plugin socket: a process of lightningd's user that has read the token in the script."""
+"""Protects the plugin socket: only a process of lightningd's user that has read the token in the script may use it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ TOKEN_TIME: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process at the other end of a unix socket, as the kernel says it (SO_PEERCRED of unix(7))."""
+    """The process at the other end of a unix socket, from the kernel (SO_PEERCRED of unix(7))."""
 
     pid: int
     uid: int
 
 
 class Guard(asyncio.Protocol):
-    """Holds one connection to the plugin socket until it has shown the token; then the channel takes it over.
+    """Checks the token of a connection to the plugin socket; then the channel takes over the connection.
 
     Args:
         token: the first line that the connection has to send.
         allowed: returns the users whose processes may connect.
-        admit: makes the channel; called once the token is there.
-        refused: called with the peer if another user's process has connected.
-        ended: called once, when the guard has nothing more to do.
+        admit: makes the channel; called when the token is correct.
+        refused: called if the process of another user connects.
+        ended: called once when the guard has finished.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Guard(asyncio.Protocol):
         self._came = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Look who connects."""
+        """Check the user of the process."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no instance of asyncio's
         self._peer = _peer_of(self._transport)
         self._timer = asyncio.get_running_loop().call_later(TOKEN_TIME, self._refuse, "it sent no token")
@@ -65,13 +65,13 @@ class Guard(asyncio.Protocol):
             self._refused(self._peer)
 
     def data_received(self, data: bytes) -> None:
-        """Compare the first line; hand over to the channel what follows it."""
+        """Check the first line; pass the rest to the channel."""
         self._came += data
         size = len(self._line)
         if len(self._came) < size and b"\n" not in self._came:
             return
         if not hmac.compare_digest(self._came[:size], self._line):
-            self._refuse("its first line is not the token of this start")
+            self._refuse("its first line is not the current token")
             return
         self._timer.cancel()
         channel = self._admit(self._peer)
@@ -82,7 +82,7 @@ class Guard(asyncio.Protocol):
             channel.data_received(self._came[size:])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """End the guard."""
         self._timer.cancel()
         self._ended(self)
 
@@ -91,7 +91,7 @@ class Guard(asyncio.Protocol):
         self._transport.close()
 
     def _refuse(self, why: str) -> None:
-        # An old copy of the script, from before a restart of the gateway, ends here, too.
+        # A script that was started before a restart of the gateway is refused, too.
         log.warning(
             "connection to the plugin socket refused", why=why, uid=self._peer.uid, pid=self._peer.pid
         )
@@ -101,7 +101,7 @@ class Guard(asyncio.Protocol):
 def users_allowed(rpc_file: Path) -> frozenset[int]:
     """Return the users who may connect: our own, root, and the owner of lightningd's JSON-RPC socket."""
     users = {os.geteuid(), 0}
-    with suppress(OSError):  # lightningd may not have made it yet
+    with suppress(OSError):  # lightningd may not have created it yet
         users.add(rpc_file.stat().st_uid)
     return frozenset(users)
 

@@ -1,4 +1,4 @@
-"""Keeps a connection to lightningd: waits for its socket, connects again after restarts, knows whether it answers."""
+"""Keeps a connection to lightningd: waits for its socket, reconnects, and checks that lightningd answers."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from typing import Final
 import structlog
 from pyln.client.lightning import UnixSocket
 
-from custommsg_server.domain.errors import RelayError
-from custommsg_server.node.lightningd.connection import Connection, overloaded, unavailable
+from custommsg_server.domain.errors import RelayError, node_unavailable
+from custommsg_server.node.lightningd.connection import Connection, queue_full
 
 log = structlog.get_logger()
 
 MAX_SEPARATE: Final = 32
-"""Separate connections at once; each takes one of lightningd's file descriptors."""
+"""The maximum number of separate connections; each takes a file descriptor of lightningd."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """How the link behaves. Times are in seconds."""
+    """Options of the link. Times are in seconds."""
 
     window: int = 512
-    """Requests that may be unanswered at once."""
+    """The maximum number of unanswered requests."""
     max_waiting: int = 8192
-    """Requests that may wait for their turn beyond these."""
+    """The maximum number of requests that wait to be written."""
     probe_interval: float = 5.0
-    """How often the node is asked who it is, to see that it answers."""
+    """How often to check with getinfo that the node answers."""
     reply_timeout: float = 30.0
-    """How long a request may stay unanswered before the connection is closed and made again."""
+    """How long to wait for a reply before the connection is closed and opened again."""
     backoff_min: float = 0.05
-    """How long to wait before connecting again; doubled after each failure ..."""
+    """The delay before connecting again; doubled after each failure ..."""
     backoff_max: float = 2.0
     """... up to this."""
 
@@ -47,8 +47,8 @@ class Link:
 
     Args:
         rpc_file: its JSON-RPC socket.
-        greet: asks the node who it is; while that succeeds, the link is up.
-        options: how it behaves.
+        greet: asks the node for its description; while that succeeds, the link is up.
+        options: its options.
     """
 
     def __init__(
@@ -74,29 +74,25 @@ class Link:
         watcher(self._is_up)
 
     def has_room(self, caller: str) -> bool:
-        """Whether a request of a caller would not have to wait for room."""
+        """Whether a caller may add requests."""
         return self._connection is None or self._connection.has_room(caller)
 
     def connection(self) -> Connection:
-        """Return the connection to make requests on.
-
-        Raises:
-            RelayError: NODE_UNAVAILABLE.
-        """
+        """Return the connection to make requests on. Raises RelayError: NODE_UNAVAILABLE."""
         if self._connection is None or not self._is_up:
-            raise unavailable(self._why)
+            raise node_unavailable(self._why)
         return self._connection
 
     @asynccontextmanager
     async def open_separate(self) -> AsyncIterator[Connection]:
-        """Open a connection for one request that the node may take long to answer; close it afterwards.
+        """Open a connection for one request with a slow answer; close it afterwards.
 
         Raises:
             RelayError: NODE_UNAVAILABLE or OVERLOADED.
         """
         self.connection()
         if self._separate >= MAX_SEPARATE:
-            raise overloaded()
+            raise queue_full()
         self._separate += 1
         try:
             connection = await self._open(lambda: None)
@@ -105,7 +101,7 @@ class Link:
             finally:
                 connection.close()
         except OSError as error:
-            raise unavailable(error.strerror or str(error)) from None
+            raise node_unavailable(error.strerror or str(error)) from None
         finally:
             self._separate -= 1
 
@@ -119,7 +115,7 @@ class Link:
                         delay = self._options.backoff_min
                 except OSError as error:
                     self._set_down(f"{error.strerror or error}: {self._rpc_file}")
-                # Jitter, so that many gateways do not come back at the same time.
+                # Jitter, so that many gateways do not reconnect at the same time.
                 await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 -- not a secret
                 delay = min(delay * 2, self._options.backoff_max)
         finally:
@@ -148,7 +144,7 @@ class Link:
         return connection
 
     async def _probe(self, connection: Connection) -> bool:
-        """Ask the node who it is; close the connection if a request has been unanswered for too long."""
+        """Check that the node answers; close the connection if a request has waited too long for its reply."""
         now = asyncio.get_running_loop().time()
         if now - connection.oldest > self._options.reply_timeout:
             log.error(
@@ -162,7 +158,7 @@ class Link:
         except RelayError as error:
             self._set_down(error.message)
         except TimeoutError:
-            if connection.last_reply < now:  # else it is busy with other requests
+            if connection.last_reply < now:  # otherwise it is busy with other requests
                 self._set_down(f"it has not answered for {self._options.probe_interval:g} s")
         else:
             self._set_up()
@@ -188,23 +184,19 @@ class Link:
 
 
 def open_socket(rpc_file: Path) -> socket.socket:
-    """Connect to lightningd's socket.
-
-    Raises:
-        OSError: that is not possible.
-    """
-    # pyln-client can reach a socket whose path is longer than the kernel allows.
+    """Connect to lightningd's socket. Raises OSError: it cannot be opened."""
+    # pyln-client can connect to a socket whose path is longer than the kernel allows.
     wrapper = UnixSocket(str(rpc_file))
     sock: socket.socket = wrapper.sock
-    wrapper.sock = None  # else its destructor closes ours
+    wrapper.sock = None  # otherwise its destructor closes the socket
     sock.setblocking(False)
     return sock
 
 
 async def _open_in_thread(rpc_file: Path) -> socket.socket:
-    """Connect in a thread: it blocks while lightningd is stopped and its backlog is full.
+    """Connect in a thread, since connecting blocks while lightningd is stopped and its backlog is full.
 
-    It is a thread of its own, because the event loop waits at its end for the threads of its pool.
+    Not in the pool of the event loop, which waits for its threads at the end.
     """
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[socket.socket] = loop.create_future()

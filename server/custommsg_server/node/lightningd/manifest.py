@@ -1,7 +1,7 @@
-"""Describes us to lightningd as its plugin: the manifest, the options and `init`, by pyln-client's Plugin.
+"""Describes the gateway to lightningd as a plugin: manifest, options and `init`, with pyln-client's Plugin.
 
-pyln-client knows this part of the protocol. Its hook dispatch is not used: for each call it inspects the
-handler's signature and formats a stack trace, which costs more than all the rest of receiving a message.
+pyln-client's hook dispatch is not used: for each call it inspects the handler's signature and formats a stack trace,
+which takes longer than everything else that a message needs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HOOK = "custommsg"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of lightningd that sets one of our settings."""
+    """An option of lightningd that sets one of the gateway's settings."""
 
     name: str
     description: str
@@ -27,19 +27,19 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class PluginOptions:
-    """What the manifest says, besides the hook."""
+    """The content of the manifest, in addition to the hook."""
 
     even_types: Sequence[int] = ()
-    """Even types to accept: else lightningd disconnects a peer that sends one."""
+    """Even types to accept; lightningd disconnects a peer that sends any other even type."""
     filters: Sequence[int] = ()
-    """The types to call the hook for; empty: all. Only for nodes that know hook filters (v25.12)."""
+    """The types for which to call the hook; empty: all. Needs a node with hook filters (v25.12)."""
     options: Sequence[Option] = ()
-    """Options that lightningd takes on its command line and hands to us."""
+    """Options that lightningd accepts and passes to the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """What lightningd said in `init`."""
+    """The content of lightningd's `init` request."""
 
     rpc_file: Path
     network: str
@@ -47,18 +47,14 @@ class Init:
 
 
 class Manifest:
-    """Answers all calls of lightningd but those of the hook: `getmanifest`, `init`.
-
-    Args:
-        options: what the manifest says.
-    """
+    """Answers `getmanifest` and `init`: all calls of lightningd except hook calls."""
 
     def __init__(self, options: PluginOptions) -> None:
         self._written = bytearray()
         self.init: Init | None = None
         before = list(logging.getLogger().handlers)
         self._plugin = Plugin(autopatch=False, dynamic=True, custom_msgs=list(options.even_types))
-        # pyln-client has made a handler that sends all log records to lightningd; ours go to stderr.
+        # pyln-client has added a handler that sends all log records to lightningd; the gateway's go to stderr.
         logging.getLogger().handlers[:] = before
         self._plugin.stdout = _Out(self._written)
         self._plugin.add_hook(HOOK, _never_called, filters=list(options.filters))
@@ -72,7 +68,7 @@ class Manifest:
     def answer(self, frame: bytes) -> bytes:
         """Return the answer to a request that is not a hook call."""
         self._written.clear()
-        self._plugin._multi_dispatch([frame, b""])  # what its run() does with each message
+        self._plugin._multi_dispatch([frame, b""])  # as pyln-client's run() does for each message
         return bytes(self._written)
 
     def _take_init(self, options: dict[str, Any], configuration: dict[str, Any], **_: Any) -> None:
@@ -84,14 +80,14 @@ class Manifest:
 
 
 class _Out:
-    """What pyln-client writes to instead of stdout."""
+    """Replaces stdout for pyln-client."""
 
     def __init__(self, written: bytearray) -> None:
         self.buffer = self
         self.write: Callable[[bytes], None] = written.extend
 
     def flush(self) -> None:
-        """Do nothing: what was written is there at once."""
+        """Do nothing."""
 
 
 def _never_called(**_: Any) -> None:

@@ -1,4 +1,4 @@
-"""lightningd behind the port: its commands, as requests on the link."""
+"""lightningd behind the port: its commands as requests on the link."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import RelayError
+from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.lightningd import replies
 from custommsg_server.node.lightningd.connection import Connection
+from custommsg_server.node.lightningd.fair_queue import Reply
 from custommsg_server.node.lightningd.link import Link, LinkOptions
-from custommsg_server.node.lightningd.turns import Reply
-from custommsg_server.node.port import NodeInfo, Outbound, Peer, PeerAddress
+from custommsg_server.node.port import Announcement, Connected, NodeInfo, Outbound, Peer, PeerAddress
 
 _NO_OPTIONS = LinkOptions()
 
@@ -24,7 +25,7 @@ class Lightningd:
 
     Args:
         rpc_file: the socket; it need not exist yet.
-        options: how the link to it behaves.
+        options: the options of the link.
     """
 
     def __init__(self, rpc_file: Path, options: LinkOptions = _NO_OPTIONS) -> None:
@@ -51,7 +52,7 @@ class Lightningd:
         return self._info
 
     def has_room(self, caller: str) -> bool:
-        """See `node.port.Node`; one that cannot be reached refuses at once, so it has room."""
+        """See `node.port.Node`. True if it cannot be reached: then requests fail at once."""
         return self._link.has_room(caller)
 
     async def room(self, caller: str) -> None:
@@ -91,8 +92,8 @@ class Lightningd:
             for use in uses
         ]
         try:
-            # Never refused for want of room: each is asked for a message that will wait its turn, too. How many
-            # strangers may ask is bounded in access.
+            # `held_back`: never refused, since each check belongs to a call that is limited already. `access` limits
+            # the checks of unknown runes.
             connection = self._link.connection()
             answers = await connection.call("checkrune", requests, deadline, caller, held_back=True)
         except RelayError as error:
@@ -107,18 +108,28 @@ class Lightningd:
         """Ask `getinfo`."""
         return replies.info_of(await self._call("getinfo", "{}", deadline, caller))
 
-    async def connect(self, address: PeerAddress, deadline: float) -> None:
+    async def connect(self, address: PeerAddress, deadline: float) -> Connected:
         """Make a `connect`, on a connection of its own.
 
-        lightningd takes up to a minute to find out that a peer cannot be reached, and the link gives up a
-        connection on which a request waits that long.
+        lightningd takes up to a minute to find out that a peer cannot be reached, and the link closes a connection on
+        which a request waits that long.
         """
-        params = json.dumps({"id": address.peer_id.hex(), "host": address.host, "port": address.port})
+        params = json.dumps(address.params)
         async with self._link.open_separate() as connection:
             [answer] = await connection.call("connect", [params], deadline)
         if isinstance(answer, RelayError):
             raise replies.unreachable("it did not answer in time") if answer.expired else answer
-        replies.result_of_connect(answer)
+        return replies.result_of_connect(answer)
+
+    async def disconnect(self, peer_id: NodeId, force: bool, deadline: float, caller: str) -> None:
+        """Make a `disconnect`."""
+        params = json.dumps({"id": peer_id.hex(), "force": force})
+        await self._call("disconnect", params, deadline, caller)
+
+    async def find(self, node_id: NodeId, deadline: float, caller: str) -> Announcement | None:
+        """Ask `listnodes` for one node."""
+        params = json.dumps({"id": node_id.hex()})
+        return replies.announcement_of(await self._call("listnodes", params, deadline, caller))
 
     async def start_plugin(self, path: str) -> None:
         """Have lightningd run a plugin: `plugin start`. It returns when the plugin is initialised.
@@ -139,7 +150,7 @@ class Lightningd:
 
     async def _greet(self, connection: Connection) -> None:
         deadline = asyncio.get_running_loop().time() + self._reply_timeout
-        # Never refused for want of room: a busy node is not one that is down.
+        # `held_back`: never refused, since a busy node is not down.
         [answer] = await connection.call("getinfo", ["{}"], deadline, held_back=True)
         if isinstance(answer, RelayError):
             raise answer

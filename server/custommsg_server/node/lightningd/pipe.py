@@ -1,8 +1,7 @@
-"""Joins stdin and stdout to a unix socket, as socat does, for machines without socat: `python pipe.py SOCKET`.
+"""Connects stdin and stdout to a unix socket, for machines without socat: `python pipe.py SOCKET`.
 
 The first line that it sends is the token in the environment variable CUSTOMMSG_TOKEN. lightningd runs it as its
-plugin, perhaps where this file is the only one of ours: so it needs nothing but the standard library, and it does not
-look at what passes through.
+plugin, perhaps where the gateway is not installed, so it needs only the standard library.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def main(path: str) -> None:
                 data = data[os.write(1, data) :]
 
     def quietly(copy: Callable[[], None]) -> None:
-        with suppress(OSError):  # one side was killed, which is an end like any other
+        with suppress(OSError):  # one side was killed
             copy()
 
     threading.Thread(target=quietly, args=(inwards,), daemon=True).start()

@@ -1,7 +1,7 @@
 """Turns lightningd's replies into results and reasons.
 
-Nearly every refusal has the code -32600, so only the text tells them apart. The texts were recorded from
-lightningd v26.06.6; tests/golden/ has them.
+Nearly all errors have the code -32600, so only their texts differ. The texts were recorded from lightningd v26.06.6,
+in tests/golden/.
 """
 
 from __future__ import annotations
@@ -11,8 +11,16 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from custommsg_server.domain import wire
-from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, not_sent
-from custommsg_server.node.port import NodeInfo, Peer
+from custommsg_server.domain.errors import (
+    Reason,
+    RelayError,
+    no_credential,
+    node_unavailable,
+    not_permitted,
+    not_sent,
+    overloaded,
+)
+from custommsg_server.node.port import Announcement, Connected, NetAddress, NodeInfo, Peer
 
 T = TypeVar("T")
 
@@ -22,26 +30,25 @@ LIGHTNINGD: Final = -1
 CONNECT_FAILED: Final = (400, 401, 402)
 """No address known, all addresses failed, disconnected during (common/jsonrpc_errors.h)."""
 
+FEATURE_SETS: Final = ("init", "node", "channel", "invoice")
+"""Where a node says its features: the fields of `our_features` of getinfo."""
+
 _INTERNAL_TYPE = re.compile(r"Cannot send messages of type (\d+) \((\w+)\)")
 
 
 def result_of(reply: Mapping[str, Any]) -> Any:
-    """Return the result that a JSON-RPC reply carries.
-
-    Raises:
-        RelayError: the reply is an error, or not a valid reply.
-    """
+    """Return the result of a JSON-RPC reply. Raises RelayError: the reply is an error, or not a valid reply."""
     if "result" in reply and reply.get("error") is None:
         return reply["result"]
     raise error_of(reply.get("error"))
 
 
 def outcome_of(reply: Mapping[str, Any] | RelayError) -> str | RelayError:
-    """Return the status that sendcustommsg answered, or why the message was not sent."""
+    """Return the status in the reply of sendcustommsg, or the error."""
     if isinstance(reply, RelayError):
         return reply
     try:
-        status = reply["result"]["status"]  # the usual reply, for each message: it must be quick
+        status = reply["result"]["status"]  # the fast path: this runs for each message
         if type(status) is str and "error" not in reply:
             return status
     except (KeyError, TypeError, IndexError):
@@ -53,59 +60,71 @@ def outcome_of(reply: Mapping[str, Any] | RelayError) -> str | RelayError:
 
 
 def peers_of(reply: Mapping[str, Any]) -> list[Peer]:
-    """Return the peers that listpeers answered.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the peers in the reply of listpeers. Raises RelayError: it answered with an error."""
     return [
         Peer(
             peer_id=_node_id(peer),
             connected=_field(peer, "connected", bool),
-            address=str((peer.get("netaddr") or [""])[0]),
-            num_channels=int(peer.get("num_channels", 0)),
+            address=_first_text(peer, "netaddr"),
+            num_channels=_count(peer, "num_channels"),
+            features=_hex(peer, "features"),
         )
         for peer in _field(result_of(reply), "peers", list)
     ]
 
 
 def info_of(reply: Mapping[str, Any]) -> NodeInfo:
-    """Return what getinfo answered.
-
-    Raises:
-        RelayError: it answered with an error.
-    """
+    """Return the description in the reply of getinfo. Raises RelayError: it answered with an error."""
     result = result_of(reply)
+    node_id, ours = _node_id(result), result.get("our_features")
     return NodeInfo(
-        node_id=_node_id(result),
-        alias=str(result.get("alias", "")),
+        node_id=node_id,
+        alias=_text(result, "alias"),
         network=_field(result, "network", str),
         version=_field(result, "version", str),
-        color=str(result.get("color", "")),
+        color=_hex(result, "color").hex(),
         block_height=_count(result, "blockheight"),
         is_synced=not any(f"warning_{daemon}_sync" in result for daemon in ("bitcoind", "lightningd")),
         active_channels=_count(result, "num_active_channels"),
         inactive_channels=_count(result, "num_inactive_channels"),
         pending_channels=_count(result, "num_pending_channels"),
+        peers=_count(result, "num_peers"),
+        addresses=_addresses(result),
+        features={name: _hex(ours, name) for name in FEATURE_SETS} if isinstance(ours, Mapping) else {},
     )
 
 
-def result_of_connect(reply: Mapping[str, Any]) -> Any:
-    """Return what connect answered.
+def announcement_of(reply: Mapping[str, Any]) -> Announcement | None:
+    """Return the node in the reply of listnodes, or None. Raises RelayError: it answered with an error."""
+    nodes = _field(result_of(reply), "nodes", list)
+    if not nodes:
+        return None
+    node = nodes[0] if isinstance(nodes[0], Mapping) else {}
+    return Announcement(
+        node_id=_node_id(node, "nodeid"),
+        time=_count(node, "last_timestamp"),
+        alias=_text(node, "alias"),
+        color=_hex(node, "color").hex(),
+        features=_hex(node, "features"),
+        addresses=_addresses(node),
+    )
 
-    Raises:
-        RelayError: it answered with an error.
-    """
+
+def result_of_connect(reply: Mapping[str, Any]) -> Connected:
+    """Return the reply of connect. Raises RelayError: it answered with an error."""
     error = reply.get("error")
     if isinstance(error, Mapping):
         code, message = error.get("code"), str(error.get("message", ""))
         if code in CONNECT_FAILED or (code == LIGHTNINGD and message.startswith("Host ")):
             raise unreachable(message)
-    return result_of(reply)
+    result = result_of(reply)
+    _field(result, "id", str)
+    address = _address(result.get("address")) or NetAddress("", "", 0)
+    return Connected(_hex(result, "features"), result.get("direction") == "in", address)
 
 
 def unreachable(why: str) -> RelayError:
-    """Make the error for a peer that the node cannot connect to."""
+    """Make the error for a peer to which the node cannot connect."""
     return RelayError(
         Reason.PEER_NOT_CONNECTED,
         f"The node could not connect to this peer: {why[:200]}",
@@ -114,16 +133,16 @@ def unreachable(why: str) -> RelayError:
 
 
 def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
-    """Return why checkrune refused; None if it did not.
+    """Return why checkrune refused the rune; None if it accepted it.
 
-    A check that may or may not have been made is not OUTCOME_UNKNOWN: nothing was sent yet.
+    A lost connection is not OUTCOME_UNKNOWN here, since no message was sent yet.
     """
     if isinstance(reply, RelayError):
         if reply.reason is not Reason.OUTCOME_UNKNOWN:
             return reply
-        return (
-            not_sent() if reply.expired else unchecked("the connection to it broke while it checked the rune")
-        )
+        if reply.expired:
+            return not_sent()
+        return node_unavailable("the connection to it broke while it checked the rune")
     try:
         if _field(result_of(reply), "valid", bool):
             return None
@@ -133,40 +152,27 @@ def verdict_of(reply: Mapping[str, Any] | RelayError) -> RelayError | None:
 
 
 def rune_error_of(error: object) -> RelayError | None:
-    """Turn the error of checkrune into a reason; None for an error that is not about the rune.
+    """Turn an error of checkrune into a reason; None if the error is not about the rune.
 
-    lightningd's text quotes restrictions of the rune, never the call; of an invalid rune it may quote the rune
-    itself, so that text is not passed on.
+    lightningd's text quotes restrictions of the rune, never the call. For an invalid rune it may quote the rune itself;
+    that text is not passed on.
     """
     if not isinstance(error, Mapping):
         return None
     text = str(error.get("message", ""))
     match error.get("code"):
         case 1501 | 1503:
-            return no_credential(f"the node says of the rune: {text[:200]}")
+            return no_credential(f"the node refuses the rune: {text[:200]}")
         case -32602 if text.startswith("rune:"):
-            return no_credential("this is not a rune")
+            return no_credential("the text is not a rune")
         case 1502 if text.endswith("too soon"):
             # https://grpc.github.io/grpc/core/md_doc_statuscodes.html: never PERMISSION_DENIED for a rate.
-            return RelayError(
-                Reason.OVERLOADED,
-                "The rune has a rate, and it was used too soon. Nothing was sent; try again later.",
-                metadata={"limit": "rune_rate"},
-                retry_after=1.0,
-            )
+            text = "The rune has a rate limit, and was used too soon. Try again later."
+            return overloaded("rune_rate", text, 1.0)
         case 1502:
             return not_permitted(text.removeprefix("Not permitted: "))
         case _:
             return None
-
-
-def unchecked(why: str) -> RelayError:
-    """Make the error for a credential that the node could not be asked about."""
-    return RelayError(
-        Reason.NODE_UNAVAILABLE,
-        f"The Lightning node cannot be reached: {why}. Nothing was sent; try again.",
-        retry_after=1.0,
-    )
 
 
 def error_of(error: object) -> RelayError:
@@ -174,13 +180,13 @@ def error_of(error: object) -> RelayError:
     if not isinstance(error, Mapping):
         return _node_error("?", "a reply without a result and without an error")
     code, message = error.get("code"), str(error.get("message", ""))
-    if message.startswith("No such peer"):
+    if message.startswith(("No such peer", "Unknown peer")):
         return RelayError(
             Reason.PEER_UNKNOWN,
-            "The node knows no such peer. Connect to it first: lightning-cli connect ID HOST PORT.",
+            "The node does not know this peer. Connect to it first: lightning-cli connect ID HOST PORT.",
             field="node_id",
         )
-    if message.startswith("Peer is not connected"):
+    if message.startswith(("Peer is not connected", "Peer not connected")):
         return RelayError(
             Reason.PEER_NOT_CONNECTED,
             "The node is not connected to this peer now. Try again when ListPeers shows it as connected.",
@@ -189,9 +195,9 @@ def error_of(error: object) -> RelayError:
     if internal := _INTERNAL_TYPE.match(message):
         return wire.internal_type(int(internal[1]), internal[2])
     if code == INVALID_PARAMS and message.startswith("node_id:"):
-        return RelayError(Reason.INVALID_NODE_ID, "The node does not accept this node id.", field="node_id")
+        return RelayError(Reason.INVALID_NODE_ID, "The node refuses this node id. Check it.", field="node_id")
     if code == INVALID_PARAMS and message.startswith("msg:"):
-        return RelayError(Reason.INVALID_MESSAGE, "The node does not accept this message.", field="msg")
+        return RelayError(Reason.INVALID_MESSAGE, "The node refuses this message. Check it.", field="msg")
     return _node_error(str(code), message)
 
 
@@ -215,8 +221,42 @@ def _count(obj: Mapping[str, Any], name: str) -> int:
     return value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
 
 
-def _node_id(obj: object) -> bytes:
+def _text(obj: Mapping[str, Any], name: str) -> str:
+    """Return text that protobuf can encode, since any node of the network chooses it; empty if it is missing."""
+    return str(obj.get(name, "")).encode(errors="replace").decode()
+
+
+def _first_text(obj: Mapping[str, Any], name: str) -> str:
+    """Return the first of some texts; empty if there is none."""
+    texts = obj.get(name)
+    first = texts[0] if isinstance(texts, list) and texts else ""
+    return str(first).encode(errors="replace").decode()
+
+
+def _hex(obj: Mapping[str, Any], name: str) -> bytes:
+    """Return bytes given as hex digits; empty if they are missing or invalid."""
+    value = obj.get(name)
     try:
-        return wire.unhex(_field(obj, "id", str))
+        return wire.unhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        return b""
+
+
+def _addresses(obj: Mapping[str, Any]) -> tuple[NetAddress, ...]:
+    found = obj.get("address" if "address" in obj else "addresses")
+    listed = map(_address, found if isinstance(found, list) else ())
+    return tuple(one for one in listed if one is not None)
+
+
+def _address(obj: object) -> NetAddress | None:
+    if not isinstance(obj, Mapping):
+        return None
+    kind, host, port = _text(obj, "type"), _text(obj, "address") or _text(obj, "socket"), obj.get("port", 0)
+    return NetAddress(kind, host, port) if host and isinstance(port, int) and 0 <= port < 1 << 16 else None
+
+
+def _node_id(obj: object, name: str = "id") -> bytes:
+    try:
+        return wire.unhex(_field(obj, name, str))
     except ValueError:
         raise _node_error("?", "a reply with an id that is not hex") from None

@@ -1,4 +1,4 @@
-"""Checks of certificates and keys: readable, matching, not expired."""
+"""Checks certificates and keys: readable, matching, not expired."""
 
 from __future__ import annotations
 

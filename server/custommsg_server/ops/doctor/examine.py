@@ -1,4 +1,4 @@
-"""All checks, one after the other."""
+"""Runs all checks, one after the other."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _node(settings: Settings) -> AsyncIterator[Finding]:
     yield Finding("node", "ok", f"{said}, {info.version}, on {info.network}")
     found = re.match(r"v?(\d+)\.(\d+)", info.version)
     if found and (int(found[1]), int(found[2])) < _TRIED:
-        advice = "Upgrade it if something does not work; before v23.08 it has no checkrune."
+        advice = "Upgrade lightningd if something does not work. Before v23.08 it cannot check runes."
         yield Finding("node version", "note", f"{info.version} was not tested", advice)
 
 
@@ -117,7 +117,7 @@ def _inbox(settings: Settings, seen: Seen) -> Iterator[Finding]:
     wanted = settings.inbox_max_mb * 1_000_000
     free = f"{seen.free / 1e9:,.1f} GB are free on the inbox's disk"
     if seen.free < _LITTLE:
-        yield Finding("disk", "fix", free, "Free some space, or keep less: inbox_max_mb, inbox_max_days.")
+        yield Finding("disk", "fix", free, "Free some space, or set a lower inbox_max_mb or inbox_max_days.")
     elif seen.free < wanted and not seen.exists:
         yield Finding(
             "disk", "note", f"{free}; the inbox may take {wanted / 1e9:,.1f}", "Lower inbox_max_mb."

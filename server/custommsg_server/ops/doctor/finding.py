@@ -1,8 +1,10 @@
-"""The result of a check."""
+"""The results of checks, and the report of them: as columns or as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Level = Literal["ok", "note", "fix"]
@@ -21,6 +23,22 @@ class Finding:
     """What to do; empty if nothing."""
 
 
-def is_well(findings: list[Finding]) -> bool:
+def is_well(findings: Sequence[Finding]) -> bool:
     """Return whether a gateway would work."""
     return all(finding.level != "fix" for finding in findings)
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """Return one line for each finding, followed by what to do."""
+    width = max(len(finding.check) for finding in findings)
+    lines: list[str] = []
+    for finding in findings:
+        lines.append(f"{finding.level:<4}  {finding.check:<{width}}  {finding.said}")
+        if finding.advice:
+            lines.append(f"{'':<4}  {'':<{width}}  -> {finding.advice}")
+    return "\n".join(lines)
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """Return a list with one object for each finding."""
+    return json.dumps([asdict(finding) for finding in findings], indent=2)

@@ -1,4 +1,4 @@
-"""Checks of the addresses to listen on, and of the plugin script."""
+"""Checks the addresses to listen on, and the plugin script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from custommsg_server.node.lightningd.attach import Paths
 from custommsg_server.ops.doctor.finding import Finding
 
 _PATH_MAX: Final = 107
-"""Bytes of a unix socket's path (unix(7): 108 with the byte that ends it)."""
+"""The maximum size of a unix socket's path in bytes (unix(7): 108 with the final zero byte)."""
 
 
 def check_address(name: str, address: Address, in_use: bool) -> Finding:
@@ -63,7 +63,7 @@ def check_plugin(paths: Paths, other_view: bool) -> Iterator[Finding]:
             name,
             "fix",
             f"{folder} cannot be written: {error.strerror}",
-            "Give it to this user, or set plugin_dir.",
+            "Let this user write to it, or set another plugin_dir.",
         )
         return
     if not runs:

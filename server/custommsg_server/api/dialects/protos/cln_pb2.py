@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.custommsg_server/api/dialects/protos/cln.proto\x12\x03\x63ln\"4\n\x14SendcustommsgRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x0b\n\x03msg\x18\x02 \x01(\x0c\"\'\n\x15SendcustommsgResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x18\n\x16StreamCustomMsgRequest\"9\n\x15\x43ustomMsgNotification\x12\x0f\n\x07peer_id\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x32\x9f\x01\n\x04Node\x12\x46\n\rSendCustomMsg\x12\x19.cln.SendcustommsgRequest\x1a\x1a.cln.SendcustommsgResponse\x12O\n\x12SubscribeCustomMsg\x12\x1b.cln.StreamCustomMsgRequest\x1a\x1a.cln.CustomMsgNotification0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.custommsg_server/api/dialects/protos/cln.proto\x12\x03\x63ln\"4\n\x14SendcustommsgRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x0b\n\x03msg\x18\x02 \x01(\x0c\"\'\n\x15SendcustommsgResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x18\n\x16StreamCustomMsgRequest\"9\n\x15\x43ustomMsgNotification\x12\x0f\n\x07peer_id\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x10\n\x0eGetinfoRequest\"\x8c\x03\n\x0fGetinfoResponse\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\r\n\x05\x63olor\x18\x03 \x01(\x0c\x12\x11\n\tnum_peers\x18\x04 \x01(\r\x12\x1c\n\x14num_pending_channels\x18\x05 \x01(\r\x12\x1b\n\x13num_active_channels\x18\x06 \x01(\r\x12\x1d\n\x15num_inactive_channels\x18\x07 \x01(\r\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x32\n\x0cour_features\x18\n \x01(\x0b\x32\x17.cln.GetinfoOurFeaturesH\x00\x88\x01\x01\x12\x13\n\x0b\x62lockheight\x18\x0b \x01(\r\x12\x0f\n\x07network\x18\x0c \x01(\t\x12$\n\x07\x61\x64\x64ress\x18\x0e \x03(\x0b\x32\x13.cln.GetinfoAddress\x12$\n\x17warning_lightningd_sync\x18\x11 \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_our_featuresB\x1a\n\x18_warning_lightningd_sync\"R\n\x12GetinfoOurFeatures\x12\x0c\n\x04init\x18\x01 \x01(\x0c\x12\x0c\n\x04node\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\x0c\x12\x0f\n\x07invoice\x18\x04 \x01(\x0c\"\xc4\x01\n\x0eGetinfoAddress\x12\x39\n\titem_type\x18\x01 \x01(\x0e\x32&.cln.GetinfoAddress.GetinfoAddressType\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x14\n\x07\x61\x64\x64ress\x18\x03 \x01(\tH\x00\x88\x01\x01\"G\n\x12GetinfoAddressType\x12\x07\n\x03\x44NS\x10\x00\x12\x08\n\x04IPV4\x10\x01\x12\x08\n\x04IPV6\x10\x02\x12\t\n\x05TORV2\x10\x03\x12\t\n\x05TORV3\x10\x04\x42\n\n\x08_address\"*\n\x10ListpeersRequest\x12\x0f\n\x02id\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x05\n\x03_id\"7\n\x11ListpeersResponse\x12\"\n\x05peers\x18\x01 \x03(\x0b\x32\x13.cln.ListpeersPeers\"z\n\x0eListpeersPeers\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07netaddr\x18\x05 \x03(\t\x12\x15\n\x08\x66\x65\x61tures\x18\x06 \x01(\x0cH\x00\x88\x01\x01\x12\x14\n\x0cnum_channels\x18\x08 \x01(\rB\x0b\n\t_features\"T\n\x0e\x43onnectRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04host\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04port\x18\x03 \x01(\rH\x01\x88\x01\x01\x42\x07\n\x05_hostB\x07\n\x05_port\"\xb4\x01\n\x0f\x43onnectResponse\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x38\n\tdirection\x18\x03 \x01(\x0e\x32%.cln.ConnectResponse.ConnectDirection\x12$\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32\x13.cln.ConnectAddress\"#\n\x10\x43onnectDirection\x12\x06\n\x02IN\x10\x00\x12\x07\n\x03OUT\x10\x01\"\xfb\x01\n\x0e\x43onnectAddress\x12\x39\n\titem_type\x18\x01 \x01(\x0e\x32&.cln.ConnectAddress.ConnectAddressType\x12\x13\n\x06socket\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x61\x64\x64ress\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04port\x18\x04 \x01(\rH\x02\x88\x01\x01\"P\n\x12\x43onnectAddressType\x12\x10\n\x0cLOCAL_SOCKET\x10\x00\x12\x08\n\x04IPV4\x10\x01\x12\x08\n\x04IPV6\x10\x02\x12\t\n\x05TORV2\x10\x03\x12\t\n\x05TORV3\x10\x04\x42\t\n\x07_socketB\n\n\x08_addressB\x07\n\x05_port\"=\n\x11\x44isconnectRequest\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x12\n\x05\x66orce\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_force\"\x14\n\x12\x44isconnectResponse2\x8a\x03\n\x04Node\x12\x46\n\rSendCustomMsg\x12\x19.cln.SendcustommsgRequest\x1a\x1a.cln.SendcustommsgResponse\x12O\n\x12SubscribeCustomMsg\x12\x1b.cln.StreamCustomMsgRequest\x1a\x1a.cln.CustomMsgNotification0\x01\x12\x34\n\x07Getinfo\x12\x13.cln.GetinfoRequest\x1a\x14.cln.GetinfoResponse\x12:\n\tListPeers\x12\x15.cln.ListpeersRequest\x1a\x16.cln.ListpeersResponse\x12\x38\n\x0b\x43onnectPeer\x12\x13.cln.ConnectRequest\x1a\x14.cln.ConnectResponse\x12=\n\nDisconnect\x12\x16.cln.DisconnectRequest\x1a\x17.cln.DisconnectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCUSTOMMSGREQUEST']._serialized_end=174
   _globals['_CUSTOMMSGNOTIFICATION']._serialized_start=176
   _globals['_CUSTOMMSGNOTIFICATION']._serialized_end=233
-  _globals['_NODE']._serialized_start=236
-  _globals['_NODE']._serialized_end=395
+  _globals['_GETINFOREQUEST']._serialized_start=235
+  _globals['_GETINFOREQUEST']._serialized_end=251
+  _globals['_GETINFORESPONSE']._serialized_start=254
+  _globals['_GETINFORESPONSE']._serialized_end=650
+  _globals['_GETINFOOURFEATURES']._serialized_start=652
+  _globals['_GETINFOOURFEATURES']._serialized_end=734
+  _globals['_GETINFOADDRESS']._serialized_start=737
+  _globals['_GETINFOADDRESS']._serialized_end=933
+  _globals['_GETINFOADDRESS_GETINFOADDRESSTYPE']._serialized_start=850
+  _globals['_GETINFOADDRESS_GETINFOADDRESSTYPE']._serialized_end=921
+  _globals['_LISTPEERSREQUEST']._serialized_start=935
+  _globals['_LISTPEERSREQUEST']._serialized_end=977
+  _globals['_LISTPEERSRESPONSE']._serialized_start=979
+  _globals['_LISTPEERSRESPONSE']._serialized_end=1034
+  _globals['_LISTPEERSPEERS']._serialized_start=1036
+  _globals['_LISTPEERSPEERS']._serialized_end=1158
+  _globals['_CONNECTREQUEST']._serialized_start=1160
+  _globals['_CONNECTREQUEST']._serialized_end=1244
+  _globals['_CONNECTRESPONSE']._serialized_start=1247
+  _globals['_CONNECTRESPONSE']._serialized_end=1427
+  _globals['_CONNECTRESPONSE_CONNECTDIRECTION']._serialized_start=1392
+  _globals['_CONNECTRESPONSE_CONNECTDIRECTION']._serialized_end=1427
+  _globals['_CONNECTADDRESS']._serialized_start=1430
+  _globals['_CONNECTADDRESS']._serialized_end=1681
+  _globals['_CONNECTADDRESS_CONNECTADDRESSTYPE']._serialized_start=1569
+  _globals['_CONNECTADDRESS_CONNECTADDRESSTYPE']._serialized_end=1649
+  _globals['_DISCONNECTREQUEST']._serialized_start=1683
+  _globals['_DISCONNECTREQUEST']._serialized_end=1744
+  _globals['_DISCONNECTRESPONSE']._serialized_start=1746
+  _globals['_DISCONNECTRESPONSE']._serialized_end=1766
+  _globals['_NODE']._serialized_start=1769
+  _globals['_NODE']._serialized_end=2163
 # @@protoc_insertion_point(module_scope)

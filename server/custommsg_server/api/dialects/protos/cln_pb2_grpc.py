@@ -46,6 +46,26 @@ class NodeStub(object):
                 request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.SerializeToString,
                 response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.FromString,
                 _registered_method=True)
+        self.Getinfo = channel.unary_unary(
+                '/cln.Node/Getinfo',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.GetinfoRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.GetinfoResponse.FromString,
+                _registered_method=True)
+        self.ListPeers = channel.unary_unary(
+                '/cln.Node/ListPeers',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ListpeersRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ListpeersResponse.FromString,
+                _registered_method=True)
+        self.ConnectPeer = channel.unary_unary(
+                '/cln.Node/ConnectPeer',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ConnectRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ConnectResponse.FromString,
+                _registered_method=True)
+        self.Disconnect = channel.unary_unary(
+                '/cln.Node/Disconnect',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.DisconnectRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.DisconnectResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer(object):
@@ -66,6 +86,34 @@ class NodeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Getinfo(self, request, context):
+        """Describes the node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPeers(self, request, context):
+        """Lists the peers that the node knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConnectPeer(self, request, context):
+        """Has the node connect to a peer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Disconnect(self, request, context):
+        """Has the node disconnect from a peer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +126,26 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.SubscribeCustomMsg,
                     request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.FromString,
                     response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.SerializeToString,
+            ),
+            'Getinfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.Getinfo,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.GetinfoRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.GetinfoResponse.SerializeToString,
+            ),
+            'ListPeers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeers,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ListpeersRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ListpeersResponse.SerializeToString,
+            ),
+            'ConnectPeer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectPeer,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ConnectRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ConnectResponse.SerializeToString,
+            ),
+            'Disconnect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Disconnect,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.DisconnectRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.DisconnectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +203,114 @@ class Node(object):
             '/cln.Node/SubscribeCustomMsg',
             custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.StreamCustomMsgRequest.SerializeToString,
             custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.CustomMsgNotification.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Getinfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cln.Node/Getinfo',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.GetinfoRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.GetinfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cln.Node/ListPeers',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ListpeersRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ListpeersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectPeer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cln.Node/ConnectPeer',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ConnectRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.ConnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Disconnect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cln.Node/Disconnect',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.DisconnectRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_cln__pb2.DisconnectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,13 +25,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.custommsg_server/api/dialects/protos/lnd.proto\x12\x05lnrpc\"D\n\x18SendCustomMessageRequest\x12\x0c\n\x04peer\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"+\n\x19SendCustomMessageResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\" \n\x1eSubscribeCustomMessagesRequest\"9\n\rCustomMessage\x12\x0c\n\x04peer\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x10\n\x0eGetInfoRequest\"\xa4\x02\n\x0fGetInfoResponse\x12\x17\n\x0fidentity_pubkey\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1c\n\x14num_pending_channels\x18\x03 \x01(\r\x12\x1b\n\x13num_active_channels\x18\x04 \x01(\r\x12\x11\n\tnum_peers\x18\x05 \x01(\r\x12\x14\n\x0c\x62lock_height\x18\x06 \x01(\r\x12\x17\n\x0fsynced_to_chain\x18\t \x01(\x08\x12\x0f\n\x07testnet\x18\n \x01(\x08\x12\x0f\n\x07version\x18\x0e \x01(\t\x12\x1d\n\x15num_inactive_channels\x18\x0f \x01(\r\x12\x1c\n\x06\x63hains\x18\x10 \x03(\x0b\x32\x0c.lnrpc.Chain\x12\r\n\x05\x63olor\x18\x11 \x01(\t\"\'\n\x05\x43hain\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\"\x12\n\x10ListPeersRequest\"/\n\x11ListPeersResponse\x12\x1a\n\x05peers\x18\x01 \x03(\x0b\x32\x0b.lnrpc.Peer\"(\n\x04Peer\x12\x0f\n\x07pub_key\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"Z\n\x12\x43onnectPeerRequest\x12%\n\x04\x61\x64\x64r\x18\x01 \x01(\x0b\x32\x17.lnrpc.LightningAddress\x12\x0c\n\x04perm\x18\x02 \x01(\x08\x12\x0f\n\x07timeout\x18\x03 \x01(\x04\"0\n\x10LightningAddress\x12\x0e\n\x06pubkey\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\"%\n\x13\x43onnectPeerResponse\x12\x0e\n\x06status\x18\x01 \x01(\t2\xfd\x02\n\tLightning\x12V\n\x11SendCustomMessage\x12\x1f.lnrpc.SendCustomMessageRequest\x1a .lnrpc.SendCustomMessageResponse\x12X\n\x17SubscribeCustomMessages\x12%.lnrpc.SubscribeCustomMessagesRequest\x1a\x14.lnrpc.CustomMessage0\x01\x12\x38\n\x07GetInfo\x12\x15.lnrpc.GetInfoRequest\x1a\x16.lnrpc.GetInfoResponse\x12>\n\tListPeers\x12\x17.lnrpc.ListPeersRequest\x1a\x18.lnrpc.ListPeersResponse\x12\x44\n\x0b\x43onnectPeer\x12\x19.lnrpc.ConnectPeerRequest\x1a\x1a.lnrpc.ConnectPeerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.custommsg_server/api/dialects/protos/lnd.proto\x12\x05lnrpc\"D\n\x18SendCustomMessageRequest\x12\x0c\n\x04peer\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"+\n\x19SendCustomMessageResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\" \n\x1eSubscribeCustomMessagesRequest\"9\n\rCustomMessage\x12\x0c\n\x04peer\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x10\n\x0eGetInfoRequest\"\xab\x03\n\x0fGetInfoResponse\x12\x17\n\x0fidentity_pubkey\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1c\n\x14num_pending_channels\x18\x03 \x01(\r\x12\x1b\n\x13num_active_channels\x18\x04 \x01(\r\x12\x11\n\tnum_peers\x18\x05 \x01(\r\x12\x14\n\x0c\x62lock_height\x18\x06 \x01(\r\x12\x17\n\x0fsynced_to_chain\x18\t \x01(\x08\x12\x0f\n\x07testnet\x18\n \x01(\x08\x12\x0f\n\x07version\x18\x0e \x01(\t\x12\x1d\n\x15num_inactive_channels\x18\x0f \x01(\r\x12\x0c\n\x04uris\x18\x0c \x03(\t\x12\x1c\n\x06\x63hains\x18\x10 \x03(\x0b\x32\x0c.lnrpc.Chain\x12\r\n\x05\x63olor\x18\x11 \x01(\t\x12\x36\n\x08\x66\x65\x61tures\x18\x13 \x03(\x0b\x32$.lnrpc.GetInfoResponse.FeaturesEntry\x1a?\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.lnrpc.Feature:\x02\x38\x01\">\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bis_required\x18\x03 \x01(\x08\x12\x10\n\x08is_known\x18\x04 \x01(\x08\"\'\n\x05\x43hain\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\"\x12\n\x10ListPeersRequest\"/\n\x11ListPeersResponse\x12\x1a\n\x05peers\x18\x01 \x03(\x0b\x32\x0b.lnrpc.Peer\"\x96\x01\n\x04Peer\x12\x0f\n\x07pub_key\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12+\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x19.lnrpc.Peer.FeaturesEntry\x1a?\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.lnrpc.Feature:\x02\x38\x01\"Z\n\x12\x43onnectPeerRequest\x12%\n\x04\x61\x64\x64r\x18\x01 \x01(\x0b\x32\x17.lnrpc.LightningAddress\x12\x0c\n\x04perm\x18\x02 \x01(\x08\x12\x0f\n\x07timeout\x18\x03 \x01(\x04\"0\n\x10LightningAddress\x12\x0e\n\x06pubkey\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\"%\n\x13\x43onnectPeerResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"(\n\x15\x44isconnectPeerRequest\x12\x0f\n\x07pub_key\x18\x01 \x01(\t\"(\n\x16\x44isconnectPeerResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x17\n\x15PeerEventSubscription\"v\n\tPeerEvent\x12\x0f\n\x07pub_key\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.lnrpc.PeerEvent.EventType\".\n\tEventType\x12\x0f\n\x0bPEER_ONLINE\x10\x00\x12\x10\n\x0cPEER_OFFLINE\x10\x01\"\"\n\x0fNodeInfoRequest\x12\x0f\n\x07pub_key\x18\x01 \x01(\t\".\n\x08NodeInfo\x12\"\n\x04node\x18\x01 \x01(\x0b\x32\x14.lnrpc.LightningNode\"\xf1\x01\n\rLightningNode\x12\x13\n\x0blast_update\x18\x01 \x01(\r\x12\x0f\n\x07pub_key\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12%\n\taddresses\x18\x04 \x03(\x0b\x32\x12.lnrpc.NodeAddress\x12\r\n\x05\x63olor\x18\x05 \x01(\t\x12\x34\n\x08\x66\x65\x61tures\x18\x06 \x03(\x0b\x32\".lnrpc.LightningNode.FeaturesEntry\x1a?\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.lnrpc.Feature:\x02\x38\x01\",\n\x0bNodeAddress\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\"\x17\n\x15SubscribeStateRequest\";\n\x16SubscribeStateResponse\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.lnrpc.WalletState\"\x11\n\x0fGetStateRequest\"5\n\x10GetStateResponse\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.lnrpc.WalletState*s\n\x0bWalletState\x12\x10\n\x0cNON_EXISTING\x10\x00\x12\n\n\x06LOCKED\x10\x01\x12\x0c\n\x08UNLOCKED\x10\x02\x12\x0e\n\nRPC_ACTIVE\x10\x03\x12\x11\n\rSERVER_ACTIVE\x10\x04\x12\x15\n\x10WAITING_TO_START\x10\xff\x01\x32\xcd\x04\n\tLightning\x12V\n\x11SendCustomMessage\x12\x1f.lnrpc.SendCustomMessageRequest\x1a .lnrpc.SendCustomMessageResponse\x12X\n\x17SubscribeCustomMessages\x12%.lnrpc.SubscribeCustomMessagesRequest\x1a\x14.lnrpc.CustomMessage0\x01\x12\x38\n\x07GetInfo\x12\x15.lnrpc.GetInfoRequest\x1a\x16.lnrpc.GetInfoResponse\x12>\n\tListPeers\x12\x17.lnrpc.ListPeersRequest\x1a\x18.lnrpc.ListPeersResponse\x12\x44\n\x0b\x43onnectPeer\x12\x19.lnrpc.ConnectPeerRequest\x1a\x1a.lnrpc.ConnectPeerResponse\x12M\n\x0e\x44isconnectPeer\x12\x1c.lnrpc.DisconnectPeerRequest\x1a\x1d.lnrpc.DisconnectPeerResponse\x12G\n\x13SubscribePeerEvents\x12\x1c.lnrpc.PeerEventSubscription\x1a\x10.lnrpc.PeerEvent0\x01\x12\x36\n\x0bGetNodeInfo\x12\x16.lnrpc.NodeInfoRequest\x1a\x0f.lnrpc.NodeInfo2\x95\x01\n\x05State\x12O\n\x0eSubscribeState\x12\x1c.lnrpc.SubscribeStateRequest\x1a\x1d.lnrpc.SubscribeStateResponse0\x01\x12;\n\x08GetState\x12\x16.lnrpc.GetStateRequest\x1a\x17.lnrpc.GetStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'custommsg_server.api.dialects.protos.lnd_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETINFORESPONSE_FEATURESENTRY']._loaded_options = None
+  _globals['_GETINFORESPONSE_FEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_PEER_FEATURESENTRY']._loaded_options = None
+  _globals['_PEER_FEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_LIGHTNINGNODE_FEATURESENTRY']._loaded_options = None
+  _globals['_LIGHTNINGNODE_FEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_WALLETSTATE']._serialized_start=1984
+  _globals['_WALLETSTATE']._serialized_end=2099
   _globals['_SENDCUSTOMMESSAGEREQUEST']._serialized_start=57
   _globals['_SENDCUSTOMMESSAGEREQUEST']._serialized_end=125
   _globals['_SENDCUSTOMMESSAGERESPONSE']._serialized_start=127
@@ -43,21 +51,57 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETINFOREQUEST']._serialized_start=265
   _globals['_GETINFOREQUEST']._serialized_end=281
   _globals['_GETINFORESPONSE']._serialized_start=284
-  _globals['_GETINFORESPONSE']._serialized_end=576
-  _globals['_CHAIN']._serialized_start=578
-  _globals['_CHAIN']._serialized_end=617
-  _globals['_LISTPEERSREQUEST']._serialized_start=619
-  _globals['_LISTPEERSREQUEST']._serialized_end=637
-  _globals['_LISTPEERSRESPONSE']._serialized_start=639
-  _globals['_LISTPEERSRESPONSE']._serialized_end=686
-  _globals['_PEER']._serialized_start=688
-  _globals['_PEER']._serialized_end=728
-  _globals['_CONNECTPEERREQUEST']._serialized_start=730
-  _globals['_CONNECTPEERREQUEST']._serialized_end=820
-  _globals['_LIGHTNINGADDRESS']._serialized_start=822
-  _globals['_LIGHTNINGADDRESS']._serialized_end=870
-  _globals['_CONNECTPEERRESPONSE']._serialized_start=872
-  _globals['_CONNECTPEERRESPONSE']._serialized_end=909
-  _globals['_LIGHTNING']._serialized_start=912
-  _globals['_LIGHTNING']._serialized_end=1293
+  _globals['_GETINFORESPONSE']._serialized_end=711
+  _globals['_GETINFORESPONSE_FEATURESENTRY']._serialized_start=648
+  _globals['_GETINFORESPONSE_FEATURESENTRY']._serialized_end=711
+  _globals['_FEATURE']._serialized_start=713
+  _globals['_FEATURE']._serialized_end=775
+  _globals['_CHAIN']._serialized_start=777
+  _globals['_CHAIN']._serialized_end=816
+  _globals['_LISTPEERSREQUEST']._serialized_start=818
+  _globals['_LISTPEERSREQUEST']._serialized_end=836
+  _globals['_LISTPEERSRESPONSE']._serialized_start=838
+  _globals['_LISTPEERSRESPONSE']._serialized_end=885
+  _globals['_PEER']._serialized_start=888
+  _globals['_PEER']._serialized_end=1038
+  _globals['_PEER_FEATURESENTRY']._serialized_start=648
+  _globals['_PEER_FEATURESENTRY']._serialized_end=711
+  _globals['_CONNECTPEERREQUEST']._serialized_start=1040
+  _globals['_CONNECTPEERREQUEST']._serialized_end=1130
+  _globals['_LIGHTNINGADDRESS']._serialized_start=1132
+  _globals['_LIGHTNINGADDRESS']._serialized_end=1180
+  _globals['_CONNECTPEERRESPONSE']._serialized_start=1182
+  _globals['_CONNECTPEERRESPONSE']._serialized_end=1219
+  _globals['_DISCONNECTPEERREQUEST']._serialized_start=1221
+  _globals['_DISCONNECTPEERREQUEST']._serialized_end=1261
+  _globals['_DISCONNECTPEERRESPONSE']._serialized_start=1263
+  _globals['_DISCONNECTPEERRESPONSE']._serialized_end=1303
+  _globals['_PEEREVENTSUBSCRIPTION']._serialized_start=1305
+  _globals['_PEEREVENTSUBSCRIPTION']._serialized_end=1328
+  _globals['_PEEREVENT']._serialized_start=1330
+  _globals['_PEEREVENT']._serialized_end=1448
+  _globals['_PEEREVENT_EVENTTYPE']._serialized_start=1402
+  _globals['_PEEREVENT_EVENTTYPE']._serialized_end=1448
+  _globals['_NODEINFOREQUEST']._serialized_start=1450
+  _globals['_NODEINFOREQUEST']._serialized_end=1484
+  _globals['_NODEINFO']._serialized_start=1486
+  _globals['_NODEINFO']._serialized_end=1532
+  _globals['_LIGHTNINGNODE']._serialized_start=1535
+  _globals['_LIGHTNINGNODE']._serialized_end=1776
+  _globals['_LIGHTNINGNODE_FEATURESENTRY']._serialized_start=648
+  _globals['_LIGHTNINGNODE_FEATURESENTRY']._serialized_end=711
+  _globals['_NODEADDRESS']._serialized_start=1778
+  _globals['_NODEADDRESS']._serialized_end=1822
+  _globals['_SUBSCRIBESTATEREQUEST']._serialized_start=1824
+  _globals['_SUBSCRIBESTATEREQUEST']._serialized_end=1847
+  _globals['_SUBSCRIBESTATERESPONSE']._serialized_start=1849
+  _globals['_SUBSCRIBESTATERESPONSE']._serialized_end=1908
+  _globals['_GETSTATEREQUEST']._serialized_start=1910
+  _globals['_GETSTATEREQUEST']._serialized_end=1927
+  _globals['_GETSTATERESPONSE']._serialized_start=1929
+  _globals['_GETSTATERESPONSE']._serialized_end=1982
+  _globals['_LIGHTNING']._serialized_start=2102
+  _globals['_LIGHTNING']._serialized_end=2691
+  _globals['_STATE']._serialized_start=2694
+  _globals['_STATE']._serialized_end=2843
 # @@protoc_insertion_point(module_scope)

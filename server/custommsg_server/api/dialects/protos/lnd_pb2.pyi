@@ -12,6 +12,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import sys
 import typing
@@ -22,6 +23,42 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _WalletState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WalletStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WalletState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NON_EXISTING: _WalletState.ValueType  # 0
+    """Not used."""
+    LOCKED: _WalletState.ValueType  # 1
+    """Not used."""
+    UNLOCKED: _WalletState.ValueType  # 2
+    """Not used."""
+    RPC_ACTIVE: _WalletState.ValueType  # 3
+    """The gateway answers, but the node cannot be reached."""
+    SERVER_ACTIVE: _WalletState.ValueType  # 4
+    """The node answers."""
+    WAITING_TO_START: _WalletState.ValueType  # 255
+    """Not used."""
+
+class WalletState(_WalletState, metaclass=_WalletStateEnumTypeWrapper):
+    """The state of LND's wallet; the node's, here."""
+
+NON_EXISTING: WalletState.ValueType  # 0
+"""Not used."""
+LOCKED: WalletState.ValueType  # 1
+"""Not used."""
+UNLOCKED: WalletState.ValueType  # 2
+"""Not used."""
+RPC_ACTIVE: WalletState.ValueType  # 3
+"""The gateway answers, but the node cannot be reached."""
+SERVER_ACTIVE: WalletState.ValueType  # 4
+"""The node answers."""
+WAITING_TO_START: WalletState.ValueType  # 255
+"""Not used."""
+Global___WalletState: typing_extensions.TypeAlias = WalletState
 
 @typing.final
 class SendCustomMessageRequest(google.protobuf.message.Message):
@@ -123,6 +160,24 @@ class GetInfoResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class FeaturesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        @property
+        def value(self) -> Global___Feature: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: Global___Feature | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     IDENTITY_PUBKEY_FIELD_NUMBER: builtins.int
     ALIAS_FIELD_NUMBER: builtins.int
     NUM_PENDING_CHANNELS_FIELD_NUMBER: builtins.int
@@ -133,8 +188,10 @@ class GetInfoResponse(google.protobuf.message.Message):
     TESTNET_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     NUM_INACTIVE_CHANNELS_FIELD_NUMBER: builtins.int
+    URIS_FIELD_NUMBER: builtins.int
     CHAINS_FIELD_NUMBER: builtins.int
     COLOR_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
     identity_pubkey: builtins.str
     """Its node id, as hex digits."""
     alias: builtins.str
@@ -158,8 +215,16 @@ class GetInfoResponse(google.protobuf.message.Message):
     color: builtins.str
     """Its color, e.g. "#02bf81"."""
     @property
+    def uris(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The addresses that it announces, as id@host:port."""
+
+    @property
     def chains(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Chain]:
         """Its one chain."""
+
+    @property
+    def features(self) -> google.protobuf.internal.containers.MessageMap[builtins.int, Global___Feature]:
+        """The features that it advertises, by their bit."""
 
     def __init__(
         self,
@@ -174,12 +239,40 @@ class GetInfoResponse(google.protobuf.message.Message):
         testnet: builtins.bool = ...,
         version: builtins.str = ...,
         num_inactive_channels: builtins.int = ...,
+        uris: collections.abc.Iterable[builtins.str] | None = ...,
         chains: collections.abc.Iterable[Global___Chain] | None = ...,
         color: builtins.str = ...,
+        features: collections.abc.Mapping[builtins.int, Global___Feature] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alias", b"alias", "block_height", b"block_height", "chains", b"chains", "color", b"color", "identity_pubkey", b"identity_pubkey", "num_active_channels", b"num_active_channels", "num_inactive_channels", b"num_inactive_channels", "num_peers", b"num_peers", "num_pending_channels", b"num_pending_channels", "synced_to_chain", b"synced_to_chain", "testnet", b"testnet", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias", "block_height", b"block_height", "chains", b"chains", "color", b"color", "features", b"features", "identity_pubkey", b"identity_pubkey", "num_active_channels", b"num_active_channels", "num_inactive_channels", b"num_inactive_channels", "num_peers", b"num_peers", "num_pending_channels", b"num_pending_channels", "synced_to_chain", b"synced_to_chain", "testnet", b"testnet", "uris", b"uris", "version", b"version"]) -> None: ...
 
 Global___GetInfoResponse: typing_extensions.TypeAlias = GetInfoResponse
+
+@typing.final
+class Feature(google.protobuf.message.Message):
+    """A feature of BOLT 9."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    IS_REQUIRED_FIELD_NUMBER: builtins.int
+    IS_KNOWN_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """LND's name of it, or "unknown"."""
+    is_required: builtins.bool
+    """Whether peers have to support it."""
+    is_known: builtins.bool
+    """Whether it has a name here."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        is_required: builtins.bool = ...,
+        is_known: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_known", b"is_known", "is_required", b"is_required", "name", b"name"]) -> None: ...
+
+Global___Feature: typing_extensions.TypeAlias = Feature
 
 @typing.final
 class Chain(google.protobuf.message.Message):
@@ -241,19 +334,43 @@ class Peer(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class FeaturesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        @property
+        def value(self) -> Global___Feature: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: Global___Feature | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     PUB_KEY_FIELD_NUMBER: builtins.int
     ADDRESS_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
     pub_key: builtins.str
     """Its node id, as hex digits."""
     address: builtins.str
     """Where it is connected from or to, e.g. "127.0.0.1:9735"."""
+    @property
+    def features(self) -> google.protobuf.internal.containers.MessageMap[builtins.int, Global___Feature]:
+        """The features that it offers, by their bit."""
+
     def __init__(
         self,
         *,
         pub_key: builtins.str = ...,
         address: builtins.str = ...,
+        features: collections.abc.Mapping[builtins.int, Global___Feature] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "pub_key", b"pub_key"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "features", b"features", "pub_key", b"pub_key"]) -> None: ...
 
 Global___Peer: typing_extensions.TypeAlias = Peer
 
@@ -325,3 +442,273 @@ class ConnectPeerResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["status", b"status"]) -> None: ...
 
 Global___ConnectPeerResponse: typing_extensions.TypeAlias = ConnectPeerResponse
+
+@typing.final
+class DisconnectPeerRequest(google.protobuf.message.Message):
+    """Which peer to disconnect from."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUB_KEY_FIELD_NUMBER: builtins.int
+    pub_key: builtins.str
+    """Its node id, as hex digits."""
+    def __init__(
+        self,
+        *,
+        pub_key: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pub_key", b"pub_key"]) -> None: ...
+
+Global___DisconnectPeerRequest: typing_extensions.TypeAlias = DisconnectPeerRequest
+
+@typing.final
+class DisconnectPeerResponse(google.protobuf.message.Message):
+    """The node has disconnected."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    status: builtins.str
+    """What happened, in words."""
+    def __init__(
+        self,
+        *,
+        status: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["status", b"status"]) -> None: ...
+
+Global___DisconnectPeerResponse: typing_extensions.TypeAlias = DisconnectPeerResponse
+
+@typing.final
+class PeerEventSubscription(google.protobuf.message.Message):
+    """Nothing to ask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___PeerEventSubscription: typing_extensions.TypeAlias = PeerEventSubscription
+
+@typing.final
+class PeerEvent(google.protobuf.message.Message):
+    """A peer has connected or disconnected."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _EventType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _EventTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PeerEvent._EventType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        PEER_ONLINE: PeerEvent._EventType.ValueType  # 0
+        """It has connected."""
+        PEER_OFFLINE: PeerEvent._EventType.ValueType  # 1
+        """It has disconnected."""
+
+    class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
+        """What happened."""
+
+    PEER_ONLINE: PeerEvent.EventType.ValueType  # 0
+    """It has connected."""
+    PEER_OFFLINE: PeerEvent.EventType.ValueType  # 1
+    """It has disconnected."""
+
+    PUB_KEY_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    pub_key: builtins.str
+    """Its node id, as hex digits."""
+    type: Global___PeerEvent.EventType.ValueType
+    """What happened."""
+    def __init__(
+        self,
+        *,
+        pub_key: builtins.str = ...,
+        type: Global___PeerEvent.EventType.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pub_key", b"pub_key", "type", b"type"]) -> None: ...
+
+Global___PeerEvent: typing_extensions.TypeAlias = PeerEvent
+
+@typing.final
+class NodeInfoRequest(google.protobuf.message.Message):
+    """Which node to describe."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUB_KEY_FIELD_NUMBER: builtins.int
+    pub_key: builtins.str
+    """Its node id, as hex digits."""
+    def __init__(
+        self,
+        *,
+        pub_key: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pub_key", b"pub_key"]) -> None: ...
+
+Global___NodeInfoRequest: typing_extensions.TypeAlias = NodeInfoRequest
+
+@typing.final
+class NodeInfo(google.protobuf.message.Message):
+    """What is known about a node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> Global___LightningNode:
+        """The node."""
+
+    def __init__(
+        self,
+        *,
+        node: Global___LightningNode | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+Global___NodeInfo: typing_extensions.TypeAlias = NodeInfo
+
+@typing.final
+class LightningNode(google.protobuf.message.Message):
+    """A node, as it announces itself."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class FeaturesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        @property
+        def value(self) -> Global___Feature: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: Global___Feature | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    LAST_UPDATE_FIELD_NUMBER: builtins.int
+    PUB_KEY_FIELD_NUMBER: builtins.int
+    ALIAS_FIELD_NUMBER: builtins.int
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    COLOR_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    last_update: builtins.int
+    """When it last did, in seconds since 1970; 0 if it never did."""
+    pub_key: builtins.str
+    """Its node id, as hex digits."""
+    alias: builtins.str
+    """Its alias."""
+    color: builtins.str
+    """Its color, e.g. "#02bf81"."""
+    @property
+    def addresses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NodeAddress]:
+        """Where it can be reached."""
+
+    @property
+    def features(self) -> google.protobuf.internal.containers.MessageMap[builtins.int, Global___Feature]:
+        """The features that it advertises, by their bit."""
+
+    def __init__(
+        self,
+        *,
+        last_update: builtins.int = ...,
+        pub_key: builtins.str = ...,
+        alias: builtins.str = ...,
+        addresses: collections.abc.Iterable[Global___NodeAddress] | None = ...,
+        color: builtins.str = ...,
+        features: collections.abc.Mapping[builtins.int, Global___Feature] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "alias", b"alias", "color", b"color", "features", b"features", "last_update", b"last_update", "pub_key", b"pub_key"]) -> None: ...
+
+Global___LightningNode: typing_extensions.TypeAlias = LightningNode
+
+@typing.final
+class NodeAddress(google.protobuf.message.Message):
+    """An address of a node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: builtins.int
+    ADDR_FIELD_NUMBER: builtins.int
+    network: builtins.str
+    """"tcp"."""
+    addr: builtins.str
+    """host:port or [ipv6]:port."""
+    def __init__(
+        self,
+        *,
+        network: builtins.str = ...,
+        addr: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addr", b"addr", "network", b"network"]) -> None: ...
+
+Global___NodeAddress: typing_extensions.TypeAlias = NodeAddress
+
+@typing.final
+class SubscribeStateRequest(google.protobuf.message.Message):
+    """Nothing to ask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___SubscribeStateRequest: typing_extensions.TypeAlias = SubscribeStateRequest
+
+@typing.final
+class SubscribeStateResponse(google.protobuf.message.Message):
+    """The state now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    state: Global___WalletState.ValueType
+    """RPC_ACTIVE or SERVER_ACTIVE."""
+    def __init__(
+        self,
+        *,
+        state: Global___WalletState.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["state", b"state"]) -> None: ...
+
+Global___SubscribeStateResponse: typing_extensions.TypeAlias = SubscribeStateResponse
+
+@typing.final
+class GetStateRequest(google.protobuf.message.Message):
+    """Nothing to ask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetStateRequest: typing_extensions.TypeAlias = GetStateRequest
+
+@typing.final
+class GetStateResponse(google.protobuf.message.Message):
+    """The state now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    state: Global___WalletState.ValueType
+    """RPC_ACTIVE or SERVER_ACTIVE."""
+    def __init__(
+        self,
+        *,
+        state: Global___WalletState.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["state", b"state"]) -> None: ...
+
+Global___GetStateResponse: typing_extensions.TypeAlias = GetStateResponse

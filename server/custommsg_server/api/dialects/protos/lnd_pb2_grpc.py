@@ -61,6 +61,21 @@ class LightningStub(object):
                 request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.SerializeToString,
                 response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.FromString,
                 _registered_method=True)
+        self.DisconnectPeer = channel.unary_unary(
+                '/lnrpc.Lightning/DisconnectPeer',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.DisconnectPeerRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.DisconnectPeerResponse.FromString,
+                _registered_method=True)
+        self.SubscribePeerEvents = channel.unary_stream(
+                '/lnrpc.Lightning/SubscribePeerEvents',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.PeerEventSubscription.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.PeerEvent.FromString,
+                _registered_method=True)
+        self.GetNodeInfo = channel.unary_unary(
+                '/lnrpc.Lightning/GetNodeInfo',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.NodeInfoRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.NodeInfo.FromString,
+                _registered_method=True)
 
 
 class LightningServicer(object):
@@ -102,6 +117,27 @@ class LightningServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DisconnectPeer(self, request, context):
+        """Has the node disconnect from a peer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubscribePeerEvents(self, request, context):
+        """Streams the connects and disconnects of peers from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNodeInfo(self, request, context):
+        """Describes any node of the network, as far as our node knows it from gossip.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LightningServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +165,21 @@ def add_LightningServicer_to_server(servicer, server):
                     servicer.ConnectPeer,
                     request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.FromString,
                     response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.SerializeToString,
+            ),
+            'DisconnectPeer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisconnectPeer,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.DisconnectPeerRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.DisconnectPeerResponse.SerializeToString,
+            ),
+            'SubscribePeerEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.SubscribePeerEvents,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.PeerEventSubscription.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.PeerEvent.SerializeToString,
+            ),
+            'GetNodeInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNodeInfo,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.NodeInfoRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.NodeInfo.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +318,207 @@ class Lightning(object):
             '/lnrpc.Lightning/ConnectPeer',
             custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerRequest.SerializeToString,
             custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.ConnectPeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisconnectPeer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/DisconnectPeer',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.DisconnectPeerRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.DisconnectPeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubscribePeerEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lnrpc.Lightning/SubscribePeerEvents',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.PeerEventSubscription.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.PeerEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNodeInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/GetNodeInfo',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.NodeInfoRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.NodeInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class StateStub(object):
+    """The state of the node. It needs no credential.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SubscribeState = channel.unary_stream(
+                '/lnrpc.State/SubscribeState',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeStateRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeStateResponse.FromString,
+                _registered_method=True)
+        self.GetState = channel.unary_unary(
+                '/lnrpc.State/GetState',
+                request_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetStateRequest.SerializeToString,
+                response_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetStateResponse.FromString,
+                _registered_method=True)
+
+
+class StateServicer(object):
+    """The state of the node. It needs no credential.
+    """
+
+    def SubscribeState(self, request, context):
+        """Streams the state now and each change of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetState(self, request, context):
+        """Returns the state now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_StateServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SubscribeState': grpc.unary_stream_rpc_method_handler(
+                    servicer.SubscribeState,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeStateRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeStateResponse.SerializeToString,
+            ),
+            'GetState': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetState,
+                    request_deserializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetStateRequest.FromString,
+                    response_serializer=custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetStateResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'lnrpc.State', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('lnrpc.State', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class State(object):
+    """The state of the node. It needs no credential.
+    """
+
+    @staticmethod
+    def SubscribeState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lnrpc.State/SubscribeState',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeStateRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.SubscribeStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.State/GetState',
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetStateRequest.SerializeToString,
+            custommsg__server_dot_api_dot_dialects_dot_protos_dot_lnd__pb2.GetStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

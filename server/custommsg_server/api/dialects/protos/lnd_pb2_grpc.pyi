@@ -110,7 +110,55 @@ _LightningConnectPeerType = typing_extensions.TypeVar(
     ],
 )
 
-class LightningStub(typing.Generic[_LightningSendCustomMessageType, _LightningSubscribeCustomMessagesType, _LightningGetInfoType, _LightningListPeersType, _LightningConnectPeerType]):
+_LightningDisconnectPeerType = typing_extensions.TypeVar(
+    '_LightningDisconnectPeerType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse,
+    ],
+)
+
+_LightningSubscribePeerEventsType = typing_extensions.TypeVar(
+    '_LightningSubscribePeerEventsType',
+    grpc.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent,
+    ],
+)
+
+_LightningGetNodeInfoType = typing_extensions.TypeVar(
+    '_LightningGetNodeInfoType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo,
+    ],
+)
+
+class LightningStub(typing.Generic[_LightningSendCustomMessageType, _LightningSubscribeCustomMessagesType, _LightningGetInfoType, _LightningListPeersType, _LightningConnectPeerType, _LightningDisconnectPeerType, _LightningSubscribePeerEventsType, _LightningGetNodeInfoType]):
     """A Lightning node."""
 
     @typing.overload
@@ -134,6 +182,18 @@ class LightningStub(typing.Generic[_LightningSendCustomMessageType, _LightningSu
         grpc.UnaryUnaryMultiCallable[
             custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerRequest,
             custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+            custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -159,6 +219,18 @@ class LightningStub(typing.Generic[_LightningSendCustomMessageType, _LightningSu
             custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerRequest,
             custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+            custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     SendCustomMessage: _LightningSendCustomMessageType
@@ -175,6 +247,15 @@ class LightningStub(typing.Generic[_LightningSendCustomMessageType, _LightningSu
 
     ConnectPeer: _LightningConnectPeerType
     """Has the node connect to a peer."""
+
+    DisconnectPeer: _LightningDisconnectPeerType
+    """Has the node disconnect from a peer."""
+
+    SubscribePeerEvents: _LightningSubscribePeerEventsType
+    """Streams the connects and disconnects of peers from now on."""
+
+    GetNodeInfo: _LightningGetNodeInfoType
+    """Describes any node of the network, as far as our node knows it from gossip."""
 
 LightningAsyncStub: typing_extensions.TypeAlias = LightningStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -196,6 +277,18 @@ LightningAsyncStub: typing_extensions.TypeAlias = LightningStub[
     grpc.aio.UnaryUnaryMultiCallable[
         custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerRequest,
         custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+        custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo,
     ],
 ]
 
@@ -242,4 +335,125 @@ class LightningServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerResponse, collections.abc.Awaitable[custommsg_server.api.dialects.protos.lnd_pb2.ConnectPeerResponse]]:
         """Has the node connect to a peer."""
 
+    @abc.abstractmethod
+    def DisconnectPeer(
+        self,
+        request: custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse, collections.abc.Awaitable[custommsg_server.api.dialects.protos.lnd_pb2.DisconnectPeerResponse]]:
+        """Has the node disconnect from a peer."""
+
+    @abc.abstractmethod
+    def SubscribePeerEvents(
+        self,
+        request: custommsg_server.api.dialects.protos.lnd_pb2.PeerEventSubscription,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent], collections.abc.AsyncIterator[custommsg_server.api.dialects.protos.lnd_pb2.PeerEvent]]:
+        """Streams the connects and disconnects of peers from now on."""
+
+    @abc.abstractmethod
+    def GetNodeInfo(
+        self,
+        request: custommsg_server.api.dialects.protos.lnd_pb2.NodeInfoRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo, collections.abc.Awaitable[custommsg_server.api.dialects.protos.lnd_pb2.NodeInfo]]:
+        """Describes any node of the network, as far as our node knows it from gossip."""
+
 def add_LightningServicer_to_server(servicer: LightningServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+_StateSubscribeStateType = typing_extensions.TypeVar(
+    '_StateSubscribeStateType',
+    grpc.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse,
+    ],
+)
+
+_StateGetStateType = typing_extensions.TypeVar(
+    '_StateGetStateType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse,
+    ],
+)
+
+class StateStub(typing.Generic[_StateSubscribeStateType, _StateGetStateType]):
+    """The state of the node. It needs no credential."""
+
+    @typing.overload
+    def __init__(self: StateStub[
+        grpc.UnaryStreamMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: StateStub[
+        grpc.aio.UnaryStreamMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+            custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    SubscribeState: _StateSubscribeStateType
+    """Streams the state now and each change of it."""
+
+    GetState: _StateGetStateType
+    """Returns the state now."""
+
+StateAsyncStub: typing_extensions.TypeAlias = StateStub[
+    grpc.aio.UnaryStreamMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+        custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse,
+    ],
+]
+
+class StateServicer(metaclass=abc.ABCMeta):
+    """The state of the node. It needs no credential."""
+
+    @abc.abstractmethod
+    def SubscribeState(
+        self,
+        request: custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse], collections.abc.AsyncIterator[custommsg_server.api.dialects.protos.lnd_pb2.SubscribeStateResponse]]:
+        """Streams the state now and each change of it."""
+
+    @abc.abstractmethod
+    def GetState(
+        self,
+        request: custommsg_server.api.dialects.protos.lnd_pb2.GetStateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse, collections.abc.Awaitable[custommsg_server.api.dialects.protos.lnd_pb2.GetStateResponse]]:
+        """Returns the state now."""
+
+def add_StateServicer_to_server(servicer: StateServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,7 +1,4 @@
-"""Requests that wait to be written to lightningd. Turns go round callers, so that none waits for all that others have.
-
-This is a deficit round robin (Shreedhar and Varghese, 1995), by bytes.
-"""
+"""The queue of requests to lightningd, fair to callers: deficit round robin by bytes (Shreedhar and Varghese, 1995)."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ Reply = Mapping[str, Any]
 
 
 class Batch:
-    """JSON-RPC requests that were made together, each of which gets exactly one answer.
+    """JSON-RPC requests that were made together; each gets exactly one answer.
 
-    Requests of a batch are written in order, so a count tells which of them were written.
+    They are written in order, so a number says which of them were written.
 
     Args:
         method: the command that all of them call.
         requests: the parameters of each, as JSON.
-        caller: whose they are.
-        done: is done when all are answered.
+        caller: who makes the requests.
+        done: gets its result when all are answered.
     """
 
     __slots__ = ("answers", "caller", "done", "method", "missing", "requests", "written")
@@ -43,7 +40,7 @@ class Batch:
         self.done = done
 
     def answer(self, index: int, answer: Reply | RelayError) -> None:
-        """Take the answer to one request."""
+        """Set the answer to one request."""
         if self.answers[index] is None:
             self.answers[index] = answer
             self.missing -= 1
@@ -51,14 +48,14 @@ class Batch:
                 self.done.set_result(None)
 
     def give_up(self, written: RelayError, unwritten: RelayError) -> None:
-        """Answer each request that has no answer yet: with one error if it was written, else with the other."""
+        """Answer each request that has no answer yet: with one error if it was written, with the other if not."""
         for index, answer in enumerate(self.answers):
             if answer is None:
                 self.answer(index, written if index < self.written else unwritten)
 
 
 class _Queue:
-    """What waits of one caller, in order."""
+    """The batches of one caller, in order."""
 
     __slots__ = ("batches", "count", "credit")
 
@@ -66,11 +63,11 @@ class _Queue:
         self.batches: OrderedDict[Batch, None] = OrderedDict()
         self.count = 0
         self.credit = QUANTUM
-        """Bytes that may be written before it is the next caller's turn."""
+        """Bytes that may be written before the next caller's turn."""
 
 
-class Turns:
-    """All that waits. What one caller has made is written in the order in which it was made."""
+class FairQueue:
+    """All requests that wait. Those of one caller are written in the order in which they were made."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
@@ -83,7 +80,7 @@ class Turns:
         return 0 if queue is None else queue.count
 
     def add(self, batch: Batch) -> None:
-        """Have a batch wait."""
+        """Add a batch."""
         queue = self._queues.get(batch.caller)
         if queue is None:
             queue = self._queues[batch.caller] = _Queue()
@@ -91,7 +88,7 @@ class Turns:
         self._count(queue, len(batch.requests))
 
     def next(self) -> tuple[Batch, int] | None:
-        """Return the batch whose turn it is and the bytes of it that may be written, about; None if nothing waits."""
+        """Return the next batch, and about how many bytes of it may be written; None if nothing waits."""
         while self._queues:
             caller, queue = next(iter(self._queues.items()))
             if queue.credit > 0:
@@ -101,7 +98,7 @@ class Turns:
         return None
 
     def wrote(self, batch: Batch, requests: int, size: int) -> None:
-        """Account for requests of a batch that were written, bytes in all."""
+        """Count written requests of a batch, and their total size in bytes."""
         queue = self._queues[batch.caller]
         queue.credit -= size
         self._count(queue, -requests)
@@ -109,14 +106,14 @@ class Turns:
             self._remove(batch)
 
     def forget(self, batch: Batch) -> None:
-        """Have a batch wait no more, if it does."""
+        """Remove a batch, if it still waits."""
         queue = self._queues.get(batch.caller)
         if queue is not None and batch in queue.batches:
             self._count(queue, batch.written - len(batch.requests))
             self._remove(batch)
 
     def clear(self) -> list[Batch]:
-        """Have nothing wait any more; return what did."""
+        """Remove all batches, and return them."""
         batches = [batch for queue in self._queues.values() for batch in queue.batches]
         self._queues.clear()
         self.count = 0

@@ -1,4 +1,4 @@
-"""What comes to a gateway's door: certificates, runes, and a call of any RPC."""
+"""A call of every RPC that the gateway serves, and certificates for it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
-from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2, lnd_pb2
+from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2, lnd_pb2, verrpc_pb2
 from custommsg_server.api.service import SERVICE
 from custommsg_server.api.status import DETAILS_KEY
+from support.keys import node_id
 
+STRANGER = node_id(77)
+"""A node that the node does not know."""
 Metadata = Sequence[tuple[str, str]]
 
 
@@ -124,6 +127,11 @@ def rpcs(peer: bytes, message_type: int = 0x9419) -> list[Rpc]:
         "SubscribeCustomMsgs": {"filter": {"types": [message_type], "peer_ids": [peer]}},
         "ListEvents": {"filter": {"types": [message_type], "peer_ids": [peer]}},
         "SendCustomMessage": {"peer": peer, "type": message_type, "data": b"\xab\xcd"},
+        "cln.ConnectRequest": {"id": f"{peer.hex()}@127.0.0.1:9"},
+        # These fail: they must not disconnect the peer, and the embedded node takes no part in gossip.
+        "cln.DisconnectRequest": {"id": STRANGER},
+        "DisconnectPeer": {"pub_key": STRANGER.hex()},
+        "GetNodeInfo": {"pub_key": STRANGER.hex()},
         "ConnectPeer": {"addr": {"pubkey": peer.hex(), "host": "127.0.0.1:9"}},
         "AckCustomMsgs": {"consumer": "nobody"},
         "DeleteConsumer": {"consumer": "nobody"},
@@ -139,7 +147,7 @@ def rpcs(peer: bytes, message_type: int = 0x9419) -> list[Rpc]:
                 **requests.get(method.input_type.full_name, requests.get(method.name, {}))
             ),
         )
-        for file in (pb, cln_pb2, greenlight_pb2, lnd_pb2)
+        for file in (pb, cln_pb2, greenlight_pb2, lnd_pb2, verrpc_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]
