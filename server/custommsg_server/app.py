@@ -44,7 +44,8 @@ from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.ops import plugin_settings
 from custommsg_server.ops.health import Health
 from custommsg_server.ops.process import on_hangup
-from custommsg_server.ops.telemetry import Sources, Telemetry
+from custommsg_server.ops.sources import Sources
+from custommsg_server.ops.telemetry import Telemetry
 from custommsg_server.outbox.port import Bounds
 from custommsg_server.outbox.sqlite.outbox import SqliteOutbox
 from custommsg_server.settings import Settings, SettingsError

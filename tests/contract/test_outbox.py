@@ -20,7 +20,7 @@ from custommsg_testing import devnode
 from support import nodes
 from support.keys import node_id
 
-from .conftest import Stage
+from .conftest import Rig
 from .test_send import failed
 
 S = pb.OutboxState
@@ -35,25 +35,25 @@ def for_peer(peer_id: bytes, number: int = 0, key: str = "", **more: Any) -> pb.
     return pb.OutboxMsg(outbound=outbound, **more)
 
 
-async def enqueue(stage: Stage, message: pb.OutboxMsg) -> pb.EnqueueCustomMsgResponse:
+async def enqueue(rig: Rig, message: pb.OutboxMsg) -> pb.EnqueueCustomMsgResponse:
     """Enqueue a message."""
-    response: pb.EnqueueCustomMsgResponse = await stage.stub.EnqueueCustomMsg(
+    response: pb.EnqueueCustomMsgResponse = await rig.stub.EnqueueCustomMsg(
         pb.EnqueueCustomMsgRequest(message=message)
     )
     return response
 
 
-async def entry_of(stage: Stage, entry_id: str) -> pb.OutboxEntry:
+async def entry_of(rig: Rig, entry_id: str) -> pb.OutboxEntry:
     """Return an entry."""
-    response = await stage.stub.GetOutboxEntry(pb.GetOutboxEntryRequest(entry_id=entry_id))
+    response = await rig.stub.GetOutboxEntry(pb.GetOutboxEntryRequest(entry_id=entry_id))
     entry: pb.OutboxEntry = response.entry
     return entry
 
 
-async def until(stage: Stage, entry_id: str, state: S.ValueType) -> pb.OutboxEntry:
+async def until(rig: Rig, entry_id: str, state: S.ValueType) -> pb.OutboxEntry:
     """Wait until an entry is in a state."""
     async with asyncio.timeout(20):
-        while (entry := await entry_of(stage, entry_id)).state != state:
+        while (entry := await entry_of(rig, entry_id)).state != state:
             await asyncio.sleep(0.01)
     return entry
 
@@ -84,16 +84,16 @@ async def connect(peer: devnode.DevNode, node: nodes.Node) -> None:
 
 
 async def test_a_peer_that_is_started_later_gets_what_waited_in_order(
-    stage: Stage, absent: tuple[bytes, Callable[[], Any]]
+    rig: Rig, absent: tuple[bytes, Callable[[], Any]]
 ) -> None:
     """From calls and from a stream, as they were enqueued; each entry is SENT then, and an event tells."""
     peer_id, run = absent
-    events = stage.stub.SubscribeCustomMsgs(
+    events = rig.stub.SubscribeCustomMsgs(
         pb.SubscribeCustomMsgsRequest(filter=pb.EventFilter(include_outbox_events=True))
     )
     await events.read()
-    ids = [(await enqueue(stage, for_peer(peer_id, n))).entry_id for n in range(3)]
-    stream = stage.stub.EnqueueCustomMsgStream()
+    ids = [(await enqueue(rig, for_peer(peer_id, n))).entry_id for n in range(3)]
+    stream = rig.stub.EnqueueCustomMsgStream()
     for first in range(3, 103, 10):
         messages = [for_peer(peer_id, n) for n in range(first, first + 10)]
         await stream.write(pb.EnqueueCustomMsgStreamRequest(messages=messages))
@@ -102,9 +102,9 @@ async def test_a_peer_that_is_started_later_gets_what_waited_in_order(
     assert [result.number for result in results] == list(range(3, 103))
     ids += [result.entry.entry_id for result in results]
     assert len(set(ids)) == 103
-    assert (await entry_of(stage, ids[0])).state == WAITING
+    assert (await entry_of(rig, ids[0])).state == WAITING
     async with run() as peer:
-        await connect(peer, stage.node)
+        await connect(peer, rig.node)
         assert await numbers(peer, 103) == list(range(103))
         told: list[tuple[str, int, bytes]] = []
         while len(told) < 103:
@@ -114,146 +114,144 @@ async def test_a_peer_that_is_started_later_gets_what_waited_in_order(
                     assert ended.type == 40001
                     told.append((ended.entry_id, ended.state, event.peer_id))
         assert told == [(one, SENT, peer_id) for one in ids]
-    entry = await entry_of(stage, ids[-1])
+    entry = await entry_of(rig, ids[-1])
     assert (entry.state, entry.attempts, entry.peer_id) == (SENT, 1, peer_id)
     assert entry.message == pb.TypedMsg(type=40001, payload=(102).to_bytes(4, "big"))
     events.cancel()
 
 
-async def test_a_connected_peer_gets_it_at_once(stage: Stage) -> None:
+async def test_a_connected_peer_gets_it_at_once(rig: Rig) -> None:
     """No waiting for anything."""
-    response = await enqueue(stage, for_peer(stage.node.peer.id, 7))
-    assert await numbers(stage.node.peer, 1) == [7]
-    await until(stage, response.entry_id, SENT)
+    response = await enqueue(rig, for_peer(rig.node.peer.id, 7))
+    assert await numbers(rig.node.peer, 1) == [7]
+    await until(rig, response.entry_id, SENT)
 
 
 async def test_a_key_is_one_entry_and_one_message_for_a_hundred_callers_at_once(
-    stage: Stage, absent: tuple[bytes, Callable[[], Any]]
+    rig: Rig, absent: tuple[bytes, Callable[[], Any]]
 ) -> None:
     """All get the same entry; another message under the key is refused."""
     peer_id, run = absent
     key = str(uuid.uuid4())
-    responses = await asyncio.gather(*(enqueue(stage, for_peer(peer_id, 1, key)) for _ in range(100)))
+    responses = await asyncio.gather(*(enqueue(rig, for_peer(peer_id, 1, key)) for _ in range(100)))
     assert len({response.entry_id for response in responses}) == 1
     assert sorted(response.existed for response in responses) == [False, *[True] * 99]
-    assert (await failed(enqueue(stage, for_peer(peer_id, 2, key))))[:2] == (
+    assert (await failed(enqueue(rig, for_peer(peer_id, 2, key))))[:2] == (
         "ALREADY_EXISTS",
         "IDEMPOTENCY_KEY_REUSED",
     )
-    await enqueue(stage, for_peer(peer_id, 3))
+    await enqueue(rig, for_peer(peer_id, 3))
     async with run() as peer:
-        await connect(peer, stage.node)
+        await connect(peer, rig.node)
         assert await numbers(peer, 2) == [1, 3]
-        await until(stage, responses[0].entry_id, SENT)
-    again = await enqueue(stage, for_peer(peer_id, 1, key))
+        await until(rig, responses[0].entry_id, SENT)
+    again = await enqueue(rig, for_peer(peer_id, 1, key))
     assert (again.entry_id, again.state, again.existed) == (responses[0].entry_id, SENT, True)
-    by_key = await stage.stub.GetOutboxEntry(pb.GetOutboxEntryRequest(idempotency_key=key))
+    by_key = await rig.stub.GetOutboxEntry(pb.GetOutboxEntryRequest(idempotency_key=key))
     assert by_key.entry.id == again.entry_id
 
 
-async def test_a_direct_send_with_a_key_is_sent_once_for_a_hundred_callers(stage: Stage) -> None:
+async def test_a_direct_send_with_a_key_is_sent_once_for_a_hundred_callers(rig: Rig) -> None:
     """On calls and on streams; the peer gets it once, and everybody gets OK."""
-    outbound = for_peer(stage.node.peer.id, 5, "key").outbound
+    outbound = for_peer(rig.node.peer.id, 5, "key").outbound
     request = pb.SendCustomMsgRequest(message=outbound)
-    answers = await asyncio.gather(*(stage.stub.SendCustomMsg(request) for _ in range(100)))
+    answers = await asyncio.gather(*(rig.stub.SendCustomMsg(request) for _ in range(100)))
     assert len(answers) == 100
-    stream = stage.stub.SendCustomMsgStream()
-    other = for_peer(stage.node.peer.id, 6, "other").outbound
-    plain = for_peer(stage.node.peer.id, 7).outbound
+    stream = rig.stub.SendCustomMsgStream()
+    other = for_peer(rig.node.peer.id, 6, "other").outbound
+    plain = for_peer(rig.node.peer.id, 7).outbound
     await stream.write(pb.SendCustomMsgStreamRequest(messages=[outbound, other, plain, other]))
-    await stream.write(pb.SendCustomMsgStreamRequest(messages=[for_peer(stage.node.peer.id, 8).outbound]))
+    await stream.write(pb.SendCustomMsgStreamRequest(messages=[for_peer(rig.node.peer.id, 8).outbound]))
     await stream.done_writing()
     results = [result async for response in stream for result in response.results]
     assert sorted(result.number for result in results) == [5, 6, 6, 7, 8]
     assert not any(result.HasField("error") for result in results)
-    assert await numbers(stage.node.peer, 4) == [5, 6, 7, 8]
-    entry = (await stage.stub.GetOutboxEntry(pb.GetOutboxEntryRequest(idempotency_key="key"))).entry
+    assert await numbers(rig.node.peer, 4) == [5, 6, 7, 8]
+    entry = (await rig.stub.GetOutboxEntry(pb.GetOutboxEntryRequest(idempotency_key="key"))).entry
     assert (entry.state, entry.direct) == (SENT, True)
 
 
 async def test_a_key_of_a_message_that_was_not_sent_can_be_used_again(
-    stage: Stage, absent: tuple[bytes, Callable[[], Any]]
+    rig: Rig, absent: tuple[bytes, Callable[[], Any]]
 ) -> None:
     """The peer was not there: nothing was sent, so a retry sends."""
     peer_id, run = absent
     request = pb.SendCustomMsgRequest(message=for_peer(peer_id, 1, "key").outbound)
-    assert (await failed(stage.stub.SendCustomMsg(request)))[1] in ("PEER_UNKNOWN", "PEER_NOT_CONNECTED")
+    assert (await failed(rig.stub.SendCustomMsg(request)))[1] in ("PEER_UNKNOWN", "PEER_NOT_CONNECTED")
     async with run() as peer:
-        await connect(peer, stage.node)
-        await until_known(stage, peer_id)
-        await stage.stub.SendCustomMsg(request)
-        await stage.stub.SendCustomMsg(request)
-        await stage.stub.SendCustomMsg(
-            pb.SendCustomMsgRequest(message=for_peer(peer_id, 2, "second").outbound)
-        )
+        await connect(peer, rig.node)
+        await until_known(rig, peer_id)
+        await rig.stub.SendCustomMsg(request)
+        await rig.stub.SendCustomMsg(request)
+        await rig.stub.SendCustomMsg(pb.SendCustomMsgRequest(message=for_peer(peer_id, 2, "second").outbound))
         assert await numbers(peer, 2) == [1, 2]
 
 
-async def until_known(stage: Stage, peer_id: bytes) -> None:
+async def until_known(rig: Rig, peer_id: bytes) -> None:
     """Wait until the node lists a peer as connected."""
     async with asyncio.timeout(20):
         while not any(
             peer.peer_id == peer_id and peer.connected
-            for peer in (await stage.stub.ListPeers(pb.ListPeersRequest())).peers
+            for peer in (await rig.stub.ListPeers(pb.ListPeersRequest())).peers
         ):
             await asyncio.sleep(0.01)
 
 
-async def test_what_expires_is_not_sent(stage: Stage, absent: tuple[bytes, Callable[[], Any]]) -> None:
+async def test_what_expires_is_not_sent(rig: Rig, absent: tuple[bytes, Callable[[], Any]]) -> None:
     """By a time, and by a duration; what was enqueued after it is sent."""
     peer_id, run = absent
     soon = Timestamp()
     soon.FromNanoseconds(time.time_ns() + 200_000_000)
-    one = await enqueue(stage, for_peer(peer_id, 1, ttl=Duration(nanos=200_000_000)))
-    two = await enqueue(stage, for_peer(peer_id, 2, expire_time=soon))
-    await enqueue(stage, for_peer(peer_id, 3, ttl=Duration(seconds=3600)))
+    one = await enqueue(rig, for_peer(peer_id, 1, ttl=Duration(nanos=200_000_000)))
+    two = await enqueue(rig, for_peer(peer_id, 2, expire_time=soon))
+    await enqueue(rig, for_peer(peer_id, 3, ttl=Duration(seconds=3600)))
     for response in (one, two):
-        await until(stage, response.entry_id, S.OUTBOX_STATE_EXPIRED)
+        await until(rig, response.entry_id, S.OUTBOX_STATE_EXPIRED)
     async with run() as peer:
-        await connect(peer, stage.node)
+        await connect(peer, rig.node)
         assert await numbers(peer, 1) == [3]
 
 
-async def test_what_is_cancelled_is_not_sent(stage: Stage, absent: tuple[bytes, Callable[[], Any]]) -> None:
+async def test_what_is_cancelled_is_not_sent(rig: Rig, absent: tuple[bytes, Callable[[], Any]]) -> None:
     """By id and by key, again and again; what was sent cannot be cancelled."""
     peer_id, run = absent
-    one = await enqueue(stage, for_peer(peer_id, 1))
-    await enqueue(stage, for_peer(peer_id, 2, "key"))
-    three = await enqueue(stage, for_peer(peer_id, 3))
+    one = await enqueue(rig, for_peer(peer_id, 1))
+    await enqueue(rig, for_peer(peer_id, 2, "key"))
+    three = await enqueue(rig, for_peer(peer_id, 3))
     for request in (
         pb.CancelOutboxEntryRequest(entry_id=one.entry_id),
         pb.CancelOutboxEntryRequest(idempotency_key="key"),
         pb.CancelOutboxEntryRequest(idempotency_key="key"),
     ):
-        cancelled = await stage.stub.CancelOutboxEntry(request)
+        cancelled = await rig.stub.CancelOutboxEntry(request)
         assert cancelled.entry.state == S.OUTBOX_STATE_CANCELLED
     async with run() as peer:
-        await connect(peer, stage.node)
+        await connect(peer, rig.node)
         assert await numbers(peer, 1) == [3]
-        await until(stage, three.entry_id, SENT)
-    cancel = stage.stub.CancelOutboxEntry(pb.CancelOutboxEntryRequest(entry_id=three.entry_id))
+        await until(rig, three.entry_id, SENT)
+    cancel = rig.stub.CancelOutboxEntry(pb.CancelOutboxEntryRequest(entry_id=three.entry_id))
     assert await failed(cancel) == ("FAILED_PRECONDITION", "ENTRY_NOT_WAITING", {"state": "SENT"})
     for method, kind in (
-        (stage.stub.CancelOutboxEntry, pb.CancelOutboxEntryRequest),
-        (stage.stub.GetOutboxEntry, pb.GetOutboxEntryRequest),
+        (rig.stub.CancelOutboxEntry, pb.CancelOutboxEntryRequest),
+        (rig.stub.GetOutboxEntry, pb.GetOutboxEntryRequest),
     ):
         for given in ({"entry_id": "x"}, {"idempotency_key": "unknown"}, {}):
             assert (await failed(method(kind(**given))))[:2] == ("NOT_FOUND", "ENTRY_UNKNOWN")  # type: ignore[operator]
 
 
 async def test_the_outbox_is_listed_in_pages_and_by_state(
-    stage: Stage, absent: tuple[bytes, Callable[[], Any]]
+    rig: Rig, absent: tuple[bytes, Callable[[], Any]]
 ) -> None:
     """Each entry once, oldest first."""
     peer_id, _ = absent
-    sent = await enqueue(stage, for_peer(stage.node.peer.id, 0))
-    await until(stage, sent.entry_id, SENT)
-    ids = [(await enqueue(stage, for_peer(peer_id, n))).entry_id for n in range(1, 8)]
+    sent = await enqueue(rig, for_peer(rig.node.peer.id, 0))
+    await until(rig, sent.entry_id, SENT)
+    ids = [(await enqueue(rig, for_peer(peer_id, n))).entry_id for n in range(1, 8)]
 
     async def listed(**wanted: Any) -> list[str]:
         found, token = [], ""
         while True:
-            page = await stage.stub.ListOutbox(pb.ListOutboxRequest(page_size=3, page_token=token, **wanted))
+            page = await rig.stub.ListOutbox(pb.ListOutboxRequest(page_size=3, page_token=token, **wanted))
             found += [entry.id for entry in page.entries]
             token = page.next_page_token
             if not token:
@@ -263,18 +261,18 @@ async def test_the_outbox_is_listed_in_pages_and_by_state(
     assert await listed(states=[SENT]) == [sent.entry_id]
     assert await listed(states=[WAITING], peer_ids_hex=[peer_id.hex()]) == ids
     assert await listed(peer_ids=[node_id(9)]) == []
-    entry = await entry_of(stage, ids[0])
-    info = await stage.stub.GetInfo(pb.GetInfoRequest())
+    entry = await entry_of(rig, ids[0])
+    info = await rig.stub.GetInfo(pb.GetInfoRequest())
     assert entry.node_id == info.node.node_id
     assert entry.expire_time.seconds > time.time()
 
 
-async def test_a_message_that_the_node_refuses_fails_and_holds_nothing_up(stage: Stage) -> None:
+async def test_a_message_that_the_node_refuses_fails_and_holds_nothing_up(rig: Rig) -> None:
     """It is checked when it is enqueued; so nothing of this kind is stored."""
-    bad = pb.OutboxMsg(outbound=pb.OutboundMsg(peer_id=stage.node.peer.id, msg=b"\x00\x12\x00"))
-    assert (await failed(enqueue(stage, bad)))[:2] == ("INVALID_ARGUMENT", "INTERNAL_MESSAGE_TYPE")
-    stream = stage.stub.EnqueueCustomMsgStream()
-    good = for_peer(stage.node.peer.id, 1)
+    bad = pb.OutboxMsg(outbound=pb.OutboundMsg(peer_id=rig.node.peer.id, msg=b"\x00\x12\x00"))
+    assert (await failed(enqueue(rig, bad)))[:2] == ("INVALID_ARGUMENT", "INTERNAL_MESSAGE_TYPE")
+    stream = rig.stub.EnqueueCustomMsgStream()
+    good = for_peer(rig.node.peer.id, 1)
     await stream.write(pb.EnqueueCustomMsgStreamRequest(messages=[bad, good]))
     await stream.done_writing()
     results = [result async for response in stream for result in response.results]
@@ -294,23 +292,23 @@ async def test_a_message_that_the_node_refuses_fails_and_holds_nothing_up(stage:
         ({"key": "ä"}, "INVALID_IDEMPOTENCY_KEY"),
     ],
 )
-async def test_what_is_invalid_is_refused(stage: Stage, more: dict[str, Any], reason: str) -> None:
+async def test_what_is_invalid_is_refused(rig: Rig, more: dict[str, Any], reason: str) -> None:
     """Nothing is stored."""
-    call = enqueue(stage, for_peer(stage.node.peer.id, **more))
+    call = enqueue(rig, for_peer(rig.node.peer.id, **more))
     assert (await failed(call))[:2] == ("INVALID_ARGUMENT", reason)
-    assert not (await stage.stub.ListOutbox(pb.ListOutboxRequest())).entries
+    assert not (await rig.stub.ListOutbox(pb.ListOutboxRequest())).entries
 
 
-async def test_messages_of_an_outbox_event_can_be_filtered(stage: Stage) -> None:
+async def test_messages_of_an_outbox_event_can_be_filtered(rig: Rig) -> None:
     """By type, as messages; and only who asks gets them."""
     both = pb.EventFilter(include_outbox_events=True, types=[40001])
     other = pb.EventFilter(include_outbox_events=True, types=[40003])
     plain = pb.EventFilter(include_peer_events=True)
-    response = await enqueue(stage, for_peer(stage.node.peer.id, 1))
-    await until(stage, response.entry_id, SENT)
+    response = await enqueue(rig, for_peer(rig.node.peer.id, 1))
+    await until(rig, response.entry_id, SENT)
 
     async def kinds(wanted: pb.EventFilter) -> set[str | None]:
-        page = await stage.stub.ListEvents(pb.ListEventsRequest(filter=wanted, page_size=1000))
+        page = await rig.stub.ListEvents(pb.ListEventsRequest(filter=wanted, page_size=1000))
         return {event.WhichOneof("kind") for event in page.events}
 
     async with asyncio.timeout(10):
@@ -320,13 +318,13 @@ async def test_messages_of_an_outbox_event_can_be_filtered(stage: Stage) -> None
     assert "outbox_entry_ended" not in await kinds(plain)
 
 
-async def test_a_stream_that_is_cancelled_leaves_what_was_answered(stage: Stage) -> None:
+async def test_a_stream_that_is_cancelled_leaves_what_was_answered(rig: Rig) -> None:
     """What has a result is in the outbox."""
-    stream = stage.stub.EnqueueCustomMsgStream()
+    stream = rig.stub.EnqueueCustomMsgStream()
     messages = [for_peer(node_id(9), n) for n in range(50)]
     await stream.write(pb.EnqueueCustomMsgStreamRequest(messages=messages))
     response = await stream.read()
     assert response is not grpc.aio.EOF
     stream.cancel()
-    page = await stage.stub.ListOutbox(pb.ListOutboxRequest())
+    page = await rig.stub.ListOutbox(pb.ListOutboxRequest())
     assert [entry.id for entry in page.entries] == [one.entry.entry_id for one in response.results]

@@ -20,7 +20,7 @@ from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.domain.outbox import State
 from custommsg_server.inbox.port import Bounds, Consumer, InboxError
 from custommsg_server.ops.metrics import CallMetrics
-from custommsg_server.ops.telemetry import Sources
+from custommsg_server.ops.sources import Sources
 from custommsg_server.outbox.port import Counts, OutboxError
 
 log = structlog.get_logger()
