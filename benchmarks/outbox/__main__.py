@@ -78,7 +78,7 @@ async def _measure(folder: Path, entries: int, peers: int, batch: int, streams: 
         table.add_row("CPU of the gateway for each", f"{(full.cpu_s - idle.cpu_s) / entries * 1e6:.0f} us")
         table.add_row("memory, idle and with all of them", f"{idle.rss_mb:.0f} MB, {full.rss_mb:.0f} MB")
     table.add_row("on the disk", f"{size / 1e6:,.0f} MB")
-    table.add_row("a returning peer's first message", f"{first * 1000:.0f} ms after it has connected")
+    table.add_row("a returning peer's first message", f"{first * 1000:.0f} ms after it began to connect")
     table.add_row(f"all {entries // peers} of them", f"{all_of_it * 1000:.0f} ms")
     Console().print(table)
 
@@ -109,8 +109,8 @@ async def _enqueue(
 async def _return(folder: Path, node: devnode.DevNode, count: int) -> tuple[float, float]:
     """Have the peer come back; return the seconds until it has its first message, and all."""
     async with devnode.run(folder) as peer:
-        await peer.connect(node)
         start = time.perf_counter()
+        await peer.connect(node)
         await peer.next_message(timeout=120)
         first = time.perf_counter() - start
         for _ in range(count - 1):

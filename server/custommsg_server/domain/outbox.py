@@ -98,6 +98,9 @@ class Waiting(NamedTuple):
     """What the caller showed, as `access` wrote it for this purpose. It is a secret."""
     at_least_once: bool
 
+    def __repr__(self) -> str:
+        return f"Waiting(entry_id={self.entry_id})"
+
 
 class Outcome(NamedTuple):
     """What became of an attempt to send."""
