@@ -7,8 +7,8 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 
 .PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
 	proto-baseline lock clean \
-	test-heavy test-hostile simulate test-lightningd test-ldk test-clients test-go-clients test-deploy test-image conformance bench bench-save \
-	bench-inbox \
+	test-heavy test-hostile simulate test-lightningd test-ldk test-clients test-go-clients test-deploy test-image conformance \
+	bench bench-save bench-inbox bench-outbox outbox-kills \
 	bench-against bench-client test-bench-client
 
 help: ## list the targets
@@ -56,6 +56,17 @@ imports: setup ## check the import rules
 
 test-heavy: setup ## test 20 x kill -9 and bounded memory; some minutes
 	@$(BIN)/python -m pytest -m heavy tests
+
+KILLS ?= 1000
+NODE_KILLS ?= 100
+PEERS ?= 50
+ENTRIES ?= 100000
+outbox-kills: setup ## kill gateway and node while the outbox sends: KILLS=1000 NODE_KILLS=100 PEERS=50 ENTRIES=100000
+	@OUTBOX_KILLS=$(KILLS) OUTBOX_NODE_KILLS=$(NODE_KILLS) OUTBOX_PEERS=$(PEERS) OUTBOX_ENTRIES=$(ENTRIES) \
+		$(BIN)/python -m pytest -m heavy tests/heavy/test_outbox_kill.py
+
+bench-outbox: setup ## measure enqueueing, and a million messages that wait; ARGS=--entries=100000
+	@$(BIN)/python -m benchmarks.outbox $(ARGS)
 
 test-hostile: setup ## test floods, strangers, a full disk, a wrong clock and kill -9 at once; 4 min; ARGS=--quick: 30 s
 	@PYTHONPATH=tests $(BIN)/python -m hostile $(ARGS)

@@ -20,23 +20,23 @@ from cyclopts import (
     Parameter,
     UnusedCliTokensError,
 )
+from cyclopts.validators import Number
 
-from custommsg import DEFAULT_ADDRESS, MAX_MESSAGE_SIZE
+from custommsg import DEFAULT_ADDRESS
 from custommsg.errors import CustomMsgError
 from custommsg.model import Checked, Sent
 from custommsg.sync import Client
 from custommsg_cli import batch as batches
 from custommsg_cli import show
+from custommsg_cli.content import content_of, even_problem, type_of
+from custommsg_cli.outbox import outbox, queue, send_and_wait
 from custommsg_cli.receive import events, listen
-from custommsg_cli.settings import Flag, Global, Settings, even_type, type_argument, usage_error
+from custommsg_cli.settings import Flag, Global, Settings, type_argument, usage_error
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 RPC_FAILED: Final = 64
 """Plus the number of the gRPC code, as grpcurl does."""
-
-# The largest message in hex, and some white space around it.
-_STDIN_LIMIT: Final = 2 * MAX_MESSAGE_SIZE + 1024
 
 app = App(
     name="custommsg",
@@ -47,6 +47,8 @@ app.command(listen)
 app.command(events)
 consumers = App(name="consumers", help="List or delete the named consumers of the inbox.")
 app.command(consumers)
+app.command(queue)
+app.command(outbox)
 app.meta.group_parameters = Group("Options of every command", sort_key=100)
 
 
@@ -130,6 +132,7 @@ def send(
     msg: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     even: Flag = False,
     check: Flag = False,
+    wait: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     batch: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     settings: Global,
 ) -> int:
@@ -150,28 +153,27 @@ def send(
         even: Send a message of an even type. A peer that does not know an even type disconnects. Not needed if the
             inbox has a message of this type from the peer.
         check: Run every check, the node's own included, and send nothing.
+        wait: Wait for the peer for so many seconds if it is not connected; the exit status is 1 if it was not sent.
         batch: A file with one message in JSON on each line; "-" for the standard input.
         settings: The options of every command.
     """
     if batch is not None:
-        if check or any(given is not None for given in (peer, type, text, hex, msg)):
+        if check or any(given is not None for given in (peer, type, text, hex, msg, wait)):
             raise usage_error("With --batch, give the messages in the file only.")
         return _send_batch(batch, settings, even=even)
     if peer is None:
         raise usage_error("Give the peer's node id, or --batch with a file of messages.")
-    if (type is None) == (msg is None) or sum(given is not None for given in (text, hex, msg)) > 1:
-        raise usage_error("Give the message either as --type with --text or --hex, or as --msg.")
-    if msg is not None:
-        msg = _hex(msg)
-    elif hex is not None:
-        msg = f"{type:04x}{_hex(hex)}"
+    content = content_of(type, text, hex, msg)
+    if wait is not None and check:
+        raise usage_error("Give either --check or --wait.")
     result: Sent | Checked
     with settings.connect() as client:
-        problem = None if even or check else even_type(type, msg)
-        if problem is not None and not _has_sent(client, peer, type if msg is None else int(msg[:4], 16)):
+        problem = None if even or check else even_problem(content)
+        if problem is not None and not _has_sent(client, peer, type_of(content)):
             raise usage_error(problem)
-        call = client.check if check else client.send
-        result = call(peer, msg=msg) if msg is not None else call(peer, type=type, payload=_text(text or ""))
+        if wait is not None:
+            return send_and_wait(client, peer, content, wait, as_json=settings.json)
+        result = client.check(peer, **content) if check else client.send(peer, **content)
     show.result(result, as_json=settings.json)
     return 0
 
@@ -232,15 +234,3 @@ def _delete_consumer(name: str, /, *, settings: Global) -> None:
     with settings.connect() as client:
         client.delete_consumer(name)
     show.deleted(name, as_json=settings.json)
-
-
-def _hex(argument: str) -> str:
-    if argument != "-":
-        return argument
-    return sys.stdin.buffer.read(_STDIN_LIMIT).strip().decode("ascii", "replace")
-
-
-def _text(argument: str) -> bytes:
-    if argument == "-":
-        return sys.stdin.buffer.read(_STDIN_LIMIT)
-    return argument.encode("utf-8", "surrogateescape")  # bytes that are not UTF-8 stay as they were given

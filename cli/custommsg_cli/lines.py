@@ -11,7 +11,15 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
-from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
+from custommsg.events import (
+    Event,
+    Interruption,
+    Message,
+    OutboxEntryEnded,
+    PeerConnected,
+    PeerDisconnected,
+)
+from custommsg.model import OutboxState
 from custommsg_cli.show import WIDTH_OF_A_FILE, printable
 
 _KINDS: Final = {
@@ -19,6 +27,7 @@ _KINDS: Final = {
     PeerConnected: "peer_connected",
     PeerDisconnected: "peer_disconnected",
     Interruption: "interruption",
+    OutboxEntryEnded: "outbox_entry_ended",
 }
 _TEXTS: Final = {PeerConnected: "connected", PeerDisconnected: "disconnected"}
 _COLUMNS: Final = "{:<19}  {:<20}  {:<13}  {:>5}  {:>5}  {}"
@@ -34,7 +43,7 @@ class JsonLines:
     def print(self, event: Event) -> None:
         """Print one event."""
         fields = {"kind": _KINDS[type(event)]} | asdict(event) | {"time": event.time.isoformat()}
-        _write(json.dumps(fields, default=bytes.hex))
+        _write(json.dumps(fields, default=_plain))
 
 
 class Columns:
@@ -59,11 +68,18 @@ class Columns:
             rest = preview(event.payload, self._width)
         elif isinstance(event, Interruption):
             rest = "messages before this may be missing" + (f" ({event.lost} lost)" if event.lost else "")
+        elif isinstance(event, OutboxEntryEnded):
+            kind, rest = str(event.type), f"{event.state.name} {event.reason}".rstrip()
+            rest = f"{rest}: entry {event.entry_id} {event.idempotency_key}".rstrip()
         else:
             rest = _TEXTS[type(event)]
         peer = _short(event.peer_id_hex) if event.peer_id else ""
         time = f"{event.time.astimezone():%Y-%m-%d %H:%M:%S}"
         return _fit(printable(_COLUMNS.format(time, event.position, peer, kind, size, rest)), self._width)
+
+
+def _plain(value: bytes | OutboxState) -> str:
+    return value.name if isinstance(value, OutboxState) else value.hex()
 
 
 def preview(payload: bytes, width: int) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from custommsg.errors import CustomMsgError, Reason
-from custommsg.model import Checked, Consumer, Inbox, Info, Peer, Sent
+from custommsg.model import Checked, Consumer, Enqueued, Inbox, Info, OutboxEntry, OutboxState, Peer, Sent
 
 # Node ids and positions are there to be copied: without a terminal, nothing is wrapped.
 WIDTH_OF_A_FILE: Final = 240
@@ -106,6 +106,39 @@ def deleted(name: str, *, as_json: bool) -> None:
     if as_json:
         return _json({"deleted": name})
     return line(f"Deleted: {name}")
+
+
+def enqueued(value: Enqueued, *, as_json: bool) -> None:
+    """Print that a message is in the outbox."""
+    if as_json:
+        return _json(asdict(value))
+    if value.existed:
+        return line(f"Queued before: entry {value.entry_id} is {value.state.name}.")
+    return line(f"Queued: entry {value.entry_id}. It is sent when the peer is connected.")
+
+
+def entries(values: Sequence[OutboxEntry], *, as_json: bool) -> None:
+    """Print entries of the outbox."""
+    if as_json:
+        return _json([asdict(entry) for entry in values])
+    if not values:
+        return line("There are no such entries. To make one: custommsg queue PEER --type TYPE --text TEXT")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("ENTRY", no_wrap=True)
+    table.add_column("PEER", overflow="fold")
+    table.add_column("TYPE", justify="right")
+    table.add_column("SIZE", justify="right")
+    table.add_column("STATE")
+    table.add_column("QUEUED")
+    table.add_column("EXPIRES")
+    table.add_column("KEY", overflow="fold")
+    for one in values:
+        state = f"{one.state.name} ({one.reason})" if one.reason else one.state.name
+        expires = _local(one.expires) if one.expires is not None else ""
+        size = str(len(one.payload))
+        cells = [one.id, one.peer_id_hex, str(one.type), size, state, _local(one.created), expires]
+        _row(table, [*cells, one.idempotency_key])
+    return _print(table)
 
 
 def batch(sent: int, failures: Mapping[tuple[str, str], int], *, as_json: bool) -> None:
@@ -217,5 +250,7 @@ def _dumps(value: object) -> str:
     return json.dumps(value, default=_plain)
 
 
-def _plain(value: bytes | datetime) -> str:
+def _plain(value: bytes | datetime | OutboxState) -> str:
+    if isinstance(value, OutboxState):
+        return value.name
     return value.isoformat() if isinstance(value, datetime) else value.hex()

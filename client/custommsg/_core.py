@@ -5,8 +5,8 @@ from __future__ import annotations
 import binascii
 import operator
 import re
-from collections.abc import Sequence
-from datetime import UTC
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import grpc
@@ -18,9 +18,12 @@ from custommsg.model import (
     MIN_MESSAGE_SIZE,
     Checked,
     Consumer,
+    Enqueued,
     Inbox,
     Info,
     Node,
+    OutboxEntry,
+    OutboxState,
     Peer,
     Sent,
 )
@@ -82,6 +85,7 @@ def send_request(
     msg: bytes | str | None,
     our_node: bytes | str | None,
     validate_only: bool,
+    key: str | None = None,
 ) -> pb.SendCustomMsgRequest:
     """Build the request of `send` and `check`.
 
@@ -89,9 +93,132 @@ def send_request(
         InvalidRequest, TypeError: as `message` and `peer_id`.
     """
     outbound = pb.OutboundMsg(
-        msg=message(type=type, payload=payload, msg=msg), peer_id=peer_id(peer), node_id=node_id(our_node)
+        msg=message(type=type, payload=payload, msg=msg),
+        peer_id=peer_id(peer),
+        node_id=node_id(our_node),
+        idempotency_key=idempotency_key(key),
     )
     return pb.SendCustomMsgRequest(message=outbound, validate_only=validate_only)
+
+
+def enqueue_request(
+    peer: bytes | str,
+    *,
+    type: int | None,
+    payload: bytes | None,
+    msg: bytes | str | None,
+    key: str | None,
+    ttl: float | timedelta | None,
+    expires: datetime | None,
+    at_least_once: bool,
+    our_node: bytes | str | None,
+) -> pb.EnqueueCustomMsgRequest:
+    """Build the request of `enqueue`.
+
+    Raises:
+        InvalidRequest, TypeError: as `message` and `peer_id`; INVALID_IDEMPOTENCY_KEY.
+        TypeError: both `ttl` and `expires`.
+        ValueError: `expires` has no time zone.
+    """
+    outbound = pb.OutboundMsg(
+        msg=message(type=type, payload=payload, msg=msg),
+        peer_id=peer_id(peer),
+        node_id=node_id(our_node),
+        idempotency_key=idempotency_key(key),
+    )
+    request = pb.OutboxMsg(outbound=outbound, at_least_once=at_least_once)
+    if ttl is not None and expires is not None:
+        raise TypeError("give either ttl= or expires=, not both")
+    if ttl is not None:
+        request.ttl.FromTimedelta(ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl))
+    elif expires is not None:
+        if expires.tzinfo is None:
+            raise ValueError("expires= has no time zone: give datetime.now(UTC) + ..., for example")
+        request.expire_time.FromDatetime(expires)
+    return pb.EnqueueCustomMsgRequest(message=request)
+
+
+def idempotency_key(key: str | None) -> str:
+    """Check that an idempotency key is not empty: to the gateway, an empty one means "no key".
+
+    Raises:
+        InvalidRequest: INVALID_IDEMPOTENCY_KEY.
+    """
+    if key == "":
+        text = "The idempotency key is empty: give 1 to 100 printable ASCII characters, or None."
+        raise invalid(Reason.INVALID_IDEMPOTENCY_KEY, "idempotency_key", text)
+    return key or ""
+
+
+def one_entry(entry_id: str | None, key: str | None) -> dict[str, str]:
+    """Return the fields that name an entry.
+
+    Raises:
+        TypeError: neither an id nor a key is given, or both are.
+    """
+    if (entry_id is None) == (key is None):
+        raise TypeError("give either the id of the entry, or key=")
+    return {"entry_id": entry_id} if entry_id is not None else {"idempotency_key": idempotency_key(key)}
+
+
+def outbox_request(
+    states: Iterable[OutboxState] | None, peers: Iterable[bytes | str] | None, our_node: bytes | str | None
+) -> pb.ListOutboxRequest:
+    """Build the request for the first page of `outbox`.
+
+    Raises:
+        InvalidRequest: INVALID_NODE_ID, or INVALID_FILTER for an empty list.
+    """
+    request = pb.ListOutboxRequest(node_id=node_id(our_node))
+    if states is not None:
+        request.states.extend(pb.OutboxState.Value(f"OUTBOX_STATE_{state.name}") for state in states)
+    if peers is not None:
+        request.peer_ids.extend(peer_id(one, "peer_ids") for one in peers)
+    for given, found, field in (
+        (states, request.states, "states"),
+        (peers, request.peer_ids, "peer_ids"),
+    ):
+        if given is not None and not found:
+            raise invalid(Reason.INVALID_FILTER, field, f"The list of {field} is empty: give None for all.")
+    return request
+
+
+def enqueued(response: pb.EnqueueCustomMsgResponse) -> Enqueued:
+    """Convert the response to `enqueue`."""
+    return Enqueued(entry_id=response.entry_id, state=outbox_state(response.state), existed=response.existed)
+
+
+def outbox_state(number: pb.OutboxState.ValueType) -> OutboxState:
+    """Convert a state; one of a newer gateway is UNKNOWN."""
+    names = {value: name.removeprefix("OUTBOX_STATE_") for name, value in pb.OutboxState.items()}
+    return OutboxState.__members__.get(names.get(number, ""), OutboxState.UNKNOWN)
+
+
+def reason_name(number: pb.Reason.ValueType) -> str:
+    """Convert a reason to its name; empty if there is none."""
+    names = {value: name.removeprefix("REASON_") for name, value in pb.Reason.items()}
+    return names.get(number, str(number)) if number else ""
+
+
+def outbox_entry(raw: pb.OutboxEntry) -> OutboxEntry:
+    """Convert an entry of the outbox."""
+    return OutboxEntry(
+        id=raw.id,
+        node_id=raw.node_id,
+        peer_id=raw.peer_id,
+        type=raw.message.type,
+        payload=raw.message.payload,
+        idempotency_key=raw.idempotency_key,
+        state=outbox_state(raw.state),
+        reason=reason_name(raw.reason),
+        at_least_once=raw.at_least_once,
+        direct=raw.direct,
+        attempts=raw.attempts,
+        caller=raw.caller,
+        created=raw.create_time.ToDatetime(tzinfo=UTC),
+        updated=raw.update_time.ToDatetime(tzinfo=UTC),
+        expires=raw.expire_time.ToDatetime(tzinfo=UTC) if raw.HasField("expire_time") else None,
+    )
 
 
 def message(*, type: int | None, payload: bytes | None, msg: bytes | str | None) -> bytes:

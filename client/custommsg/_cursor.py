@@ -14,8 +14,16 @@ from datetime import UTC
 
 import grpc
 
+from custommsg._core import outbox_state, reason_name
 from custommsg.errors import CustomMsgError, PositionError
-from custommsg.events import Event, Interruption, Message, PeerConnected, PeerDisconnected
+from custommsg.events import (
+    Event,
+    Interruption,
+    Message,
+    OutboxEntryEnded,
+    PeerConnected,
+    PeerDisconnected,
+)
 from custommsg.v1 import custommsg_pb2 as pb
 
 _log = logging.getLogger("custommsg")
@@ -42,7 +50,9 @@ class Cursor:
     def __init__(self, request: pb.SubscribeCustomMsgsRequest, *, interruptions: bool) -> None:
         self._request = request
         self._reader = EventReader(
-            peer_events=request.filter.include_peer_events, interruptions=interruptions
+            peer_events=request.filter.include_peer_events,
+            interruptions=interruptions,
+            outbox_events=request.filter.include_outbox_events,
         )
         self._pending: deque[pb.Event] = deque()
         self._batch_end = ""
@@ -150,10 +160,12 @@ class EventReader:
     Args:
         peer_events: whether connects and disconnects are wanted.
         interruptions: whether interruptions are wanted; those that are not are logged as warnings.
+        outbox_events: whether endings of entries of the outbox are wanted.
     """
 
-    def __init__(self, *, peer_events: bool, interruptions: bool) -> None:
+    def __init__(self, *, peer_events: bool, interruptions: bool, outbox_events: bool = False) -> None:
         self._peer_events = peer_events
+        self._outbox_events = outbox_events
         self._interruptions = interruptions
 
     def read(self, raw: pb.Event) -> Event | None:
@@ -169,7 +181,9 @@ class EventReader:
         elif isinstance(event, Interruption) and not self._interruptions:
             _log.warning("%s", event)
             return None
-        elif isinstance(event, PeerConnected | PeerDisconnected) and not self._peer_events:
+        elif (isinstance(event, PeerConnected | PeerDisconnected) and not self._peer_events) or (
+            isinstance(event, OutboxEntryEnded) and not self._outbox_events
+        ):
             return None
         return event
 
@@ -187,4 +201,11 @@ def read_event(raw: pb.Event) -> Event | None:
             return PeerDisconnected(position, time, node_id, peer_id)
         case "interruption":
             return Interruption(position, time, node_id, peer_id, raw.interruption.lost)
+        case "outbox_entry_ended":
+            ended = raw.outbox_entry_ended
+            state, reason = outbox_state(ended.state), reason_name(ended.reason)
+            key = ended.idempotency_key
+            return OutboxEntryEnded(
+                position, time, node_id, peer_id, ended.entry_id, key, state, reason, ended.type
+            )
     return None

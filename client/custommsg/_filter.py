@@ -19,6 +19,7 @@ def subscribe_request(
     from_beginning: bool,
     consumer: str | None,
     peer_events: bool,
+    outbox_events: bool,
     node_id: bytes | str | None,
 ) -> pb.SubscribeCustomMsgsRequest:
     """Build the request of `subscribe`.
@@ -30,7 +31,8 @@ def subscribe_request(
     if after is not None and from_beginning:
         raise TypeError("give either after= or from_beginning=, not both")
     request = pb.SubscribeCustomMsgsRequest(
-        filter=event_filter(types=types, peers=peers, peer_events=peer_events), node_id=_core.node_id(node_id)
+        filter=event_filter(types=types, peers=peers, peer_events=peer_events, outbox_events=outbox_events),
+        node_id=_core.node_id(node_id),
     )
     if after is not None:
         request.after = _core.position(after, "after")
@@ -48,6 +50,7 @@ def list_request(
     after: str | None,
     page_size: int | None,
     peer_events: bool,
+    outbox_events: bool,
     node_id: bytes | str | None,
 ) -> pb.ListEventsRequest:
     """Build the request for the first page of `list_events`.
@@ -60,7 +63,7 @@ def list_request(
             Reason.INVALID_PAGE, "page_size", f"The page size is {page_size}: give 1 or more."
         )
     return pb.ListEventsRequest(
-        filter=event_filter(types=types, peers=peers, peer_events=peer_events),
+        filter=event_filter(types=types, peers=peers, peer_events=peer_events, outbox_events=outbox_events),
         after="" if after is None else _core.position(after, "after"),
         page_size=page_size or 0,
         node_id=_core.node_id(node_id),
@@ -68,7 +71,11 @@ def list_request(
 
 
 def event_filter(
-    *, types: Iterable[int | range] | None, peers: Iterable[bytes | str] | None, peer_events: bool
+    *,
+    types: Iterable[int | range] | None,
+    peers: Iterable[bytes | str] | None,
+    peer_events: bool,
+    outbox_events: bool = False,
 ) -> pb.EventFilter | None:
     """Build a filter; None if it lets all messages pass and nothing else, as the gateway's default does.
 
@@ -79,9 +86,9 @@ def event_filter(
         InvalidRequest: INVALID_FILTER or INVALID_NODE_ID.
         TypeError: `types` or `peers` is not a list.
     """
-    if types is None and peers is None and not peer_events:
+    if types is None and peers is None and not peer_events and not outbox_events:
         return None
-    wanted = pb.EventFilter(include_peer_events=peer_events)
+    wanted = pb.EventFilter(include_peer_events=peer_events, include_outbox_events=outbox_events)
     if types is not None:
         _add_types(wanted, types)
     if peers is not None:

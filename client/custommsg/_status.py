@@ -18,7 +18,10 @@ from google.rpc import error_details_pb2, status_pb2
 from custommsg.errors import (
     ConsumerUnknown,
     CustomMsgError,
+    EntryNotWaiting,
+    EntryUnknown,
     FieldViolation,
+    IdempotencyKeyReused,
     InvalidRequest,
     NodeError,
     NodeUnknown,
@@ -66,6 +69,13 @@ _BY_REASON: Final[Mapping[Reason, type[CustomMsgError]]] = {
     Reason.GATEWAY_STOPPING: NotSent,
     Reason.NODE_UNKNOWN: NodeUnknown,
     Reason.INVALID_PAGE: InvalidRequest,
+    Reason.OUTBOX_FULL: NotSent,
+    Reason.OUTBOX_UNAVAILABLE: NotSent,
+    Reason.ENTRY_UNKNOWN: EntryUnknown,
+    Reason.ENTRY_NOT_WAITING: EntryNotWaiting,
+    Reason.INVALID_EXPIRY: InvalidRequest,
+    Reason.INVALID_IDEMPOTENCY_KEY: InvalidRequest,
+    Reason.IDEMPOTENCY_KEY_REUSED: IdempotencyKeyReused,
 }
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}

@@ -155,6 +155,7 @@ class Client(Calls):
         consumer: str | None = None,
         peer_events: Literal[False] = False,
         interruptions: Literal[False] = False,
+        outbox_events: Literal[False] = False,
         node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Subscription[Message]: ...
@@ -170,6 +171,7 @@ class Client(Calls):
         consumer: str | None = None,
         peer_events: bool = False,
         interruptions: bool = False,
+        outbox_events: bool = False,
         node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Subscription[Event]: ...
@@ -184,6 +186,7 @@ class Client(Calls):
         consumer: str | None = None,
         peer_events: bool = False,
         interruptions: bool = False,
+        outbox_events: bool = False,
         node_id: bytes | str | None = None,
         timeout: float | None = None,
     ) -> Subscription[Event]:
@@ -206,6 +209,7 @@ class Client(Calls):
                 position on by itself.
             peer_events: yield PeerConnected and PeerDisconnected, too.
             interruptions: yield Interruption, too.
+            outbox_events: yield OutboxEntryEnded, too, for messages of these types.
             node_id: our node, in the same form as a peer's; None for the gateway's only node.
             timeout: seconds until it must be registered, at first and after each reconnect; None for the client's.
                 Until then it fails like other calls; once registered, it has no time limit.
@@ -223,6 +227,7 @@ class Client(Calls):
             from_beginning=from_beginning,
             consumer=consumer,
             peer_events=peer_events,
+            outbox_events=outbox_events,
             node_id=node_id,
         )
         reconnects = Reconnects(self._timeout if timeout is None else timeout, retry=self._retry)
@@ -240,6 +245,7 @@ class Client(Calls):
         after: str | None = None,
         peer_events: Literal[False] = False,
         interruptions: Literal[False] = False,
+        outbox_events: Literal[False] = False,
         page_size: int | None = None,
         node_id: bytes | str | None = None,
         timeout: float | None = None,
@@ -254,6 +260,7 @@ class Client(Calls):
         after: str | None = None,
         peer_events: bool = False,
         interruptions: bool = False,
+        outbox_events: bool = False,
         page_size: int | None = None,
         node_id: bytes | str | None = None,
         timeout: float | None = None,
@@ -267,6 +274,7 @@ class Client(Calls):
         after: str | None = None,
         peer_events: bool = False,
         interruptions: bool = False,
+        outbox_events: bool = False,
         page_size: int | None = None,
         node_id: bytes | str | None = None,
         timeout: float | None = None,
@@ -281,6 +289,7 @@ class Client(Calls):
             after: start after this position; None: with the oldest event that is kept.
             peer_events: yield PeerConnected and PeerDisconnected, too.
             interruptions: yield Interruption, too; without it they are logged as warnings, as in `subscribe`.
+            outbox_events: yield OutboxEntryEnded, too, for messages of these types.
             page_size: how many events to ask for at a time; None: the gateway decides.
             node_id: our node, in the same form as a peer's; None for the gateway's only node.
             timeout: seconds for each page, all attempts together; None for the client's.
@@ -298,9 +307,12 @@ class Client(Calls):
             after=after,
             page_size=page_size,
             peer_events=peer_events,
+            outbox_events=outbox_events,
             node_id=node_id,
         )
-        reader = EventReader(peer_events=peer_events, interruptions=interruptions)
+        reader = EventReader(
+            peer_events=peer_events, interruptions=interruptions, outbox_events=outbox_events
+        )
         return self._list_events(request, reader, timeout)
 
     async def _list_events(

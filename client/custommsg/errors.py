@@ -67,6 +67,20 @@ class Reason(StrEnum):
     """The gateway does not serve the node that the request names in `node_id`."""
     INVALID_PAGE = "INVALID_PAGE"
     """The page size is invalid, or the page token is not from an earlier page."""
+    OUTBOX_FULL = "OUTBOX_FULL"
+    """The caller has too much waiting in the outbox; nothing was enqueued. Metadata: limit."""
+    OUTBOX_UNAVAILABLE = "OUTBOX_UNAVAILABLE"
+    """The outbox cannot be read or written now."""
+    ENTRY_UNKNOWN = "ENTRY_UNKNOWN"
+    """The outbox has no such entry, or no longer."""
+    ENTRY_NOT_WAITING = "ENTRY_NOT_WAITING"
+    """The entry cannot be cancelled: it is being sent, or has ended. Metadata: state."""
+    INVALID_EXPIRY = "INVALID_EXPIRY"
+    """The expiry is in the past, or later than the gateway allows."""
+    INVALID_IDEMPOTENCY_KEY = "INVALID_IDEMPOTENCY_KEY"
+    """The idempotency key is not 1 to 100 printable ASCII characters without spaces."""
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    """The caller has used this idempotency key before, for another message; nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +156,7 @@ class NodeUnknown(CustomMsgError):
 class NotSent(CustomMsgError):
     """Nothing was sent, and the same call may succeed later. Calls that send nothing raise it, too.
 
-    NODE_UNAVAILABLE, OVERLOADED, NOT_SENT, INBOX_UNAVAILABLE, GATEWAY_STOPPING.
+    NODE_UNAVAILABLE, OVERLOADED, NOT_SENT, INBOX_UNAVAILABLE, OUTBOX_FULL, OUTBOX_UNAVAILABLE, GATEWAY_STOPPING.
     """
 
 
@@ -196,6 +210,23 @@ class PositionNotReached(PositionError):
 
 class ConsumerUnknown(CustomMsgError):
     """There is no consumer of this name: CONSUMER_UNKNOWN."""
+
+
+class EntryUnknown(CustomMsgError):
+    """The outbox has no such entry, or no longer: ENTRY_UNKNOWN."""
+
+
+class EntryNotWaiting(CustomMsgError):
+    """The entry cannot be cancelled, because it is being sent or has ended: ENTRY_NOT_WAITING."""
+
+    @property
+    def state(self) -> str | None:
+        """The state of the entry, if the gateway said so."""
+        return self.metadata.get("state")
+
+
+class IdempotencyKeyReused(CustomMsgError):
+    """The idempotency key was used before, for another message: IDEMPOTENCY_KEY_REUSED. Nothing was done."""
 
 
 class NodeError(CustomMsgError):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from custommsg.model import OutboxState
+
 
 class _PeerId:
     """Adds the peer's node id as hex."""
@@ -103,5 +105,29 @@ class Interruption(_PeerId):
         )
 
 
-Event: TypeAlias = Message | PeerConnected | PeerDisconnected | Interruption
+@dataclass(frozen=True, slots=True)
+class OutboxEntryEnded(_PeerId):
+    """An entry of the outbox has come to its final state."""
+
+    position: str
+    """Its place in the inbox."""
+    time: datetime
+    """When it ended; with its time zone, UTC."""
+    node_id: bytes
+    """Our node, 33 bytes; empty if the gateway did not know it yet."""
+    peer_id: bytes
+    """The peer to whom the message was to be sent, 33 bytes."""
+    entry_id: str
+    """The id of the entry."""
+    idempotency_key: str
+    """The key that its caller gave it; empty: none."""
+    state: OutboxState
+    """Its final state."""
+    reason: str
+    """Why it is FAILED or UNKNOWN, a name of `Reason`; else empty."""
+    type: int
+    """The type of the message."""
+
+
+Event: TypeAlias = Message | PeerConnected | PeerDisconnected | Interruption | OutboxEntryEnded
 """Every kind of event."""

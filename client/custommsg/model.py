@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, unique
 from typing import Final
 
 from custommsg.errors import CustomMsgError
@@ -36,6 +37,82 @@ class Checked:
     """What was checked, for people."""
     type: int
     """The type of the message."""
+
+
+@unique
+class OutboxState(Enum):
+    """The state of an entry of the outbox."""
+
+    WAITING_FOR_PEER = "WAITING_FOR_PEER"
+    """It will be sent when the peer is connected."""
+    SENDING = "SENDING"
+    """It is being written to the node."""
+    SENT = "SENT"
+    """The node has queued it for the peer. Final."""
+    EXPIRED = "EXPIRED"
+    """It was not sent in time. Final."""
+    CANCELLED = "CANCELLED"
+    """A caller has cancelled it. Final."""
+    FAILED = "FAILED"
+    """It cannot be sent, and was not. Final."""
+    UNKNOWN = "UNKNOWN"
+    """It may or may not have been sent, and is not sent again. Final."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it never changes again."""
+        return self not in (OutboxState.WAITING_FOR_PEER, OutboxState.SENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A message is in the outbox."""
+
+    entry_id: str
+    """The id of its entry. Opaque: do not parse, compare or compute it."""
+    state: OutboxState
+    """WAITING_FOR_PEER, or any state if `existed`."""
+    existed: bool
+    """An earlier call has enqueued it, with the same idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """An entry of the outbox. Times have their time zone, UTC."""
+
+    id: str
+    """Opaque: do not parse, compare or compute it."""
+    node_id: bytes
+    """Our node, 33 bytes; empty if the gateway does not know it yet."""
+    peer_id: bytes
+    """The peer, 33 bytes."""
+    type: int
+    """The type of the message."""
+    payload: bytes
+    """What follows the type."""
+    idempotency_key: str
+    """The key that its caller gave it; empty: none."""
+    state: OutboxState
+    reason: str
+    """Why it is FAILED or UNKNOWN, a name of `Reason`; else empty."""
+    at_least_once: bool
+    """After an unknown outcome it is sent again."""
+    direct: bool
+    """It was sent by `send` with an idempotency key, and never waited."""
+    attempts: int
+    """How often it was written to the node, or was about to be."""
+    caller: str
+    """Who enqueued it, e.g. "rune:7"; empty without access control."""
+    created: datetime
+    updated: datetime
+    """When it came into its state."""
+    expires: datetime | None
+    """None for what was sent directly."""
+
+    @property
+    def peer_id_hex(self) -> str:
+        """The peer's node id as 66 hex digits."""
+        return self.peer_id.hex()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,17 @@ from custommsg_server.access.runes import Runes
 from custommsg_server.api.calls import Calls
 from custommsg_server.api.dialects.base import DialectCore
 from custommsg_server.api.dialects.serving import servicers
+from custommsg_server.api.outbox_convert import Expiry
 from custommsg_server.api.reflection import Reflection
 from custommsg_server.api.server import GrpcServer, ServerOptions, Servicer
 from custommsg_server.api.service import CustomMsgService
+from custommsg_server.core.delivery import Delivery
 from custommsg_server.core.intake import Intake, keep_more_of_channels
 from custommsg_server.core.limits import PeerLimits, Rate
 from custommsg_server.core.mailbox import Mailbox
 from custommsg_server.core.memory import MemoryBudget
+from custommsg_server.core.once import Once
+from custommsg_server.core.queueing import Queueing
 from custommsg_server.core.relay import Relay
 from custommsg_server.domain.address import Address, ListenError
 from custommsg_server.domain.events import Arrival, Kind
@@ -40,7 +44,10 @@ from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.ops import plugin_settings
 from custommsg_server.ops.health import Health
 from custommsg_server.ops.process import on_hangup
-from custommsg_server.ops.telemetry import Sources, Telemetry
+from custommsg_server.ops.sources import Sources
+from custommsg_server.ops.telemetry import Telemetry
+from custommsg_server.outbox.port import Bounds
+from custommsg_server.outbox.sqlite.outbox import SqliteOutbox
 from custommsg_server.settings import Settings, SettingsError
 
 log = structlog.get_logger()
@@ -96,6 +103,7 @@ async def running(
     async with AsyncExitStack() as stack:
         node = _node(settings)
         inbox = await stack.enter_async_context(_inbox(settings))
+        outbox = await stack.enter_async_context(_outbox(settings))
         telemetry = Telemetry(settings, VERSION)
         intake = Intake(
             inbox,
@@ -111,20 +119,36 @@ async def running(
 
         peer_limits, accounts = PeerLimits(_peer_rate(settings)), Accounts(_caller_limits(settings))
         memory = MemoryBudget(_memory(settings))
-        relay, mailbox = Relay(node, peer_limits, memory), Mailbox(inbox, is_attached, memory)
         runes = Runes(node, settings.rune_check_interval)
         access = Access(None if settings.insecure else settings.require, runes, accounts)
+        once = Once(outbox)
+        delivery = Delivery(outbox, node, peer_limits, access, inbox, is_attached)
+        intake.watch_peers(delivery.peers_changed)
+        relay = Relay(node, peer_limits, memory, once)
+        mailbox = Mailbox(inbox, is_attached, memory)
+        queueing = Queueing(outbox, memory, delivery.enqueued)
         calls = Calls(access, settings.call_timeout, telemetry.observers)
-        served, health = _servicers(settings, relay, mailbox)
+        served, health = _servicers(settings, relay, mailbox, queueing)
         server = GrpcServer(served, calls, _server_options(settings))
         node.watch(health.node_changed)
         metrics = await stack.enter_async_context(
             telemetry.observing(
-                Sources(node, inbox, settings.data_path, intake, is_attached, memory, calls.open_streams)
+                Sources(
+                    node,
+                    inbox,
+                    settings.data_path,
+                    intake,
+                    is_attached,
+                    memory,
+                    calls.open_streams,
+                    outbox,
+                    delivery,
+                )
             )
         )
         addresses = await server.start(settings.addresses)
         tasks = [_watched("node link", node.run(), part_ended), _watched("inbox", inbox.run(), part_ended)]
+        tasks.append(_watched("outbox", delivery.run(), part_ended))
         if settings.receive:
             channels = keep_more_of_channels(node, inbox, _CHANNELS_INTERVAL)
             tasks.append(_watched("list of channels", channels, part_ended))
@@ -136,6 +160,7 @@ async def running(
             telemetry.reload(settings)
             peer_limits.set(_peer_rate(settings))
             intake.set(_received_rate(settings))
+            outbox.set(_outbox_bounds(settings))
             accounts.set(_caller_limits(settings))
             runes.set(settings.rune_check_interval)
             memory.set(_memory(settings))
@@ -149,6 +174,8 @@ async def running(
             log.info("gateway draining", seconds=settings.drain_time)
             await health.drain()
             await server.drain(settings.drain_time)
+            await delivery.stop(settings.drain_time)
+            await once.finish(settings.drain_time)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -256,6 +283,21 @@ def _inbox(settings: Settings) -> SqliteInbox:
     return SqliteInbox(settings.inbox_path, retention, options)
 
 
+def _outbox(settings: Settings) -> SqliteOutbox:
+    return SqliteOutbox(settings.outbox_path, _outbox_bounds(settings), settings.data_dir is not None)
+
+
+def _outbox_bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        peer_entries=settings.outbox_peer_entries,
+        peer_size=settings.outbox_peer_mb * 1_000_000,
+        caller_entries=settings.outbox_caller_entries,
+        caller_size=settings.outbox_caller_mb * 1_000_000,
+        keep_time=settings.outbox_keep_hours * 3600,
+        keep_entries=settings.outbox_keep_entries,
+    )
+
+
 def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachment:
     return Attachment(
         Paths.within(settings.plugin_path, settings.plugin_dir_for_node),
@@ -269,10 +311,13 @@ def _attachment(settings: Settings, node: Lightningd, intake: Intake) -> Attachm
     )
 
 
-def _servicers(settings: Settings, relay: Relay, mailbox: Mailbox) -> tuple[list[Servicer], Health]:
+def _servicers(
+    settings: Settings, relay: Relay, mailbox: Mailbox, queueing: Queueing
+) -> tuple[list[Servicer], Health]:
     """Return all servicers, and the health servicer."""
+    expiry = Expiry(settings.outbox_expiry_hours * 3600, settings.outbox_max_expiry_hours * 3600)
     contracts: list[Servicer] = [
-        CustomMsgService(relay, mailbox, VERSION),
+        CustomMsgService(relay, mailbox, queueing, expiry, VERSION),
         *servicers(DialectCore(relay, mailbox), settings.dialects, settings.lnd_type_set, VERSION),
     ]
     names = [name for servicer in contracts for name in servicer.services]

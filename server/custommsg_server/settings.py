@@ -31,6 +31,8 @@ RELOADABLE: Final = {
     *("peer_messages_per_s", "peer_bytes_per_s", "peer_burst"),
     *("peer_received_messages_per_s", "peer_received_bytes_per_s", "peer_received_burst"),
     *("caller_calls", "caller_messages_per_s", "caller_bytes_per_s"),
+    *("outbox_peer_entries", "outbox_peer_mb", "outbox_caller_entries", "outbox_caller_mb"),
+    *("outbox_keep_hours", "outbox_keep_entries"),
     *("rune_check_interval", "memory_budget_mb"),
 }
 """Settings that SIGHUP applies; all others need a restart."""
@@ -130,7 +132,7 @@ class Settings(BaseSettings):
     """Even types that lightningd shall accept; it disconnects a peer that sends any other even type. Written like
     receive_types."""
     data_dir: Path | None = None
-    """The folder of the inbox. Default: custommsg, beside lightningd's JSON-RPC socket."""
+    """The folder of inbox and outbox. Default: custommsg, beside lightningd's JSON-RPC socket."""
     plugin_dir: Path | None = None
     """The folder of the plugin script for lightningd and of its socket. Default: DATA_DIR."""
     plugin_dir_for_node: str | None = None
@@ -150,6 +152,23 @@ class Settings(BaseSettings):
     """Bytes a second from one peer that are stored, framing included; 0: no limit."""
     peer_received_burst: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """The burst that a peer may send after a pause, in seconds of these rates."""
+    outbox_expiry_hours: Annotated[float, Field(gt=0, le=876_000)] = 72.0
+    """Hours after which a message in the outbox expires whose caller gives no expiry."""
+    outbox_max_expiry_hours: Annotated[float, Field(gt=0, le=876_000)] = 720.0
+    """The latest expiry that a caller may give, in hours."""
+    outbox_peer_entries: Annotated[int, Field(ge=1)] = 10_000
+    """Messages of one caller that may wait for one peer in the outbox."""
+    outbox_peer_mb: Annotated[int, Field(ge=1)] = 64
+    """Megabytes of messages of one caller that may wait for one peer."""
+    outbox_caller_entries: Annotated[int, Field(ge=1)] = 1_000_000
+    """Messages of one caller that may wait in the outbox."""
+    outbox_caller_mb: Annotated[int, Field(ge=1)] = 1024
+    """Megabytes of messages of one caller that may wait in the outbox."""
+    outbox_keep_hours: Annotated[float, Field(gt=0)] = 24.0
+    """Hours for which idempotency keys are kept, and outbox entries that have ended."""
+    outbox_keep_entries: Annotated[int, Field(ge=1)] = 100_000
+    """Entries of one caller that are kept after they have ended; of more, the oldest are deleted, with their
+    idempotency keys."""
     heartbeat: Seconds = 10.0
     """Seconds without events after which a subscription sends its position."""
     dialects: Annotated[tuple[Dialect, ...], NoDecode] = DIALECTS
@@ -263,6 +282,11 @@ class Settings(BaseSettings):
     def inbox_path(self) -> Path:
         """The inbox's file."""
         return self.data_path / "inbox.sqlite3"
+
+    @property
+    def outbox_path(self) -> Path:
+        """The outbox's file."""
+        return self.data_path / "outbox.sqlite3"
 
     @property
     def plugin_path(self) -> Path:

@@ -15,8 +15,9 @@ from custommsg_server.access.accounts import Accounts, CallerAccount, CallerLimi
 from custommsg_server.access.runes import MAX_CONDITIONS, MAX_STRANGERS, Rune, RunePermit, Runes
 from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, overloaded
+from custommsg_server.domain.narrowing import encode
 from custommsg_server.domain.rune import Alternative
-from custommsg_testing.devnode.rune import derive, encode, parse_condition
+from custommsg_testing.devnode.rune import derive, parse_condition
 from support import nodes
 from support.callers import NoRecord
 from support.every_rpc import until_serving

@@ -32,6 +32,8 @@ MESSAGES = {
     "SubscribePeerEvents",
 }
 """The methods that a rune for one type of messages permits."""
+BY_ENTRY = {"GetOutboxEntry", "CancelOutboxEntry", "ListOutbox"}
+"""Here a rune for one type or one peer is judged by the entry that is found (test_outbox)."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def permitted(rpc: Rpc) -> tuple[str, str]:
             return "INVALID_ARGUMENT", "INVALID_POSITION"
         case "DeleteConsumer":
             return "NOT_FOUND", "CONSUMER_UNKNOWN"
+        case "GetOutboxEntry" | "CancelOutboxEntry":
+            return "NOT_FOUND", "ENTRY_UNKNOWN"
         case "Disconnect" | "DisconnectPeer" | "GetNodeInfo":
             return "NOT_FOUND", "PEER_UNKNOWN"
         case _:
@@ -135,6 +139,8 @@ def expected(listener: Listener, rune: str, certificate: str, rpc: Rpc) -> tuple
     if rune == "narrow":
         return permitted(rpc) if rpc.method.name in MESSAGES else NOT
     if rune in ("other-type", "other-peer"):
+        if rpc.method.name in BY_ENTRY:
+            return permitted(rpc)
         # A subscription to everything begins: each of its events is judged (test_subscribe).
         wide = rpc.method.server_streaming and rpc.method.name in MESSAGES - {
             "SubscribeCustomMsgs",

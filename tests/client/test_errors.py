@@ -47,6 +47,13 @@ ERRORS: list[tuple[Reason, grpc.StatusCode, type[custommsg.CustomMsgError]]] = [
     (Reason.GATEWAY_STOPPING, Code.UNAVAILABLE, custommsg.NotSent),
     (Reason.NODE_UNKNOWN, Code.NOT_FOUND, custommsg.NodeUnknown),
     (Reason.INVALID_PAGE, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    (Reason.OUTBOX_FULL, Code.RESOURCE_EXHAUSTED, custommsg.NotSent),
+    (Reason.OUTBOX_UNAVAILABLE, Code.UNAVAILABLE, custommsg.NotSent),
+    (Reason.ENTRY_UNKNOWN, Code.NOT_FOUND, custommsg.EntryUnknown),
+    (Reason.ENTRY_NOT_WAITING, Code.FAILED_PRECONDITION, custommsg.EntryNotWaiting),
+    (Reason.INVALID_EXPIRY, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    (Reason.INVALID_IDEMPOTENCY_KEY, Code.INVALID_ARGUMENT, custommsg.InvalidRequest),
+    (Reason.IDEMPOTENCY_KEY_REUSED, Code.ALREADY_EXISTS, custommsg.IdempotencyKeyReused),
 ]
 
 

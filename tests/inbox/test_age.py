@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
-from custommsg_server.inbox.sqlite.retention import CATCH_UP_SPEED, AgeClock, Retention
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
+from custommsg_server.storage.clock import CATCH_UP_SPEED, AgeClock
 from support.inboxes import EVERYTHING, arrival, numbers, sequences
 
 SECOND = 10**9

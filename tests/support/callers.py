@@ -24,6 +24,7 @@ class Permits:
 
     is_unrestricted = False
     asks_node = False
+    for_later = "a credential"
 
     def __init__(self, answer: RelayError | None = None) -> None:
         self.answer = answer

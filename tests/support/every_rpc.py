@@ -135,6 +135,10 @@ def rpcs(peer: bytes, message_type: int = 0x9419) -> list[Rpc]:
         "ConnectPeer": {"addr": {"pubkey": peer.hex(), "host": "127.0.0.1:9"}},
         "AckCustomMsgs": {"consumer": "nobody"},
         "DeleteConsumer": {"consumer": "nobody"},
+        "EnqueueCustomMsg": {"message": {"outbound": {"peer_id": peer, "msg": message}}},
+        "EnqueueCustomMsgStream": {"messages": [{"outbound": {"peer_id": peer, "msg": message}}]},
+        "GetOutboxEntry": {"entry_id": "nobody"},
+        "CancelOutboxEntry": {"entry_id": "nobody"},
     }
     return [
         Rpc(

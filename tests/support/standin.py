@@ -73,6 +73,7 @@ class StandIn:
     on_send: Behaviour = answer
     on_getinfo: Behaviour = answer
     on_connect: Behaviour = answer
+    on_listpeers: Behaviour = answer
     requests: list[Request] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -110,7 +111,12 @@ class StandIn:
         async with self.changed:
             self.requests.append(request)
             self.changed.notify_all()
-        behaviours = {"sendcustommsg": self.on_send, "getinfo": self.on_getinfo, "connect": self.on_connect}
+        behaviours = {
+            "sendcustommsg": self.on_send,
+            "getinfo": self.on_getinfo,
+            "connect": self.on_connect,
+            "listpeers": self.on_listpeers,
+        }
         await behaviours.get(request["method"], answer)(connection, request)
 
 

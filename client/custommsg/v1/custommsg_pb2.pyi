@@ -17,13 +17,14 @@ Errors. Every failed call carries a google.rpc.Status. Its details hold a google
 "custommsg"; `reason` is the name of a `Reason` below without its prefix REASON_), a google.rpc.BadRequest
 where a field of the request is wrong, and a google.rpc.RetryInfo where nothing was sent and a retry is safe.
 
-The gateway never sends a message twice. Where it cannot know whether the node took a message, it answers
-OUTCOME_UNKNOWN and leaves the decision to the caller.
+The gateway never sends a message twice, unless an outbox entry asks for at_least_once. Where it cannot know
+whether the node took a message, it answers OUTCOME_UNKNOWN and leaves the decision to the caller.
 """
 
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -95,6 +96,20 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """NOT_FOUND. The gateway does not serve the node that the request names in `node_id`."""
     REASON_INVALID_PAGE: _Reason.ValueType  # 23
     """INVALID_ARGUMENT. The page size is negative, or the page token is not from an earlier page."""
+    REASON_OUTBOX_FULL: _Reason.ValueType  # 24
+    """RESOURCE_EXHAUSTED. The caller has too much waiting in the outbox; nothing was enqueued. Metadata: limit."""
+    REASON_OUTBOX_UNAVAILABLE: _Reason.ValueType  # 25
+    """UNAVAILABLE, with RetryInfo. The outbox cannot be read or written now."""
+    REASON_ENTRY_UNKNOWN: _Reason.ValueType  # 26
+    """NOT_FOUND. The outbox has no such entry, or no longer."""
+    REASON_ENTRY_NOT_WAITING: _Reason.ValueType  # 27
+    """FAILED_PRECONDITION. The entry cannot be cancelled: it is being sent, or has ended. Metadata: state."""
+    REASON_INVALID_EXPIRY: _Reason.ValueType  # 28
+    """INVALID_ARGUMENT. The expiry is in the past, or later than the gateway allows."""
+    REASON_INVALID_IDEMPOTENCY_KEY: _Reason.ValueType  # 29
+    """INVALID_ARGUMENT. The idempotency key is not 1 to 100 printable ASCII characters without spaces."""
+    REASON_IDEMPOTENCY_KEY_REUSED: _Reason.ValueType  # 30
+    """ALREADY_EXISTS. The caller has used this idempotency key before, for another message; nothing was done."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or a message failed. The name without the prefix is `reason` in google.rpc.ErrorInfo."""
@@ -149,7 +164,65 @@ REASON_NODE_UNKNOWN: Reason.ValueType  # 22
 """NOT_FOUND. The gateway does not serve the node that the request names in `node_id`."""
 REASON_INVALID_PAGE: Reason.ValueType  # 23
 """INVALID_ARGUMENT. The page size is negative, or the page token is not from an earlier page."""
+REASON_OUTBOX_FULL: Reason.ValueType  # 24
+"""RESOURCE_EXHAUSTED. The caller has too much waiting in the outbox; nothing was enqueued. Metadata: limit."""
+REASON_OUTBOX_UNAVAILABLE: Reason.ValueType  # 25
+"""UNAVAILABLE, with RetryInfo. The outbox cannot be read or written now."""
+REASON_ENTRY_UNKNOWN: Reason.ValueType  # 26
+"""NOT_FOUND. The outbox has no such entry, or no longer."""
+REASON_ENTRY_NOT_WAITING: Reason.ValueType  # 27
+"""FAILED_PRECONDITION. The entry cannot be cancelled: it is being sent, or has ended. Metadata: state."""
+REASON_INVALID_EXPIRY: Reason.ValueType  # 28
+"""INVALID_ARGUMENT. The expiry is in the past, or later than the gateway allows."""
+REASON_INVALID_IDEMPOTENCY_KEY: Reason.ValueType  # 29
+"""INVALID_ARGUMENT. The idempotency key is not 1 to 100 printable ASCII characters without spaces."""
+REASON_IDEMPOTENCY_KEY_REUSED: Reason.ValueType  # 30
+"""ALREADY_EXISTS. The caller has used this idempotency key before, for another message; nothing was done."""
 Global___Reason: typing_extensions.TypeAlias = Reason
+
+class _OutboxState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OutboxStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OutboxState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OUTBOX_STATE_UNSPECIFIED: _OutboxState.ValueType  # 0
+    """Not set."""
+    OUTBOX_STATE_WAITING_FOR_PEER: _OutboxState.ValueType  # 1
+    """It will be sent when the peer is connected."""
+    OUTBOX_STATE_SENDING: _OutboxState.ValueType  # 2
+    """It is being written to the node."""
+    OUTBOX_STATE_SENT: _OutboxState.ValueType  # 3
+    """The node has queued it for the peer. Final."""
+    OUTBOX_STATE_EXPIRED: _OutboxState.ValueType  # 4
+    """It was not sent in time. Final."""
+    OUTBOX_STATE_CANCELLED: _OutboxState.ValueType  # 5
+    """A caller has cancelled it. It was not sent. Final."""
+    OUTBOX_STATE_FAILED: _OutboxState.ValueType  # 6
+    """It cannot be sent; `reason` says why. It was not sent. Final."""
+    OUTBOX_STATE_UNKNOWN: _OutboxState.ValueType  # 7
+    """It may or may not have been sent, and is not sent again. Final."""
+
+class OutboxState(_OutboxState, metaclass=_OutboxStateEnumTypeWrapper):
+    """The state of an entry of the outbox."""
+
+OUTBOX_STATE_UNSPECIFIED: OutboxState.ValueType  # 0
+"""Not set."""
+OUTBOX_STATE_WAITING_FOR_PEER: OutboxState.ValueType  # 1
+"""It will be sent when the peer is connected."""
+OUTBOX_STATE_SENDING: OutboxState.ValueType  # 2
+"""It is being written to the node."""
+OUTBOX_STATE_SENT: OutboxState.ValueType  # 3
+"""The node has queued it for the peer. Final."""
+OUTBOX_STATE_EXPIRED: OutboxState.ValueType  # 4
+"""It was not sent in time. Final."""
+OUTBOX_STATE_CANCELLED: OutboxState.ValueType  # 5
+"""A caller has cancelled it. It was not sent. Final."""
+OUTBOX_STATE_FAILED: OutboxState.ValueType  # 6
+"""It cannot be sent; `reason` says why. It was not sent. Final."""
+OUTBOX_STATE_UNKNOWN: OutboxState.ValueType  # 7
+"""It may or may not have been sent, and is not sent again. Final."""
+Global___OutboxState: typing_extensions.TypeAlias = OutboxState
 
 @typing.final
 class OutboundMsg(google.protobuf.message.Message):
@@ -164,6 +237,7 @@ class OutboundMsg(google.protobuf.message.Message):
     TYPED_MSG_FIELD_NUMBER: builtins.int
     NUMBER_FIELD_NUMBER: builtins.int
     NODE_ID_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
     peer_id: builtins.bytes
     """Its node id, 33 bytes."""
     peer_id_hex: builtins.str
@@ -176,6 +250,12 @@ class OutboundMsg(google.protobuf.message.Message):
     """Chosen by the caller for its result on a stream. SendCustomMsg ignores it."""
     node_id: builtins.bytes
     """Our node to send from, 33 bytes; empty: the gateway's only node."""
+    idempotency_key: builtins.str
+    """Names this message among all of this caller: 1 to 100 printable ASCII characters without spaces, such as a
+    UUID. A request with a key that the caller has used before sends nothing: it is answered with what is known of
+    the first one, for as long as keys are kept (settings outbox_keep_hours and outbox_keep_entries). If nothing was
+    sent the first time, the message is sent now. Empty: no key.
+    """
     @property
     def typed_msg(self) -> Global___TypedMsg:
         """The same, with the type apart from the payload."""
@@ -190,9 +270,10 @@ class OutboundMsg(google.protobuf.message.Message):
         typed_msg: Global___TypedMsg | None = ...,
         number: builtins.int = ...,
         node_id: builtins.bytes = ...,
+        idempotency_key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["message", b"message", "msg", b"msg", "msg_hex", b"msg_hex", "peer", b"peer", "peer_id", b"peer_id", "peer_id_hex", b"peer_id_hex", "typed_msg", b"typed_msg"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "msg", b"msg", "msg_hex", b"msg_hex", "node_id", b"node_id", "number", b"number", "peer", b"peer", "peer_id", b"peer_id", "peer_id_hex", b"peer_id_hex", "typed_msg", b"typed_msg"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["idempotency_key", b"idempotency_key", "message", b"message", "msg", b"msg", "msg_hex", b"msg_hex", "node_id", b"node_id", "number", b"number", "peer", b"peer", "peer_id", b"peer_id", "peer_id_hex", b"peer_id_hex", "typed_msg", b"typed_msg"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["msg", "msg_hex", "typed_msg"] | None: ...
     @typing.overload
@@ -346,6 +427,410 @@ class SendResult(google.protobuf.message.Message):
 Global___SendResult: typing_extensions.TypeAlias = SendResult
 
 @typing.final
+class OutboxMsg(google.protobuf.message.Message):
+    """A message for the outbox."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTBOUND_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    TTL_FIELD_NUMBER: builtins.int
+    AT_LEAST_ONCE_FIELD_NUMBER: builtins.int
+    at_least_once: builtins.bool
+    """After an unknown outcome, send it again: the peer may get it more than once. Default: it is sent at most once."""
+    @property
+    def outbound(self) -> Global___OutboundMsg:
+        """The message and its peer. Required. With an idempotency_key, the same request again returns the same entry,
+        whatever became of it.
+        """
+
+    @property
+    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """A time."""
+
+    @property
+    def ttl(self) -> google.protobuf.duration_pb2.Duration:
+        """From now."""
+
+    def __init__(
+        self,
+        *,
+        outbound: Global___OutboundMsg | None = ...,
+        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        ttl: google.protobuf.duration_pb2.Duration | None = ...,
+        at_least_once: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "expiry", b"expiry", "outbound", b"outbound", "ttl", b"ttl"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_least_once", b"at_least_once", "expire_time", b"expire_time", "expiry", b"expiry", "outbound", b"outbound", "ttl", b"ttl"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["expiry", b"expiry"]) -> typing.Literal["expire_time", "ttl"] | None: ...
+
+Global___OutboxMsg: typing_extensions.TypeAlias = OutboxMsg
+
+@typing.final
+class EnqueueCustomMsgRequest(google.protobuf.message.Message):
+    """A message to put into the outbox."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: builtins.int
+    @property
+    def message(self) -> Global___OutboxMsg:
+        """The message. Required."""
+
+    def __init__(
+        self,
+        *,
+        message: Global___OutboxMsg | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message"]) -> None: ...
+
+Global___EnqueueCustomMsgRequest: typing_extensions.TypeAlias = EnqueueCustomMsgRequest
+
+@typing.final
+class EnqueueCustomMsgResponse(google.protobuf.message.Message):
+    """The message is in the outbox."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    EXISTED_FIELD_NUMBER: builtins.int
+    entry_id: builtins.str
+    """The id of its entry. Opaque: do not parse, compare or compute it."""
+    state: Global___OutboxState.ValueType
+    """The state of its entry: WAITING_FOR_PEER, or any state if `existed`."""
+    existed: builtins.bool
+    """The caller has enqueued it before with the same idempotency key."""
+    def __init__(
+        self,
+        *,
+        entry_id: builtins.str = ...,
+        state: Global___OutboxState.ValueType = ...,
+        existed: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entry_id", b"entry_id", "existed", b"existed", "state", b"state"]) -> None: ...
+
+Global___EnqueueCustomMsgResponse: typing_extensions.TypeAlias = EnqueueCustomMsgResponse
+
+@typing.final
+class EnqueueCustomMsgStreamRequest(google.protobuf.message.Message):
+    """Messages to put into the outbox, in order: at most 2,048, and at most 4 MB."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: builtins.int
+    @property
+    def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutboxMsg]:
+        """The messages."""
+
+    def __init__(
+        self,
+        *,
+        messages: collections.abc.Iterable[Global___OutboxMsg] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["messages", b"messages"]) -> None: ...
+
+Global___EnqueueCustomMsgStreamRequest: typing_extensions.TypeAlias = EnqueueCustomMsgStreamRequest
+
+@typing.final
+class EnqueueCustomMsgStreamResponse(google.protobuf.message.Message):
+    """Results."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EnqueueResult]:
+        """In the order of the messages of one request."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___EnqueueResult] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+Global___EnqueueCustomMsgStreamResponse: typing_extensions.TypeAlias = EnqueueCustomMsgStreamResponse
+
+@typing.final
+class EnqueueResult(google.protobuf.message.Message):
+    """What became of one message."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    ENTRY_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """The number that the caller gave the message."""
+    reason: Global___Reason.ValueType
+    """Why it failed; unset if it is in the outbox."""
+    @property
+    def entry(self) -> Global___EnqueueCustomMsgResponse:
+        """It is in the outbox."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """It is not, or that is not known: the status that a call for this message would have had."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        entry: Global___EnqueueCustomMsgResponse | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+        reason: Global___Reason.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entry", b"entry", "error", b"error", "outcome", b"outcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entry", b"entry", "error", b"error", "number", b"number", "outcome", b"outcome", "reason", b"reason"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["entry", "error"] | None: ...
+
+Global___EnqueueResult: typing_extensions.TypeAlias = EnqueueResult
+
+@typing.final
+class OutboxEntry(google.protobuf.message.Message):
+    """An entry of the outbox."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    PEER_ID_FIELD_NUMBER: builtins.int
+    PEER_ID_HEX_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    AT_LEAST_ONCE_FIELD_NUMBER: builtins.int
+    DIRECT_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    CALLER_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Opaque: do not parse, compare or compute it."""
+    node_id: builtins.bytes
+    """Our node, 33 bytes; empty if the gateway has not heard from its node yet."""
+    peer_id: builtins.bytes
+    """The peer, 33 bytes."""
+    peer_id_hex: builtins.str
+    """The same as hex digits."""
+    idempotency_key: builtins.str
+    """The key that its caller gave it; empty: none."""
+    state: Global___OutboxState.ValueType
+    """Its state."""
+    reason: Global___Reason.ValueType
+    """Why it is FAILED or UNKNOWN; else unset."""
+    at_least_once: builtins.bool
+    """After an unknown outcome it is sent again."""
+    direct: builtins.bool
+    """It was sent directly, by SendCustomMsg or SendCustomMsgStream with an idempotency key, and never waited."""
+    attempts: builtins.int
+    """How often it was written to the node, or was about to be."""
+    caller: builtins.str
+    """Who enqueued it: "rune:7", "cert:alice", or empty without access control."""
+    @property
+    def message(self) -> Global___TypedMsg:
+        """The message."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was enqueued."""
+
+    @property
+    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it came into its state."""
+
+    @property
+    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it expires; unset for what was sent directly."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        node_id: builtins.bytes = ...,
+        peer_id: builtins.bytes = ...,
+        peer_id_hex: builtins.str = ...,
+        message: Global___TypedMsg | None = ...,
+        idempotency_key: builtins.str = ...,
+        state: Global___OutboxState.ValueType = ...,
+        reason: Global___Reason.ValueType = ...,
+        at_least_once: builtins.bool = ...,
+        direct: builtins.bool = ...,
+        attempts: builtins.int = ...,
+        caller: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "message", b"message", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_least_once", b"at_least_once", "attempts", b"attempts", "caller", b"caller", "create_time", b"create_time", "direct", b"direct", "expire_time", b"expire_time", "id", b"id", "idempotency_key", b"idempotency_key", "message", b"message", "node_id", b"node_id", "peer_id", b"peer_id", "peer_id_hex", b"peer_id_hex", "reason", b"reason", "state", b"state", "update_time", b"update_time"]) -> None: ...
+
+Global___OutboxEntry: typing_extensions.TypeAlias = OutboxEntry
+
+@typing.final
+class GetOutboxEntryRequest(google.protobuf.message.Message):
+    """Which entry to return."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    entry_id: builtins.str
+    """Its id."""
+    idempotency_key: builtins.str
+    """The key that this caller has given it."""
+    def __init__(
+        self,
+        *,
+        entry_id: builtins.str = ...,
+        idempotency_key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entry", b"entry", "entry_id", b"entry_id", "idempotency_key", b"idempotency_key"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entry", b"entry", "entry_id", b"entry_id", "idempotency_key", b"idempotency_key"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["entry", b"entry"]) -> typing.Literal["entry_id", "idempotency_key"] | None: ...
+
+Global___GetOutboxEntryRequest: typing_extensions.TypeAlias = GetOutboxEntryRequest
+
+@typing.final
+class GetOutboxEntryResponse(google.protobuf.message.Message):
+    """The entry."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: builtins.int
+    @property
+    def entry(self) -> Global___OutboxEntry:
+        """The entry."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___OutboxEntry | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entry", b"entry"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entry", b"entry"]) -> None: ...
+
+Global___GetOutboxEntryResponse: typing_extensions.TypeAlias = GetOutboxEntryResponse
+
+@typing.final
+class ListOutboxRequest(google.protobuf.message.Message):
+    """Which entries to list. An empty list means all."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: builtins.int
+    PEER_IDS_FIELD_NUMBER: builtins.int
+    PEER_IDS_HEX_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many entries to return at most; 0: 100; more than 1,000 is taken as 1,000. A page may hold fewer, even none."""
+    page_token: builtins.str
+    """`next_page_token` of the page before, with the other fields unchanged."""
+    node_id: builtins.bytes
+    """Our node, 33 bytes; empty: the gateway's only node."""
+    @property
+    def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___OutboxState.ValueType]:
+        """Only entries in these states."""
+
+    @property
+    def peer_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Only entries for these peers, 33 bytes each."""
+
+    @property
+    def peer_ids_hex(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The same as hex digits; both lists count."""
+
+    def __init__(
+        self,
+        *,
+        states: collections.abc.Iterable[Global___OutboxState.ValueType] | None = ...,
+        peer_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+        peer_ids_hex: collections.abc.Iterable[builtins.str] | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        node_id: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node_id", b"node_id", "page_size", b"page_size", "page_token", b"page_token", "peer_ids", b"peer_ids", "peer_ids_hex", b"peer_ids_hex", "states", b"states"]) -> None: ...
+
+Global___ListOutboxRequest: typing_extensions.TypeAlias = ListOutboxRequest
+
+@typing.final
+class ListOutboxResponse(google.protobuf.message.Message):
+    """A page of entries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty if this is the last one."""
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutboxEntry]:
+        """Those that were enqueued first at the beginning."""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[Global___OutboxEntry] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___ListOutboxResponse: typing_extensions.TypeAlias = ListOutboxResponse
+
+@typing.final
+class CancelOutboxEntryRequest(google.protobuf.message.Message):
+    """Which entry to cancel."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    entry_id: builtins.str
+    """Its id."""
+    idempotency_key: builtins.str
+    """The key that this caller has given it."""
+    def __init__(
+        self,
+        *,
+        entry_id: builtins.str = ...,
+        idempotency_key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entry", b"entry", "entry_id", b"entry_id", "idempotency_key", b"idempotency_key"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entry", b"entry", "entry_id", b"entry_id", "idempotency_key", b"idempotency_key"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["entry", b"entry"]) -> typing.Literal["entry_id", "idempotency_key"] | None: ...
+
+Global___CancelOutboxEntryRequest: typing_extensions.TypeAlias = CancelOutboxEntryRequest
+
+@typing.final
+class CancelOutboxEntryResponse(google.protobuf.message.Message):
+    """It is cancelled: now, or it was before."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: builtins.int
+    @property
+    def entry(self) -> Global___OutboxEntry:
+        """The entry."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___OutboxEntry | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entry", b"entry"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entry", b"entry"]) -> None: ...
+
+Global___CancelOutboxEntryResponse: typing_extensions.TypeAlias = CancelOutboxEntryResponse
+
+@typing.final
 class EventFilter(google.protobuf.message.Message):
     """Which events to return. An empty list means all. An interruption passes every filter."""
 
@@ -356,8 +841,11 @@ class EventFilter(google.protobuf.message.Message):
     TYPES_FIELD_NUMBER: builtins.int
     TYPE_RANGES_FIELD_NUMBER: builtins.int
     INCLUDE_PEER_EVENTS_FIELD_NUMBER: builtins.int
+    INCLUDE_OUTBOX_EVENTS_FIELD_NUMBER: builtins.int
     include_peer_events: builtins.bool
     """Return also when peers connect and disconnect."""
+    include_outbox_events: builtins.bool
+    """Return also when entries of the outbox end, with messages of these types."""
     @property
     def peer_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Only events of these peers, 33 bytes each."""
@@ -382,8 +870,9 @@ class EventFilter(google.protobuf.message.Message):
         types: collections.abc.Iterable[builtins.int] | None = ...,
         type_ranges: collections.abc.Iterable[Global___TypeRange] | None = ...,
         include_peer_events: builtins.bool = ...,
+        include_outbox_events: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["include_peer_events", b"include_peer_events", "peer_ids", b"peer_ids", "peer_ids_hex", b"peer_ids_hex", "type_ranges", b"type_ranges", "types", b"types"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_outbox_events", b"include_outbox_events", "include_peer_events", b"include_peer_events", "peer_ids", b"peer_ids", "peer_ids_hex", b"peer_ids_hex", "type_ranges", b"type_ranges", "types", b"types"]) -> None: ...
 
 Global___EventFilter: typing_extensions.TypeAlias = EventFilter
 
@@ -552,6 +1041,7 @@ class Event(google.protobuf.message.Message):
     PEER_CONNECTED_FIELD_NUMBER: builtins.int
     PEER_DISCONNECTED_FIELD_NUMBER: builtins.int
     INTERRUPTION_FIELD_NUMBER: builtins.int
+    OUTBOX_ENTRY_ENDED_FIELD_NUMBER: builtins.int
     position: builtins.str
     """Its place in the inbox: where to resume, and what to acknowledge. Opaque: do not parse, compare or compute
     it.
@@ -582,6 +1072,10 @@ class Event(google.protobuf.message.Message):
     def interruption(self) -> Global___Interruption:
         """Messages from before this event may be missing."""
 
+    @property
+    def outbox_entry_ended(self) -> Global___OutboxEntryEnded:
+        """An entry of the outbox has ended. After a kill of the gateway, the same event may come twice."""
+
     def __init__(
         self,
         *,
@@ -594,10 +1088,11 @@ class Event(google.protobuf.message.Message):
         peer_connected: Global___PeerConnected | None = ...,
         peer_disconnected: Global___PeerDisconnected | None = ...,
         interruption: Global___Interruption | None = ...,
+        outbox_entry_ended: Global___OutboxEntryEnded | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["interruption", b"interruption", "kind", b"kind", "message", b"message", "peer_connected", b"peer_connected", "peer_disconnected", b"peer_disconnected", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["interruption", b"interruption", "kind", b"kind", "message", b"message", "node_id", b"node_id", "peer_connected", b"peer_connected", "peer_disconnected", b"peer_disconnected", "peer_id", b"peer_id", "peer_id_hex", b"peer_id_hex", "position", b"position", "time", b"time"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["message", "peer_connected", "peer_disconnected", "interruption"] | None: ...
+    def HasField(self, field_name: typing.Literal["interruption", b"interruption", "kind", b"kind", "message", b"message", "outbox_entry_ended", b"outbox_entry_ended", "peer_connected", b"peer_connected", "peer_disconnected", b"peer_disconnected", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["interruption", b"interruption", "kind", b"kind", "message", b"message", "node_id", b"node_id", "outbox_entry_ended", b"outbox_entry_ended", "peer_connected", b"peer_connected", "peer_disconnected", b"peer_disconnected", "peer_id", b"peer_id", "peer_id_hex", b"peer_id_hex", "position", b"position", "time", b"time"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["message", "peer_connected", "peer_disconnected", "interruption", "outbox_entry_ended"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 
@@ -644,6 +1139,40 @@ class Interruption(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["lost", b"lost"]) -> None: ...
 
 Global___Interruption: typing_extensions.TypeAlias = Interruption
+
+@typing.final
+class OutboxEntryEnded(google.protobuf.message.Message):
+    """An entry of the outbox has come to its final state."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    entry_id: builtins.str
+    """Its id."""
+    idempotency_key: builtins.str
+    """The key that its caller gave it; empty: none."""
+    state: Global___OutboxState.ValueType
+    """Its final state."""
+    reason: Global___Reason.ValueType
+    """Why it is FAILED or UNKNOWN; else unset."""
+    type: builtins.int
+    """The type of the message."""
+    def __init__(
+        self,
+        *,
+        entry_id: builtins.str = ...,
+        idempotency_key: builtins.str = ...,
+        state: Global___OutboxState.ValueType = ...,
+        reason: Global___Reason.ValueType = ...,
+        type: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entry_id", b"entry_id", "idempotency_key", b"idempotency_key", "reason", b"reason", "state", b"state", "type", b"type"]) -> None: ...
+
+Global___OutboxEntryEnded: typing_extensions.TypeAlias = OutboxEntryEnded
 
 @typing.final
 class AckCustomMsgsRequest(google.protobuf.message.Message):

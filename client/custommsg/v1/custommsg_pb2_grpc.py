@@ -46,6 +46,31 @@ class CustomMsgServiceStub(object):
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamRequest.SerializeToString,
                 response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamResponse.FromString,
                 _registered_method=True)
+        self.EnqueueCustomMsg = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/EnqueueCustomMsg',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgResponse.FromString,
+                _registered_method=True)
+        self.EnqueueCustomMsgStream = channel.stream_stream(
+                '/custommsg.v1.CustomMsgService/EnqueueCustomMsgStream',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgStreamRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgStreamResponse.FromString,
+                _registered_method=True)
+        self.GetOutboxEntry = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/GetOutboxEntry',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.GetOutboxEntryRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.GetOutboxEntryResponse.FromString,
+                _registered_method=True)
+        self.ListOutbox = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/ListOutbox',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListOutboxRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.ListOutboxResponse.FromString,
+                _registered_method=True)
+        self.CancelOutboxEntry = channel.unary_unary(
+                '/custommsg.v1.CustomMsgService/CancelOutboxEntry',
+                request_serializer=custommsg_dot_v1_dot_custommsg__pb2.CancelOutboxEntryRequest.SerializeToString,
+                response_deserializer=custommsg_dot_v1_dot_custommsg__pb2.CancelOutboxEntryResponse.FromString,
+                _registered_method=True)
         self.SubscribeCustomMsgs = channel.unary_stream(
                 '/custommsg.v1.CustomMsgService/SubscribeCustomMsgs',
                 request_serializer=custommsg_dot_v1_dot_custommsg__pb2.SubscribeCustomMsgsRequest.SerializeToString,
@@ -124,8 +149,57 @@ class CustomMsgServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EnqueueCustomMsg(self, request, context):
+        """Puts one message into the outbox: it is sent when its peer is connected.
+
+        Guaranteed: the message is safe on the disk before the answer. Messages to one peer are sent in the order in
+        which they were enqueued, whoever enqueued them. Each entry ends in exactly one final state: SENT, EXPIRED,
+        CANCELLED, FAILED or UNKNOWN. By default a message is sent at most once: where the gateway cannot know whether
+        the node took it, the entry becomes UNKNOWN and is not sent again. With at_least_once it is sent again.
+
+        Not guaranteed: delivery, as for SendCustomMsg; and an order between the outbox and messages that are sent
+        directly. The permission of the caller is checked again when the message is sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnqueueCustomMsgStream(self, request_iterator, context):
+        """Puts many messages into the outbox on one stream, at a fraction of the cost of a call for each.
+
+        Guaranteed: each message that the gateway reads gets exactly one result, with the number that the caller gave
+        it, after it is safe on the disk. Requests are answered in their order. If the stream breaks, messages without
+        a result may or may not be in the outbox: enqueue them again with the same idempotency keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOutboxEntry(self, request, context):
+        """Returns an entry of the outbox, by its id or by the caller's idempotency key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOutbox(self, request, context):
+        """Lists entries of the outbox, those that were enqueued first at the beginning. An entry that has ended is kept for
+        some time (settings outbox_keep_hours and outbox_keep_entries).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOutboxEntry(self, request, context):
+        """Cancels an entry that waits. One that is being sent, or has ended, is not changed: ENTRY_NOT_WAITING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubscribeCustomMsgs(self, request, context):
-        """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting.
+        """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting, and to what
+        becomes of the outbox.
 
         Guaranteed: every event that the inbox stored and that passes the filter, in order, each once, with no
         gap between stored and new events. An event is sent only after it was committed. The stream never skips
@@ -208,6 +282,31 @@ def add_CustomMsgServiceServicer_to_server(servicer, server):
                     servicer.SendCustomMsgStream,
                     request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamRequest.FromString,
                     response_serializer=custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamResponse.SerializeToString,
+            ),
+            'EnqueueCustomMsg': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnqueueCustomMsg,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgResponse.SerializeToString,
+            ),
+            'EnqueueCustomMsgStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EnqueueCustomMsgStream,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgStreamRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgStreamResponse.SerializeToString,
+            ),
+            'GetOutboxEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOutboxEntry,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.GetOutboxEntryRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.GetOutboxEntryResponse.SerializeToString,
+            ),
+            'ListOutbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOutbox,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.ListOutboxRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.ListOutboxResponse.SerializeToString,
+            ),
+            'CancelOutboxEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOutboxEntry,
+                    request_deserializer=custommsg_dot_v1_dot_custommsg__pb2.CancelOutboxEntryRequest.FromString,
+                    response_serializer=custommsg_dot_v1_dot_custommsg__pb2.CancelOutboxEntryResponse.SerializeToString,
             ),
             'SubscribeCustomMsgs': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeCustomMsgs,
@@ -305,6 +404,141 @@ class CustomMsgService(object):
             '/custommsg.v1.CustomMsgService/SendCustomMsgStream',
             custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamRequest.SerializeToString,
             custommsg_dot_v1_dot_custommsg__pb2.SendCustomMsgStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueCustomMsg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/EnqueueCustomMsg',
+            custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueCustomMsgStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/custommsg.v1.CustomMsgService/EnqueueCustomMsgStream',
+            custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgStreamRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.EnqueueCustomMsgStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOutboxEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/GetOutboxEntry',
+            custommsg_dot_v1_dot_custommsg__pb2.GetOutboxEntryRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.GetOutboxEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOutbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/ListOutbox',
+            custommsg_dot_v1_dot_custommsg__pb2.ListOutboxRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.ListOutboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOutboxEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/custommsg.v1.CustomMsgService/CancelOutboxEntry',
+            custommsg_dot_v1_dot_custommsg__pb2.CancelOutboxEntryRequest.SerializeToString,
+            custommsg_dot_v1_dot_custommsg__pb2.CancelOutboxEntryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,8 +17,8 @@ Errors. Every failed call carries a google.rpc.Status. Its details hold a google
 "custommsg"; `reason` is the name of a `Reason` below without its prefix REASON_), a google.rpc.BadRequest
 where a field of the request is wrong, and a google.rpc.RetryInfo where nothing was sent and a retry is safe.
 
-The gateway never sends a message twice. Where it cannot know whether the node took a message, it answers
-OUTCOME_UNKNOWN and leaves the decision to the caller.
+The gateway never sends a message twice, unless an outbox entry asks for at_least_once. Where it cannot know
+whether the node took a message, it answers OUTCOME_UNKNOWN and leaves the decision to the caller.
 """
 
 import abc
@@ -72,6 +72,86 @@ _CustomMsgServiceSendCustomMsgStreamType = typing_extensions.TypeVar(
     default=grpc.StreamStreamMultiCallable[
         custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
         custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+    ],
+)
+
+_CustomMsgServiceEnqueueCustomMsgType = typing_extensions.TypeVar(
+    '_CustomMsgServiceEnqueueCustomMsgType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse,
+    ],
+)
+
+_CustomMsgServiceEnqueueCustomMsgStreamType = typing_extensions.TypeVar(
+    '_CustomMsgServiceEnqueueCustomMsgStreamType',
+    grpc.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse,
+    ],
+)
+
+_CustomMsgServiceGetOutboxEntryType = typing_extensions.TypeVar(
+    '_CustomMsgServiceGetOutboxEntryType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.GetOutboxEntryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.GetOutboxEntryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.GetOutboxEntryResponse,
+    ],
+)
+
+_CustomMsgServiceListOutboxType = typing_extensions.TypeVar(
+    '_CustomMsgServiceListOutboxType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListOutboxRequest,
+        custommsg.v1.custommsg_pb2.ListOutboxResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListOutboxRequest,
+        custommsg.v1.custommsg_pb2.ListOutboxResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListOutboxRequest,
+        custommsg.v1.custommsg_pb2.ListOutboxResponse,
+    ],
+)
+
+_CustomMsgServiceCancelOutboxEntryType = typing_extensions.TypeVar(
+    '_CustomMsgServiceCancelOutboxEntryType',
+    grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse,
     ],
 )
 
@@ -203,7 +283,7 @@ _CustomMsgServiceGetInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _CustomMsgServiceSendCustomMsgStreamType, _CustomMsgServiceSubscribeCustomMsgsType, _CustomMsgServiceListEventsType, _CustomMsgServiceAckCustomMsgsType, _CustomMsgServiceListConsumersType, _CustomMsgServiceDeleteConsumerType, _CustomMsgServiceGetInboxType, _CustomMsgServiceListPeersType, _CustomMsgServiceGetInfoType]):
+class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _CustomMsgServiceSendCustomMsgStreamType, _CustomMsgServiceEnqueueCustomMsgType, _CustomMsgServiceEnqueueCustomMsgStreamType, _CustomMsgServiceGetOutboxEntryType, _CustomMsgServiceListOutboxType, _CustomMsgServiceCancelOutboxEntryType, _CustomMsgServiceSubscribeCustomMsgsType, _CustomMsgServiceListEventsType, _CustomMsgServiceAckCustomMsgsType, _CustomMsgServiceListConsumersType, _CustomMsgServiceDeleteConsumerType, _CustomMsgServiceGetInboxType, _CustomMsgServiceListPeersType, _CustomMsgServiceGetInfoType]):
     """Relays custom messages between gRPC callers and the peers of a Lightning node."""
 
     @typing.overload
@@ -215,6 +295,26 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
         grpc.StreamStreamMultiCallable[
             custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
             custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest,
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+            custommsg.v1.custommsg_pb2.GetOutboxEntryResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.ListOutboxRequest,
+            custommsg.v1.custommsg_pb2.ListOutboxResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+            custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse,
         ],
         grpc.UnaryStreamMultiCallable[
             custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
@@ -259,6 +359,26 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
         grpc.aio.StreamStreamMultiCallable[
             custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
             custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest,
+            custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+            custommsg.v1.custommsg_pb2.GetOutboxEntryResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.ListOutboxRequest,
+            custommsg.v1.custommsg_pb2.ListOutboxResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+            custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse,
         ],
         grpc.aio.UnaryStreamMultiCallable[
             custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
@@ -320,8 +440,40 @@ class CustomMsgServiceStub(typing.Generic[_CustomMsgServiceSendCustomMsgType, _C
     If the stream breaks, messages without a result may or may not have been sent.
     """
 
+    EnqueueCustomMsg: _CustomMsgServiceEnqueueCustomMsgType
+    """Puts one message into the outbox: it is sent when its peer is connected.
+
+    Guaranteed: the message is safe on the disk before the answer. Messages to one peer are sent in the order in
+    which they were enqueued, whoever enqueued them. Each entry ends in exactly one final state: SENT, EXPIRED,
+    CANCELLED, FAILED or UNKNOWN. By default a message is sent at most once: where the gateway cannot know whether
+    the node took it, the entry becomes UNKNOWN and is not sent again. With at_least_once it is sent again.
+
+    Not guaranteed: delivery, as for SendCustomMsg; and an order between the outbox and messages that are sent
+    directly. The permission of the caller is checked again when the message is sent.
+    """
+
+    EnqueueCustomMsgStream: _CustomMsgServiceEnqueueCustomMsgStreamType
+    """Puts many messages into the outbox on one stream, at a fraction of the cost of a call for each.
+
+    Guaranteed: each message that the gateway reads gets exactly one result, with the number that the caller gave
+    it, after it is safe on the disk. Requests are answered in their order. If the stream breaks, messages without
+    a result may or may not be in the outbox: enqueue them again with the same idempotency keys.
+    """
+
+    GetOutboxEntry: _CustomMsgServiceGetOutboxEntryType
+    """Returns an entry of the outbox, by its id or by the caller's idempotency key."""
+
+    ListOutbox: _CustomMsgServiceListOutboxType
+    """Lists entries of the outbox, those that were enqueued first at the beginning. An entry that has ended is kept for
+    some time (settings outbox_keep_hours and outbox_keep_entries).
+    """
+
+    CancelOutboxEntry: _CustomMsgServiceCancelOutboxEntryType
+    """Cancels an entry that waits. One that is being sent, or has ended, is not changed: ENTRY_NOT_WAITING."""
+
     SubscribeCustomMsgs: _CustomMsgServiceSubscribeCustomMsgsType
-    """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting.
+    """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting, and to what
+    becomes of the outbox.
 
     Guaranteed: every event that the inbox stored and that passes the filter, in order, each once, with no
     gap between stored and new events. An event is sent only after it was committed. The stream never skips
@@ -372,6 +524,26 @@ CustomMsgServiceAsyncStub: typing_extensions.TypeAlias = CustomMsgServiceStub[
     grpc.aio.StreamStreamMultiCallable[
         custommsg.v1.custommsg_pb2.SendCustomMsgStreamRequest,
         custommsg.v1.custommsg_pb2.SendCustomMsgStreamResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest,
+        custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.GetOutboxEntryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.ListOutboxRequest,
+        custommsg.v1.custommsg_pb2.ListOutboxResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+        custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
@@ -447,12 +619,69 @@ class CustomMsgServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def EnqueueCustomMsg(
+        self,
+        request: custommsg.v1.custommsg_pb2.EnqueueCustomMsgRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.EnqueueCustomMsgResponse]]:
+        """Puts one message into the outbox: it is sent when its peer is connected.
+
+        Guaranteed: the message is safe on the disk before the answer. Messages to one peer are sent in the order in
+        which they were enqueued, whoever enqueued them. Each entry ends in exactly one final state: SENT, EXPIRED,
+        CANCELLED, FAILED or UNKNOWN. By default a message is sent at most once: where the gateway cannot know whether
+        the node took it, the entry becomes UNKNOWN and is not sent again. With at_least_once it is sent again.
+
+        Not guaranteed: delivery, as for SendCustomMsg; and an order between the outbox and messages that are sent
+        directly. The permission of the caller is checked again when the message is sent.
+        """
+
+    @abc.abstractmethod
+    def EnqueueCustomMsgStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse], collections.abc.AsyncIterator[custommsg.v1.custommsg_pb2.EnqueueCustomMsgStreamResponse]]:
+        """Puts many messages into the outbox on one stream, at a fraction of the cost of a call for each.
+
+        Guaranteed: each message that the gateway reads gets exactly one result, with the number that the caller gave
+        it, after it is safe on the disk. Requests are answered in their order. If the stream breaks, messages without
+        a result may or may not be in the outbox: enqueue them again with the same idempotency keys.
+        """
+
+    @abc.abstractmethod
+    def GetOutboxEntry(
+        self,
+        request: custommsg.v1.custommsg_pb2.GetOutboxEntryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.GetOutboxEntryResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.GetOutboxEntryResponse]]:
+        """Returns an entry of the outbox, by its id or by the caller's idempotency key."""
+
+    @abc.abstractmethod
+    def ListOutbox(
+        self,
+        request: custommsg.v1.custommsg_pb2.ListOutboxRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.ListOutboxResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.ListOutboxResponse]]:
+        """Lists entries of the outbox, those that were enqueued first at the beginning. An entry that has ended is kept for
+        some time (settings outbox_keep_hours and outbox_keep_entries).
+        """
+
+    @abc.abstractmethod
+    def CancelOutboxEntry(
+        self,
+        request: custommsg.v1.custommsg_pb2.CancelOutboxEntryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse, collections.abc.Awaitable[custommsg.v1.custommsg_pb2.CancelOutboxEntryResponse]]:
+        """Cancels an entry that waits. One that is being sent, or has ended, is not changed: ENTRY_NOT_WAITING."""
+
+    @abc.abstractmethod
     def SubscribeCustomMsgs(
         self,
         request: custommsg.v1.custommsg_pb2.SubscribeCustomMsgsRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse], collections.abc.AsyncIterator[custommsg.v1.custommsg_pb2.SubscribeCustomMsgsResponse]]:
-        """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting.
+        """Subscribes to what peers send to the node, and, if asked, to peers connecting and disconnecting, and to what
+        becomes of the outbox.
 
         Guaranteed: every event that the inbox stored and that passes the filter, in order, each once, with no
         gap between stored and new events. An event is sent only after it was committed. The stream never skips

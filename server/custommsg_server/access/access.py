@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc
 
 from custommsg_server.access.accounts import Accounts, CallerAccount, NoAccount
 from custommsg_server.access.credentials import certificate_of, rune_of
-from custommsg_server.access.runes import Rune, RunePermit, Runes, Unrestricted
-from custommsg_server.domain.caller import Caller, Record
-from custommsg_server.domain.errors import no_credential
+from custommsg_server.access.runes import RUNE_PREFIX, Rune, RunePermit, Runes, Unrestricted
+from custommsg_server.domain.caller import Caller, Record, Use
+from custommsg_server.domain.errors import RelayError, no_credential, not_permitted
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 Require = Literal["rune", "client-cert", "rune-or-client-cert"]
 """The credential that callers need."""
 
+_CERTIFICATE: Final = "cert"
+"""What is stored of a client certificate: it was checked when the connection was made."""
 _UNRESTRICTED: Final = Unrestricted()
+_CERTIFIED: Final = Unrestricted(_CERTIFICATE)
 _NO_ACCOUNT: Final = NoAccount()
 
 
@@ -53,6 +57,24 @@ class Access:
         if isinstance(caller.account, CallerAccount):
             self._accounts.end(caller.account.counted_as)
 
+    async def judge_later(
+        self, credential: str, uses: Sequence[Use], deadline: float
+    ) -> list[RelayError | None]:
+        """Judge uses of a caller that has gone, by what its `Permit.for_later` was.
+
+        A certificate, or none, counts for as long as the settings accept callers with it.
+        """
+        if credential.startswith(RUNE_PREFIX):
+            try:
+                rune = Rune(credential.removeprefix(RUNE_PREFIX))
+            except RelayError as error:
+                return [error] * len(uses)
+            return await self._runes.judge(rune, uses, deadline)
+        accepted = (None, "client-cert", "rune-or-client-cert") if credential == _CERTIFICATE else (None,)
+        if self._required in accepted:
+            return [None] * len(uses)
+        return [not_permitted("the gateway no longer accepts callers without a rune")] * len(uses)
+
     def _identify(self, context: Context, record: Record) -> tuple[Caller, CallerAccount]:
         certificate = certificate_of(context)
         text = rune_of(context)
@@ -79,4 +101,4 @@ class Access:
             )
         name = f"cert:{certificate}"
         account = CallerAccount(self._accounts, name, name)
-        return Caller(name, name, _UNRESTRICTED, account, record), account
+        return Caller(name, name, _CERTIFIED, account, record), account

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Final, Protocol
 
 from custommsg_server.access.accounts import CallerAccount
@@ -26,6 +27,7 @@ from custommsg_server.domain.errors import (
     not_sent,
     overloaded,
 )
+from custommsg_server.domain.narrowing import narrowed
 from custommsg_server.domain.rune import Alternative, fields_of
 from custommsg_server.domain.rune import Rune as ParsedRune
 
@@ -45,6 +47,9 @@ CHECK_TIME: Final = 10.0
 AUTHENTIC: Final = Use("checkrune", {})
 """The use that is checked to find out whether a rune is valid. Most runes do not permit it, so that the node writes
 nothing to its database."""
+
+RUNE_PREFIX: Final = "rune:"
+"""Begins the text of a rune that is stored to judge uses later."""
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 _ID: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -231,6 +236,14 @@ class RunePermit:
         """See `domain.caller.Permit`."""
         return self._rune.asks_node
 
+    @property
+    def for_later(self) -> str:
+        """See `domain.caller.Permit`: a rune derived from this one, that permits nothing but enqueueing.
+
+        lightningd has no such command, so whoever finds the text can do nothing with it there.
+        """
+        return RUNE_PREFIX + _for_enqueueing(self._rune.text)
+
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """See `domain.caller.Permit`."""
         with self._record.stage("rune") if self._runes.has_to_ask(self._rune) else nullcontext():
@@ -247,16 +260,27 @@ class Unrestricted:
     """Permits everything: for callers with a client certificate, or without access control.
 
     Implements `domain.caller.Permit`.
+
+    Args:
+        for_later: "cert" for a client certificate; empty without access control.
     """
 
-    __slots__ = ()
+    __slots__ = ("for_later",)
 
     is_unrestricted = True
     asks_node = False
 
+    def __init__(self, for_later: str = "") -> None:
+        self.for_later = for_later
+
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """See `domain.caller.Permit`."""
         return [None] * len(uses)
+
+
+@lru_cache(maxsize=256)
+def _for_enqueueing(text: str) -> str:
+    return narrowed(text, (Alternative("method", "=", "enqueuecustommsg"),))
 
 
 def _is_ours_to_judge(one: Alternative) -> bool:

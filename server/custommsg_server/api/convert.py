@@ -9,6 +9,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from custommsg.v1 import custommsg_pb2 as pb
+from custommsg_server.api import outbox_convert
 from custommsg_server.api.status import status_of
 from custommsg_server.core.mailbox import State, SubscribeRequest
 from custommsg_server.domain import wire
@@ -23,6 +24,7 @@ from custommsg_server.node.port import NodeInfo, Outbound, Peer
 MAX_FILTER: Final = 1000
 """The maximum number of entries in each list of a filter: reading more would block the event loop."""
 _CONSUMER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_KEY: Final = re.compile(r"[!-~]{1,100}")
 _REASONS: Final = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
 
 # Sending
@@ -65,6 +67,21 @@ def failure_to_proto(number: int, error: RelayError) -> pb.SendResult:
     return pb.SendResult(number=number, error=status_of(error), reason=_REASONS[error.reason])
 
 
+def key_from_proto(key: str) -> str:
+    """Check an idempotency key; empty: none.
+
+    Raises:
+        RelayError: INVALID_IDEMPOTENCY_KEY.
+    """
+    if key and not _KEY.fullmatch(key):
+        raise RelayError(
+            Reason.INVALID_IDEMPOTENCY_KEY,
+            "The idempotency key is invalid. Use 1 to 100 printable ASCII characters without spaces, such as a UUID.",
+            field="idempotency_key",
+        )
+    return key
+
+
 # Receiving
 
 
@@ -97,26 +114,47 @@ def consumer_from_proto(name: str) -> str:
 
 def filter_from_proto(request: pb.EventFilter) -> Filter:
     """Read a filter. Raises RelayError: INVALID_NODE_ID or INVALID_FILTER, with the invalid field."""
-    for field in ("peer_ids", "peer_ids_hex", "types", "type_ranges"):
+    for field in ("types", "type_ranges"):
         if len(getattr(request, field)) > MAX_FILTER:
-            raise RelayError(
-                Reason.INVALID_FILTER,
-                f"The filter has more than {MAX_FILTER:,} entries in {field}. Use ranges, or filter what you receive.",
-                field=f"filter.{field}",
-            )
-    peers = frozenset(
-        (
-            *(wire.parse_node_id(one, "filter.peer_ids") for one in request.peer_ids),
-            *(wire.parse_node_id_hex(one, "filter.peer_ids_hex") for one in request.peer_ids_hex),
-        )
-    )
+            raise _too_wide("filter.", field)
+    peers = peers_from_proto(request.peer_ids, request.peer_ids_hex, "filter.")
     types = TypeSet(
         (
             *(_range(one, one, "types") for one in request.types),
             *(_range(one.first, one.last, "type_ranges") for one in request.type_ranges),
         )
     )
-    return Filter(peers or None, types if types.ranges else None, request.include_peer_events)
+    return Filter(
+        peers or None,
+        types if types.ranges else None,
+        request.include_peer_events,
+        request.include_outbox_events,
+    )
+
+
+def peers_from_proto(raw: Sequence[bytes], texts: Sequence[str], prefix: str = "") -> frozenset[bytes]:
+    """Read the peers of a filter, given in two lists; `prefix` begins the names of their fields.
+
+    Raises:
+        RelayError: INVALID_NODE_ID or INVALID_FILTER, with the invalid field.
+    """
+    for field, given in (("peer_ids", raw), ("peer_ids_hex", texts)):
+        if len(given) > MAX_FILTER:
+            raise _too_wide(prefix, field)
+    return frozenset(
+        (
+            *(wire.parse_node_id(one, f"{prefix}peer_ids") for one in raw),
+            *(wire.parse_node_id_hex(one, f"{prefix}peer_ids_hex") for one in texts),
+        )
+    )
+
+
+def _too_wide(prefix: str, field: str) -> RelayError:
+    return RelayError(
+        Reason.INVALID_FILTER,
+        f"The filter has more than {MAX_FILTER:,} entries in {field}. Use ranges, or filter what you receive.",
+        field=f"{prefix}{field}",
+    )
 
 
 def _range(first: int, last: int, field: str) -> range:
@@ -143,7 +181,7 @@ def _event_to_proto(event: Event) -> pb.Event:
     arrival = event.arrival
     converted = pb.Event(
         position=event.position,
-        time=_timestamp(arrival.time_ns),
+        time=timestamp(arrival.time_ns),
         node_id=arrival.node_id,
         peer_id=arrival.peer_id,
         peer_id_hex=arrival.peer_id.hex(),
@@ -159,6 +197,8 @@ def _event_to_proto(event: Event) -> pb.Event:
         case Kind.INTERRUPTION:
             converted.interruption.lost = arrival.lost
             converted.interruption.SetInParent()
+        case Kind.OUTBOX:
+            converted.outbox_entry_ended.CopyFrom(outbox_convert.ended_to_proto(arrival))
     return converted
 
 
@@ -168,7 +208,7 @@ def consumer_to_proto(consumer: Consumer) -> pb.Consumer:
         name=consumer.name,
         position=consumer.position,
         lag=consumer.lag,
-        updated=_timestamp(consumer.updated_ns),
+        updated=timestamp(consumer.updated_ns),
         expired=consumer.is_expired,
     )
 
@@ -182,11 +222,12 @@ def inbox_to_proto(state: State) -> pb.GetInboxResponse:
         converted.count = bounds.count
         converted.size = bounds.size
         if bounds.oldest_ns:
-            converted.oldest.CopyFrom(_timestamp(bounds.oldest_ns))
+            converted.oldest.CopyFrom(timestamp(bounds.oldest_ns))
     return converted
 
 
-def _timestamp(time_ns: int) -> Timestamp:
+def timestamp(time_ns: int) -> Timestamp:
+    """Convert a time in nanoseconds since 1970."""
     return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
 
 

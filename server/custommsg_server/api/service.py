@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final, cast
 
 import grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
-from custommsg_server.api import convert
+from custommsg_server.api import convert, outbox_convert
 from custommsg_server.api.call import DELIVERED, Call
 from custommsg_server.api.encoding import batch_encoder
+from custommsg_server.api.enqueue_stream import EnqueueStream
 from custommsg_server.api.pages import page_of, page_size
 from custommsg_server.api.stream import SendStream
 from custommsg_server.core.mailbox import Mailbox
+from custommsg_server.core.queueing import Queueing
 from custommsg_server.core.relay import Relay
+from custommsg_server.domain.outbox import Draft, Entry
 from custommsg_server.domain.wire import message_type
 from custommsg_server.inbox.port import Batch, Position
+from custommsg_server.node.port import Outbound
+from custommsg_server.outbox.port import Wanted
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["CustomMsgService"].full_name
 
@@ -26,8 +32,12 @@ class CustomMsgService:
 
     services = (SERVICE,)
 
-    def __init__(self, relay: Relay, mailbox: Mailbox, version: str) -> None:
+    def __init__(
+        self, relay: Relay, mailbox: Mailbox, queueing: Queueing, expiry: outbox_convert.Expiry, version: str
+    ) -> None:
         self._relay = relay
+        self._queueing = queueing
+        self._expiry = expiry
         self._mailbox = mailbox
         self._version = version
         self._encode = batch_encoder()
@@ -43,8 +53,11 @@ class CustomMsgService:
             self._relay.serves(request.message.node_id)
             outbound = convert.outbound_from_proto(request.message)
             call.names(outbound)
-        act = self._relay.check if request.validate_only else self._relay.send
-        status = await act(call.caller, outbound, call.deadline)
+            key = convert.key_from_proto(request.message.idempotency_key)
+        if request.validate_only:
+            status = await self._relay.check(call.caller, outbound, call.deadline)
+        else:
+            status = await self._relay.send(call.caller, outbound, call.deadline, key)
         return pb.SendCustomMsgResponse(status=status, type=message_type(outbound.message))
 
     # Streams are coroutines that write, so that the whole call runs within its wrapper (`Calls`).
@@ -52,6 +65,54 @@ class CustomMsgService:
     async def SendCustomMsgStream(self, requests: Any, call: Call) -> None:
         """Send many messages on one stream."""
         await SendStream(self._relay, call).run()
+
+    async def EnqueueCustomMsg(
+        self, request: pb.EnqueueCustomMsgRequest, call: Call
+    ) -> pb.EnqueueCustomMsgResponse:
+        """Put one message into the outbox."""
+        draft = self._draft(request.message)
+        call.names(Outbound(draft.peer_id, draft.message))
+        enqueued = await self._queueing.enqueue(call.caller, draft)
+        return outbox_convert.enqueued_to_proto(enqueued)
+
+    async def EnqueueCustomMsgStream(self, requests: Any, call: Call) -> None:
+        """Put many messages into the outbox on one stream."""
+        await EnqueueStream(self._queueing, self._relay.memory, call, self._draft).run()
+
+    def _draft(self, request: pb.OutboxMsg) -> Draft:
+        self._relay.serves(request.outbound.node_id)
+        outbound = convert.outbound_from_proto(request.outbound)
+        key = convert.key_from_proto(request.outbound.idempotency_key)
+        return outbox_convert.draft_from_proto(request, outbound, key, self._expiry, time.time_ns())
+
+    async def GetOutboxEntry(
+        self, request: pb.GetOutboxEntryRequest, call: Call
+    ) -> pb.GetOutboxEntryResponse:
+        """Return an entry of the outbox."""
+        entry = await self._queueing.find(call.caller, request.entry_id, request.idempotency_key)
+        return pb.GetOutboxEntryResponse(entry=self._entry(entry))
+
+    async def ListOutbox(self, request: pb.ListOutboxRequest, call: Call) -> pb.ListOutboxResponse:
+        """List entries of the outbox, one page at a time."""
+        self._relay.serves(request.node_id)
+        size = page_size(request.page_size, default=100, most=1000)
+        wanted = Wanted(
+            outbox_convert.states_from_proto(list(request.states)),
+            convert.peers_from_proto(request.peer_ids, request.peer_ids_hex),
+        )
+        page = await self._queueing.page(call.caller, wanted, request.page_token, size)
+        return pb.ListOutboxResponse(entries=map(self._entry, page.entries), next_page_token=page.next)
+
+    async def CancelOutboxEntry(
+        self, request: pb.CancelOutboxEntryRequest, call: Call
+    ) -> pb.CancelOutboxEntryResponse:
+        """Cancel an entry of the outbox that waits."""
+        entry = await self._queueing.cancel(call.caller, request.entry_id, request.idempotency_key)
+        return pb.CancelOutboxEntryResponse(entry=self._entry(entry))
+
+    def _entry(self, entry: Entry) -> pb.OutboxEntry:
+        info = self._relay.node_info
+        return outbox_convert.entry_to_proto(entry, info.node_id if info else b"")
 
     async def SubscribeCustomMsgs(self, request: pb.SubscribeCustomMsgsRequest, call: Call) -> None:
         """Subscribe to what peers send to the node."""

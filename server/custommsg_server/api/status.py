@@ -42,6 +42,13 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.GATEWAY_STOPPING: grpc.StatusCode.UNAVAILABLE,
     Reason.NODE_UNKNOWN: grpc.StatusCode.NOT_FOUND,
     Reason.INVALID_PAGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.OUTBOX_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.OUTBOX_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.ENTRY_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+    Reason.ENTRY_NOT_WAITING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.INVALID_EXPIRY: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_IDEMPOTENCY_KEY: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.IDEMPOTENCY_KEY_REUSED: grpc.StatusCode.ALREADY_EXISTS,
 }
 
 

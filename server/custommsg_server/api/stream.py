@@ -38,6 +38,8 @@ class _Request:
     """The valid messages, in order."""
     memory: int
     """Its memory in bytes."""
+    keys: list[str] | None = None
+    """The idempotency key of each in the batch, if one of them has a key."""
 
 
 @dataclass(slots=True)
@@ -127,7 +129,12 @@ class SendStream:
             try:
                 if one.node_id:
                     self._relay.serves(one.node_id)
-                request.batch.append(convert.outbound_from_proto(one))
+                outbound = convert.outbound_from_proto(one)
+                if one.idempotency_key or request.keys:
+                    key = convert.key_from_proto(one.idempotency_key)
+                    request.keys = request.keys or [""] * len(request.batch)
+                    request.keys.append(key)
+                request.batch.append(outbound)
             except RelayError as error:
                 request.failed[len(request.numbers) - 1] = error
                 self._call.count(error.reason.name)
@@ -144,20 +151,25 @@ class SendStream:
             # The request was read, so it gets results even if the gateway stops now.
             self._spawn(self._send(request, [stopping()] * len(request.batch)))
             raise
-        self._spawn(self._send(request, refusals))
+        if request.keys is None:
+            self._spawn(self._send(request, refusals))
+        else:
+            # Its keys are looked up and stored before it is sent: what follows must not overtake it.
+            await asyncio.shield(self._spawn(self._send(request, refusals)))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _send(self, request: _Request, refusals: Sequence[RelayError | None] | None) -> None:
         if refusals is None:
             outcomes: Sequence[str | RelayError] = await self._relay.send_batch(
-                self._caller, request.batch, self._deadline
+                self._caller, request.batch, self._deadline, request.keys or ()
             )
         else:
-            outcomes = await self._send_rest(request.batch, refusals)
+            outcomes = await self._send_rest(request.batch, refusals, request.keys)
         self._call.count_outcomes(outcomes)
         if request.failed:
             left = iter(outcomes)
@@ -205,11 +217,14 @@ class SendStream:
             self._is_writing = False
 
     async def _send_rest(
-        self, batch: list[Outbound], refusals: Sequence[RelayError | None]
+        self, batch: list[Outbound], refusals: Sequence[RelayError | None], keys: list[str] | None
     ) -> list[str | RelayError]:
         """Send the messages that were not refused, in order."""
         allowed = [one for one, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        sent = iter(await self._relay.send_batch(self._caller, allowed, self._deadline) if allowed else ())
+        keys = keys and [key for key, refusal in zip(keys, refusals, strict=True) if refusal is None]
+        sent = iter(
+            await self._relay.send_batch(self._caller, allowed, self._deadline, keys or ()) if allowed else ()
+        )
         return [next(sent) if refusal is None else refusal for refusal in refusals]
 
     async def _finish(self) -> None:

@@ -120,6 +120,7 @@ class Intake:
         """Messages that could not be stored."""
         self.refused = 0
         """Messages that exceeded the budget of their peer."""
+        self._peer_watcher: Callable[[Sequence[Arrival]], None] | None = None
         inbox.watch(lambda _: self._go_on())
 
     def takes(self, message_type: int) -> bool:
@@ -128,6 +129,10 @@ class Intake:
             return True
         self.ignored += 1
         return False
+
+    def watch_peers(self, watcher: Callable[[Sequence[Arrival]], None]) -> None:
+        """Call `watcher` with arrivals among which peers have connected or disconnected; it must be quick."""
+        self._peer_watcher = watcher
 
     def set(self, rate: Rate) -> None:
         """Set other budgets."""
@@ -157,6 +162,8 @@ class Intake:
         if answer is not None:
             collected.answers.append(answer)
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
+        if len(sizes) < len(arrivals) and self._peer_watcher is not None:
+            self._peer_watcher(arrivals)
         size = sum(sizes) + _OVERHEAD * len(arrivals)
         collected.messages += len(sizes)
         collected.size += size

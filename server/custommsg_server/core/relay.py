@@ -9,6 +9,7 @@ from typing import Final
 
 from custommsg_server.core.limits import FRAMING, PeerLimits
 from custommsg_server.core.memory import MemoryBudget, weight
+from custommsg_server.core.once import Once
 from custommsg_server.core.uses import check_deadline, send_use
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError, not_sent
@@ -28,15 +29,23 @@ class Relay:
         node: the node.
         limits: the limits of each peer.
         memory: limits the messages that wait for the node.
+        once: sends messages that have idempotency keys.
     """
 
-    def __init__(self, node: Node, limits: PeerLimits, memory: MemoryBudget) -> None:
+    def __init__(self, node: Node, limits: PeerLimits, memory: MemoryBudget, once: Once) -> None:
         self._node = node
+        self._once = once
         self._limits = limits
         self.memory = memory
 
-    async def send(self, caller: Caller, outbound: Outbound, deadline: float) -> str:
+    async def send(self, caller: Caller, outbound: Outbound, deadline: float, key: str = "") -> str:
         """Queue a message with the node.
+
+        Args:
+            caller: who sends it.
+            outbound: the message.
+            deadline: when the outcome has to be known.
+            key: the caller's idempotency key; empty: none.
 
         Returns:
             The status from the node. It means queued, not delivered.
@@ -51,11 +60,15 @@ class Relay:
             caller.account.take(1, len(outbound.message) + FRAMING)
             self._limits.take(outbound)
             with caller.record.stage("node"):
-                [outcome] = await self._node.send([outbound], deadline, caller.key)
+                if key:
+                    [outcome] = await self.send_batch(caller, [outbound], deadline, [key])
+                else:
+                    [outcome] = await self._node.send([outbound], deadline, caller.key)
         finally:
             self.memory.release(caller.key, "requests", memory)
         if isinstance(outcome, RelayError):
-            self._give_back_unknown([outbound], [outcome])
+            if not key:
+                self._give_back_unknown([outbound], [outcome])
             raise outcome
         return outcome
 
@@ -112,12 +125,25 @@ class Relay:
         return refusals
 
     async def send_batch(
-        self, caller: Caller, batch: Sequence[Outbound], deadline: float
-    ) -> list[str | RelayError]:
-        """Queue admitted messages with the node, in order; return each outcome, never raise."""
-        outcomes = await self._node.send(batch, deadline, caller.key, held_back=True)
-        self._give_back_unknown(batch, outcomes)
-        return outcomes
+        self, caller: Caller, batch: Sequence[Outbound], deadline: float, keys: Sequence[str] = ()
+    ) -> Sequence[str | RelayError]:
+        """Queue admitted messages with the node, in order; return each outcome, never raise.
+
+        Args:
+            caller: who sends them.
+            batch: the messages.
+            deadline: when the outcomes have to be known.
+            keys: the idempotency key of each, empty for those that have none; or nothing.
+        """
+
+        async def send(batch: Sequence[Outbound]) -> Sequence[str | RelayError]:
+            outcomes = await self._node.send(batch, deadline, caller.key, held_back=True)
+            self._give_back_unknown(batch, outcomes)
+            return outcomes
+
+        if not keys:
+            return await send(batch)
+        return await self._once.send(caller.name, batch, keys, send)
 
     async def list_peers(self, caller: Caller, deadline: float) -> list[Peer]:
         """List the peers that the node knows now. Raises RelayError: NOT_PERMITTED, or the node cannot answer now."""

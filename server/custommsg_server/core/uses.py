@@ -16,6 +16,10 @@ from custommsg_server.node.port import Outbound
 
 SUBSCRIBE: Final = "subscribecustommsg"
 LIST: Final = "listevents"
+ENQUEUE: Final = "enqueuecustommsg"
+GET_ENTRY: Final = "getoutboxentry"
+LIST_OUTBOX: Final = "listoutbox"
+CANCEL_ENTRY: Final = "canceloutboxentry"
 CHECK_TIME: Final = 10.0
 """Seconds that the node may take to check a permission, if the call itself has no deadline."""
 
@@ -25,9 +29,9 @@ def check_deadline() -> float:
     return asyncio.get_running_loop().time() + CHECK_TIME
 
 
-def send_use(outbound: Outbound) -> Use:
-    """Return the use of sending a message, as for `lightning-cli sendcustommsg`."""
-    return Use("sendcustommsg", {"node_id": outbound.peer_id.hex(), "msg": outbound.message.hex()})
+def send_use(outbound: Outbound, method: str = "sendcustommsg") -> Use:
+    """Return the use of sending a message, as for `lightning-cli sendcustommsg`; or of enqueueing it."""
+    return Use(method, {"node_id": outbound.peer_id.hex(), "msg": outbound.message.hex()})
 
 
 def subscribe_use(
@@ -55,6 +59,7 @@ def subscribe_use(
 
 
 def event_use(arrival: Arrival, consumer: str | None, method: str = SUBSCRIBE) -> Use:
-    """Return the use of receiving an event; only messages have a type."""
-    number = message_type(arrival.message) if arrival.kind is Kind.MESSAGE else None
+    """Return the use of receiving an event; only messages have a type, also those in the outbox."""
+    has_type = arrival.kind in (Kind.MESSAGE, Kind.OUTBOX)
+    number = message_type(arrival.message) if has_type else None
     return subscribe_use(arrival.peer_id, number, consumer, method)

@@ -30,6 +30,10 @@ class Permit(Protocol):
     def asks_node(self) -> bool:
         """Whether the node checks each use, e.g. because of a rate. Each check counts as a use."""
 
+    @property
+    def for_later(self) -> str:
+        """What is stored to judge uses of ENQUEUE later: no more than that takes. It is a secret."""
+
     async def judge(self, uses: Sequence[Use], deadline: float) -> list[RelayError | None]:
         """Return for each use why it is not permitted, or None. Each permitted use counts as used."""
 

@@ -56,6 +56,20 @@ class Reason(Enum):
     """The gateway does not serve the node that the request names in `node_id`."""
     INVALID_PAGE = "INVALID_PAGE"
     """The page size is negative, or the page token is not from an earlier page."""
+    OUTBOX_FULL = "OUTBOX_FULL"
+    """The caller has too much waiting in the outbox; nothing was enqueued. Metadata: limit."""
+    OUTBOX_UNAVAILABLE = "OUTBOX_UNAVAILABLE"
+    """The outbox cannot be read or written now."""
+    ENTRY_UNKNOWN = "ENTRY_UNKNOWN"
+    """The outbox has no such entry, or no longer."""
+    ENTRY_NOT_WAITING = "ENTRY_NOT_WAITING"
+    """The entry cannot be cancelled: it is being sent, or has ended. Metadata: state."""
+    INVALID_EXPIRY = "INVALID_EXPIRY"
+    """The expiry is in the past, or later than the gateway allows."""
+    INVALID_IDEMPOTENCY_KEY = "INVALID_IDEMPOTENCY_KEY"
+    """The idempotency key is not 1 to 100 printable ASCII characters without spaces."""
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    """The caller has used this idempotency key before, for another message; nothing was done."""
 
 
 class UserError(Exception):

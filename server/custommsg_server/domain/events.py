@@ -18,6 +18,8 @@ class Kind(Enum):
     """A peer disconnected."""
     INTERRUPTION = 4
     """Messages before this event may be missing: the gateway was not attached, or could not store them."""
+    OUTBOX = 5
+    """An entry of the outbox has ended; the content is that of `domain.outbox`, and begins with the message's type."""
 
 
 MESSAGE: Final = Kind.MESSAGE
@@ -33,7 +35,7 @@ class Arrival(NamedTuple):
     peer_id: bytes = b""
     """The peer, 33 bytes; empty for an interruption that concerns all peers."""
     message: bytes = b""
-    """The whole message with its 2-byte type; empty for other kinds."""
+    """The whole message with its 2-byte type; for OUTBOX what is said of the entry; empty for other kinds."""
     lost: int = 0
     """For an interruption: how many messages are known to be missing; 0 if that is not known."""
     node_id: bytes = b""

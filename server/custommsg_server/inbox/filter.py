@@ -19,16 +19,19 @@ class Filter:
     peer_ids: frozenset[bytes] | None = None
     """The peers, 33 bytes each."""
     types: TypeSet | None = None
-    """The types of messages; connects and disconnects have no type, so this does not apply to them."""
+    """The types of messages, also of those in the outbox; connects and disconnects have no type, so this does not apply
+    to them."""
     peer_events: bool = False
     """Whether connects and disconnects are wanted."""
+    outbox_events: bool = False
+    """Whether the endings of entries of the outbox are wanted."""
 
     def passes(self, arrival: Arrival) -> bool:
         """Return whether the subscriber wants it."""
         kind = arrival.kind
         if self.peer_ids is not None and arrival.peer_id and arrival.peer_id not in self.peer_ids:
             return False
-        if kind is MESSAGE:
+        if kind is MESSAGE or (self.outbox_events and kind is Kind.OUTBOX):
             message = arrival.message
             return self.types is None or (message[0] << 8 | message[1]) in self.types
-        return kind is Kind.INTERRUPTION or self.peer_events
+        return kind is Kind.INTERRUPTION or (self.peer_events and kind is not Kind.OUTBOX)

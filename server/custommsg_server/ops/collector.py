@@ -1,4 +1,4 @@
-"""The endpoint of the metrics, and those that are read at each scrape: the link to the node, the inbox, consumers."""
+"""The endpoint of the metrics, and those that are read at each scrape: the link to the node, inbox, outbox."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from custommsg_server.domain.address import Address, ListenError
+from custommsg_server.domain.outbox import State
 from custommsg_server.inbox.port import Bounds, Consumer, InboxError
 from custommsg_server.ops.metrics import CallMetrics
-from custommsg_server.ops.telemetry import Sources
+from custommsg_server.ops.sources import Sources
+from custommsg_server.outbox.port import Counts, OutboxError
 
 log = structlog.get_logger()
 
@@ -38,6 +40,7 @@ class _Now:
     lag: float
     bounds: Bounds | None
     consumers: list[Consumer]
+    queued: Counts | None
 
 
 @asynccontextmanager
@@ -98,6 +101,7 @@ class GatewayCollector(Collector):
         yield from self._received()
         yield from self._inbox(now)
         yield from self._consumers(now.consumers)
+        yield from self._outbox(now.queued)
         yield _gauge("loop_delay_seconds", "How long the event loop took to start on the scrape.", now.lag)
 
     def _node_changed(self, is_up: bool) -> None:
@@ -118,7 +122,10 @@ class GatewayCollector(Collector):
         with suppress(InboxError):  # inbox_up is 0 then
             bounds = await self._sources.inbox.bounds()
             consumers = await self._sources.inbox.consumers.list()
-        return _Now(lag, bounds, consumers)
+        queued = None
+        with suppress(OutboxError):  # outbox_up is 0 then
+            queued = await self._sources.outbox.counts()
+        return _Now(lag, bounds, consumers, queued)
 
     def _node(self) -> Iterator[Metric]:
         node = self._sources.node
@@ -195,6 +202,26 @@ class GatewayCollector(Collector):
             yield _gauge(
                 "inbox_disk_free_bytes", "Free bytes on the inbox's disk.", disk.f_bavail * disk.f_frsize
             )
+
+    def _outbox(self, queued: Counts | None) -> Iterator[Metric]:
+        yield _gauge("outbox_up", "Whether the outbox works.", self._sources.outbox.error is None)
+        queued = queued or Counts(0, 0, 0, 0)
+        age = time.time() - queued.oldest_ns / 1e9 if queued.oldest_ns else 0.0
+        yield _gauge(
+            "outbox_waiting_entries", "Messages in the outbox that wait for their peers.", queued.waiting
+        )
+        yield _gauge("outbox_waiting_bytes", "The size of these messages.", queued.waiting_size)
+        yield _gauge("outbox_oldest_seconds", "About how long the oldest of these messages has waited.", age)
+        yield _gauge("outbox_ended_entries", "Outbox entries that have ended and are kept.", queued.ended)
+        ended = CounterMetricFamily(
+            "custommsg_outbox_ended",
+            "Outbox entries that have ended, by state: SENT, EXPIRED, CANCELLED, FAILED or UNKNOWN.",
+            labels=("state",),
+        )
+        for state in State:
+            if state.is_final:
+                ended.add_metric([state.name], self._sources.delivery.ended[state.name])
+        yield ended
 
     def _consumers(self, consumers: list[Consumer]) -> Iterator[Metric]:
         yield _gauge("consumers", "Number of named consumers.", len(consumers))

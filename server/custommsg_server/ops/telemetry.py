@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from custommsg_server.api.call import Call, Observer
-from custommsg_server.api.open_streams import OpenStreams
-from custommsg_server.core.intake import Intake
-from custommsg_server.core.memory import MemoryBudget
 from custommsg_server.domain.address import Address
-from custommsg_server.inbox.port import Inbox
-from custommsg_server.node.port import Node
 from custommsg_server.ops import logs
+from custommsg_server.ops.sources import Sources
 from custommsg_server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -63,21 +57,6 @@ class CallLog:
         if call.is_stream and call.counts:
             line += f', "messages": {json.dumps(call.counts)}'
         logs.info("call", f'{line}, "seconds": {call.seconds:.6f}, "caller": {quoted(call.caller_name)}')
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the metrics read from at each scrape."""
-
-    node: Node
-    inbox: Inbox
-    data_path: Path
-    """The folder of the inbox."""
-    intake: Intake
-    attached: Callable[[], bool]
-    """Returns whether lightningd is attached."""
-    memory: MemoryBudget
-    open_streams: OpenStreams
 
 
 class Telemetry:

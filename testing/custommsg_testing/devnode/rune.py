@@ -5,13 +5,13 @@ The code of a rune is a SHA-256 over the node's secret and all restrictions (cca
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from custommsg_server.domain.narrowing import encoded, padding
 from custommsg_server.domain.rune import FIELD, Alternative, Restriction, Rune
 
 _PLAIN: Final = re.compile(rf"({FIELD})([!=/^$~<>{{}}#])(.*)", re.DOTALL)
@@ -61,26 +61,10 @@ def is_derived_from(rune: Rune, secret: bytes) -> bool:
     return rune.code == _code(secret, rune.restrictions)
 
 
-def encode(rune: Rune) -> str:
-    """Write a rune as it is handed out."""
-    text = "&".join(map(_encode, rune.restrictions))
-    return base64.urlsafe_b64encode(rune.code + text.encode(errors="surrogateescape")).decode()
-
-
-def _encode(restriction: Restriction) -> str:
-    return "|".join(
-        one.field + one.condition + re.sub(r"([\\|&])", r"\\\1", one.value) for one in restriction
-    )
-
-
 def _code(secret: bytes, restrictions: Iterable[Restriction]) -> bytes:
     # Each part is padded as SHA-256 pads its end, so that the state after it is itself a digest: whoever has that
     # digest can add restrictions, and cannot remove any.
     stream = secret
     for restriction in restrictions:
-        stream += _padding(len(stream)) + _encode(restriction).encode(errors="surrogateescape")
+        stream += padding(len(stream)) + encoded(restriction)
     return hashlib.sha256(stream).digest()
-
-
-def _padding(size: int) -> bytes:
-    return b"\x80" + bytes((128 - 8 - size % 64 - 1) % 64) + (size * 8).to_bytes(8, "big")

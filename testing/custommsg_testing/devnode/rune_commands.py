@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from custommsg_server.domain.narrowing import encode
 from custommsg_server.domain.rune import Alternative, Restriction, Rune, Value, fields_of
 from custommsg_testing.devnode import params as p
 from custommsg_testing.devnode.params import INVALID_PARAMS, Param, RpcError, optional
-from custommsg_testing.devnode.rune import derive, encode, is_derived_from, parse_condition
+from custommsg_testing.devnode.rune import derive, is_derived_from, parse_condition
 from custommsg_testing.devnode.table import Call, Json, command
 
 NOT_AUTHORIZED: Final = 1501

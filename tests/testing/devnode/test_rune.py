@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from custommsg_server.domain.narrowing import encode
 from custommsg_server.domain.rune import CONDITIONS, Alternative, Rune
-from custommsg_testing.devnode.rune import derive, encode, is_derived_from, parse_condition
+from custommsg_testing.devnode.rune import derive, is_derived_from, parse_condition
 
 SECRET = bytes(range(32))
 

@@ -12,7 +12,6 @@ import apsw
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import InboxError
 from custommsg_server.inbox.sqlite.errors import inbox_errors
-from custommsg_server.inbox.sqlite.files import FileLock, check_not_emptied, open_read_only
 from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.reading import (
     read_chunk,
@@ -22,6 +21,7 @@ from custommsg_server.inbox.sqlite.reading import (
     read_latest,
 )
 from custommsg_server.inbox.sqlite.schema import check_version, version_of
+from custommsg_server.storage.files import FileInUseError, FileLock, check_not_emptied, open_read_only
 
 _NEWEST: Final = 100
 """How many of the newest sequence numbers are read, as a sample."""
@@ -83,6 +83,6 @@ def look_at(path: Path) -> Seen:
 def _is_locked(path: Path) -> bool:
     try:
         FileLock(path).release()
-    except InboxError:
+    except FileInUseError:
         return True
     return False

@@ -107,6 +107,8 @@ def search_for(wanted: Filter) -> Search | None:
         ranges.append(
             (-Kind.INTERRUPTION.value, -(Kind.CONNECTED if wanted.peer_events else Kind.INTERRUPTION).value)
         )
+        if wanted.outbox_events:
+            ranges.append((-Kind.OUTBOX.value, -Kind.OUTBOX.value))
         if len(ranges) <= _MOST_NARROW:
             return Search(_BY_TYPE, (json.dumps(ranges),), len(ranges))
     return None
@@ -151,7 +153,7 @@ class _Page:
                     and type(time_ns) is int
                     and type(peer_id) is bytes
                     and type(message) is bytes
-                    and (kind != 1 or len(message) > 1)
+                    and (len(message) > 1 or kind not in (1, 5))
                     and type(lost) is int
                     and type(node) is int
                 ):

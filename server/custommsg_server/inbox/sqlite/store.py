@@ -14,15 +14,7 @@ import apsw
 from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event, InboxError
-from custommsg_server.inbox.sqlite.errors import MOVE_AWAY, inbox_errors
-from custommsg_server.inbox.sqlite.files import (
-    FileLock,
-    Readers,
-    empty_log,
-    open_read_only,
-    open_writer,
-    reserve_space,
-)
+from custommsg_server.inbox.sqlite.errors import inbox_errors
 from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.reading import (
     Chunk,
@@ -35,7 +27,6 @@ from custommsg_server.inbox.sqlite.reading import (
     read_latest,
 )
 from custommsg_server.inbox.sqlite.retention import (
-    AgeClock,
     Evicted,
     Retention,
     delete_old,
@@ -45,10 +36,20 @@ from custommsg_server.inbox.sqlite.retention import (
 )
 from custommsg_server.inbox.sqlite.schema import STEPS, check_version, migrate, version_of
 from custommsg_server.inbox.sqlite.writing import Numbers, add_events
+from custommsg_server.storage.clock import AgeClock
+from custommsg_server.storage.errors import MOVE_AWAY
+from custommsg_server.storage.files import (
+    FileLock,
+    Readers,
+    empty_log,
+    open_read_only,
+    open_writer,
+    reserve_space,
+)
 
 T = TypeVar("T")
 
-_EVERYTHING: Final = Filter(peer_events=True)
+_EVERYTHING: Final = Filter(peer_events=True, outbox_events=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ import structlog
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import Event, InboxError, Position
 from custommsg_server.inbox.sqlite.reading import Held
-from custommsg_server.inbox.sqlite.retention import AgeClock, Evicted, Retention
+from custommsg_server.inbox.sqlite.retention import Evicted, Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore, Stored
+from custommsg_server.storage.clock import AgeClock
 
 log = structlog.get_logger()
 

@@ -16,6 +16,8 @@ from custommsg_server.node.lightningd.attach import Paths
 from custommsg_server.ops.doctor import certificates
 from custommsg_server.ops.doctor.finding import Finding
 from custommsg_server.ops.doctor.places import check_address, check_plugin
+from custommsg_server.outbox.port import OutboxError
+from custommsg_server.outbox.sqlite.store import look_at as look_outbox
 from custommsg_server.settings import Settings
 
 _ANSWER_TIME: Final = 5.0
@@ -66,6 +68,7 @@ async def _inside(settings: Settings) -> AsyncIterator[Finding]:
         else:
             for finding in _inbox(settings, seen):
                 yield finding
+        yield _outbox(settings)
     for address in settings.addresses:
         yield check_address("listen", address, seen.in_use)
     if settings.metrics_address:
@@ -93,6 +96,18 @@ def _waiting(settings: Settings, check: str, setting: str) -> Finding:
         f"Start lightningd, which creates it; check rpc_file, lightning_dir and network; or set {setting}."
     )
     return Finding(check, "fix", said, advice)
+
+
+def _outbox(settings: Settings) -> Finding:
+    path = settings.outbox_path
+    try:
+        counts = look_outbox(path)
+    except OutboxError as error:
+        said, _, advice = str(error).partition("; ")
+        return Finding("outbox", "fix", said, advice or "See docs/operations.md, The outbox fails.")
+    if counts is None:
+        return Finding("outbox", "ok", f"{path} does not exist yet; it is made at the first start")
+    return Finding("outbox", "ok", f"{path} exists; {counts.waiting:,} messages wait in it")
 
 
 def _inbox(settings: Settings, seen: Seen) -> Iterator[Finding]:

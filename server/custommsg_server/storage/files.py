@@ -1,4 +1,4 @@
-"""Opens the file of an SQLite inbox: one connection for writing, and a pool of connections for reading."""
+"""Opens the file of an SQLite engine: one connection for writing, and a pool of connections for reading."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
-
-from custommsg_server.inbox.port import InboxError
 
 BUSY_MS = 500
 """How long to wait for a lock of another connection, in milliseconds."""
@@ -27,14 +25,18 @@ _GROWTH = 256 << 10
 """Bytes by which the file grows."""
 
 
+class FileInUseError(Exception):
+    """Another gateway uses the file."""
+
+
 class FileLock:
-    """Prevents other gateways from using the inbox at `path`.
+    """Prevents other gateways from using the file at `path`.
 
     Two gateways on one file would each miss the events of the other. The lock is a separate file, because closing a
     second handle of the database file would drop SQLite's locks. The kernel releases it when the process ends.
 
     Raises:
-        InboxError: another process uses the inbox.
+        FileInUseError: another process uses it.
         OSError: the lock file cannot be created.
     """
 
@@ -44,15 +46,13 @@ class FileLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise InboxError(
-                f"inbox {path}: another gateway uses it; stop that gateway, or set another data_dir for this one"
-            ) from None
+            raise FileInUseError from None
         except BaseException:
             os.close(self._file)
             raise
 
     def release(self) -> None:
-        """Let others use the inbox."""
+        """Let others use the file."""
         os.close(self._file)
 
 

@@ -1,0 +1,1 @@
+"""What the outbox takes: enqueueing, and a million messages that wait."""

@@ -1,0 +1,1 @@
+"""Messages that wait for their peers, and what became of them."""
