@@ -204,7 +204,7 @@ async def test_who_is_up_to_date_is_not_woken_for_another(inbox: Inbox) -> None:
     await asyncio.sleep(0)
     up_to_date = set(inbox.feed._up_to_date)
     assert len(await collect(inbox.after(0), 100)) == 100
-    assert inbox.feed._up_to_date == up_to_date
+    assert set(inbox.feed._up_to_date) == up_to_date
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert not inbox.feed._up_to_date

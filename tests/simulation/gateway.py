@@ -39,6 +39,11 @@ Saved = tuple[list[bytes], File]
 """The files of an inbox, and what is in them."""
 
 
+def numbers_of(arrivals: Sequence[Arrival]) -> list[int]:
+    """Return the numbers of messages."""
+    return [int.from_bytes(one.message[2:6], "big") for one in arrivals if one.kind is MESSAGE]
+
+
 class WatchedInbox(SqliteInbox):
     """Tells the ledger what was handed to it, and what it says has become of that."""
 
@@ -46,7 +51,7 @@ class WatchedInbox(SqliteInbox):
 
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
         ledger = self.life.world.ledger
-        numbers = [int.from_bytes(one.message[2:6], "big") for one in arrivals if one.kind is MESSAGE]
+        numbers = numbers_of(arrivals)
         for number in numbers:
             if ledger.messages[number].fate is not Fate.SENT:
                 self.life.world.broken(f"message {number} is appended a second time")
@@ -132,6 +137,12 @@ class Life:
         await asyncio.gather(*self.parts, return_exceptions=True)
         self.intake.close()
         await self.inbox.close()
+
+    @property
+    def collected(self) -> set[int]:
+        """The messages that wait in the intake for the next commit."""
+        waiting = self.intake._collected
+        return set() if waiting is None else set(numbers_of(waiting.arrivals))
 
     @property
     def is_serving(self) -> bool:

@@ -69,7 +69,8 @@ class Plugin:
         while self._calls and self._calls[0][0] <= self.wire.delivered:
             _, number = self._calls.popleft()
             one = ledger.messages[number]
-            if one.fate is Fate.SENT:  # else it was handed to the inbox
+            # Else it was passed to the inbox, or waits in the intake for the next commit.
+            if one.fate is Fate.SENT and number not in self._world.life.collected:
                 ledger.became([number], Fate.REFUSED if one.is_wanted else Fate.IGNORED)
 
     def read(self) -> None:

@@ -70,8 +70,8 @@ class Feed:
         self._latest = 0
         self._positions: Positions | None = None
         self._is_closed = False
-        self._up_to_date: set[asyncio.Future[None]] = set()
-        """Subscriptions that wait for new events."""
+        self._up_to_date: dict[asyncio.Future[None], None] = {}
+        """Subscriptions that wait for new events, in the order of their last turn."""
         self._next: deque[asyncio.Future[None]] = deque()
         """Subscriptions that wait for their turn, since there are new events."""
         self._held_until = 0.0
@@ -165,11 +165,11 @@ class Feed:
             self._next.append(mine)
             self._go_on()
         else:
-            self._up_to_date.add(mine)
+            self._up_to_date[mine] = None
         try:
             await mine
         finally:
-            self._up_to_date.discard(mine)
+            self._up_to_date.pop(mine, None)
 
     def hold(self) -> None:
         """Give no turns until `release`, since the writer's thread has work."""
