@@ -7,8 +7,13 @@ UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --gener
 
 .PHONY: docs help setup run demo test check format lint types imports sync sync-check proto proto-check \
 	proto-baseline lock clean \
+<<<<<<< HEAD
 	test-heavy test-hostile test-lightningd test-ldk test-clients test-go-clients test-deploy test-image conformance bench bench-save \
 	bench-inbox bench-outbox outbox-kills \
+=======
+	test-heavy test-hostile simulate test-lightningd test-ldk test-clients test-go-clients test-deploy test-image conformance bench bench-save \
+	bench-inbox \
+>>>>>>> main
 	bench-against bench-client test-bench-client
 
 help: ## list the targets
@@ -70,6 +75,9 @@ bench-outbox: setup ## measure enqueueing, and a million messages that wait; ARG
 
 test-hostile: setup ## test floods, strangers, a full disk, a wrong clock and kill -9 at once; 4 min; ARGS=--quick: 30 s
 	@PYTHONPATH=tests $(BIN)/python -m hostile $(ARGS)
+
+simulate: setup ## simulate receiving under faults; ARGS="--seeds 100000 --jobs 2", or "--seed N" to see what happens in one
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(ARGS)
 
 test-lightningd: setup ## test the contract over a real lightningd: LIGHTNINGD=/path, or on PATH; no bitcoind
 	@$(BIN)/python -m pytest -m lightningd -rs tests

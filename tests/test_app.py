@@ -303,12 +303,12 @@ async def test_a_port_that_is_taken_is_all_that_is_said_of_a_loss(short_path: Pa
 
 async def test_what_the_start_has_made_is_left_out_of_garbage_collections(node: StandIn) -> None:
     """Else each full one stops the event loop for 50 ms: some 100,000 objects of modules and classes."""
-    tell = "lambda *_: print('frozen', gc.get_freeze_count(), file=sys.stderr, flush=True)"
-    first = f"import gc, signal, sys; signal.signal(signal.SIGUSR1, {tell})"
+    tell = "lambda: print('frozen', gc.get_freeze_count(), file=sys.stderr, flush=True)"
+    first = f"import atexit, gc, sys; atexit.register({tell})"
     arguments = ("serve", "--insecure", "--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file))
     async with processes.server(*arguments, "--no-receive", first=first) as program:
         await program.line("node link up")
-        program.process.send_signal(signal.SIGUSR1)
+        program.process.send_signal(signal.SIGTERM)
         assert int((await program.line("frozen")).split()[1]) > 50_000
 
 

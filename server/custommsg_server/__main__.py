@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+
+# The garbage collector would search all loaded modules again and again, which delays the start by 30 ms.
+gc.disable()
 
 # gRPC's C core writes plain text between our log lines, unless this is set before it is loaded. `serve` reads the text
 # (native_log), since nothing else says why a handshake failed.
@@ -40,6 +44,9 @@ from custommsg_server.ops import logs, native_log
 from custommsg_server.ops.probe import ADDRESS, SERVING, check
 from custommsg_server.ops.process import run, until_signal
 from custommsg_server.settings import Settings, SettingsError, load
+
+gc.freeze()  # it never searches what is loaded by now
+gc.enable()
 
 PART_ENDED: Final = 70
 """The exit status after a part of the gateway has ended because of a bug: EX_SOFTWARE of sysexits.h."""

@@ -23,7 +23,7 @@ from custommsg_server.access.access import Require
 from custommsg_server.api.dialects import DIALECTS, Dialect
 from custommsg_server.domain.address import Address
 from custommsg_server.domain.errors import UserError
-from custommsg_server.domain.types import NODES_OWN, TypeSet, parse_range, parse_set
+from custommsg_server.domain.types import NODES_OWN, TypeSet, parse_set
 
 PREFIX: Final = "CUSTOMMSG_"
 RELOADABLE: Final = {
@@ -259,19 +259,19 @@ class Settings(BaseSettings):
         return Address.parse(self.metrics_listen) if self.metrics_listen else None
 
     @property
-    def received_types(self) -> frozenset[int]:
+    def received_types(self) -> TypeSet:
         """The types of messages to keep."""
         return parse_set(self.receive_types) - parse_set(self.ignore_types)
 
     @property
-    def even_types(self) -> frozenset[int]:
+    def even_types(self) -> TypeSet:
         """The even types that lightningd is to accept."""
         return parse_set(self.accept_even_types)
 
     @property
     def lnd_type_set(self) -> TypeSet:
         """The types of messages that lnrpc.Lightning sends and streams."""
-        return TypeSet(map(parse_range, self.lnd_types))
+        return parse_set(self.lnd_types)
 
     @property
     def data_path(self) -> Path:

@@ -58,6 +58,14 @@ def test_an_event_is_encoded_once_and_the_oldest_is_dropped() -> None:
     assert encoded == ["i-0", "i-1", "i-2", "i-0"]
 
 
+def test_a_batch_is_encoded_once_for_all_who_share_it() -> None:
+    """Joining costs as much as many writes."""
+    encode = batch_encoder()
+    batch = Batch([Event(Position("i-1"), Arrival(Kind.MESSAGE, 1, b"p", b"\x9c\x41"))], Position("i-1"))
+    assert encode(batch) is encode(batch)
+    assert batch_encoder()(batch) == encode(batch)
+
+
 def test_an_interruption_without_its_peer_is_another_one() -> None:
     """A subscriber without permission never gets the bytes with the peer."""
     encode = batch_encoder()

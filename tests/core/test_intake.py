@@ -10,13 +10,14 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from custommsg_server.core.intake import MAX_FAVORED, Intake, keep_more_of_channels
+from custommsg_server.core.intake import MAX_FAVORED, WAIT, Intake, keep_more_of_channels
 from custommsg_server.core.limits import Rate
 from custommsg_server.domain.errors import RelayError, overloaded
 from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.port import Inbox, InboxError, Position
 from custommsg_server.node.port import Peer
-from support.inboxes import ALICE, BOB, OURS, arrival
+from support.inboxes import ALICE, BOB, OURS, arrival, some
 
 
 class Pending:
@@ -37,6 +38,20 @@ class Pending:
         self.error = error
         self.watcher(error)
 
+    async def ends(self, number: int, error: Exception | None = None) -> None:
+        """Wait for an append, counted from 0, and end it, maybe with an error."""
+        while len(self.futures) <= number:
+            await asyncio.sleep(0)
+        if error is None:
+            self.futures[number].set_result([])
+        else:
+            self.futures[number].set_exception(error)
+
+    async def until(self, count: int) -> None:
+        """Wait for this number of appends."""
+        while len(self.appended) < count:
+            await asyncio.sleep(0)
+
     def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Position]]:
         self.appended.append(list(arrivals))
         self.futures.append(asyncio.get_running_loop().create_future())
@@ -54,7 +69,20 @@ class Watcher:
 
 
 def intake(inbox: Pending, **options: Any) -> Intake:
-    return Intake(cast("Inbox", inbox), frozenset({37913}), lambda: OURS, **options)
+    return Intake(cast("Inbox", inbox), TypeSet([range(37913, 37914)]), lambda: OURS, **options)
+
+
+def put(taker: Intake, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
+    """Append arrivals; the future returns the answer."""
+    answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    taker.append(arrivals, answered.set_result)
+    return answered
+
+
+async def settle() -> None:
+    """Run all tasks that are ready."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
@@ -69,12 +97,14 @@ async def test_only_wanted_types_are_taken_and_the_others_counted() -> None:
 async def test_arrivals_get_the_id_of_our_node() -> None:
     """The id that is known when they arrive; an arrival with an id keeps it."""
     inbox, ids = Pending(), [b"", OURS]
-    taker = Intake(cast("Inbox", inbox), range(65_536), lambda: ids[0])
+    taker = Intake(cast("Inbox", inbox), TypeSet([range(65_536)]), lambda: ids[0])
     one = Arrival(Kind.MESSAGE, 5, BOB, b"\x94\x19x", 0, b"", "name")
     interruption = Arrival(Kind.INTERRUPTION, 6, lost=7)
-    taker.append([one, interruption])
+    put(taker, [one, interruption])
+    inbox.futures[0].set_result([])
+    await settle()
     ids.pop(0)
-    taker.append([one, interruption, one._replace(node_id=BOB)])
+    put(taker, [one, interruption, one._replace(node_id=BOB)])
     assert inbox.appended == [
         [one, interruption],
         [one._replace(node_id=OURS), interruption._replace(node_id=OURS), one._replace(node_id=BOB)],
@@ -85,17 +115,74 @@ async def test_what_becomes_of_messages_is_counted() -> None:
     """Stored or lost; connects and interruptions are not counted."""
     inbox, watcher = Pending(), Watcher()
     taker = intake(inbox, watcher=watcher)
-    stored = taker.append([arrival(1), arrival(2), arrival(kind=Kind.CONNECTED)])
-    lost = taker.append([arrival(3)])
-    silent = taker.append([arrival(kind=Kind.CONNECTED)])
+    stored = put(taker, [arrival(1), arrival(2), arrival(kind=Kind.CONNECTED)])
     assert (taker.stored, taker.lost) == (0, 0)
     inbox.futures[0].set_result([])
-    inbox.futures[1].set_exception(InboxError("no room"))
-    inbox.futures[2].set_result([])
-    assert await asyncio.gather(stored, lost, silent) == [True, False, True]
+    assert await stored is True
+    lost = put(taker, [arrival(3)])
+    await inbox.ends(1, InboxError("no room"))
+    assert await lost is False
+    silent = put(taker, [arrival(kind=Kind.CONNECTED)])
+    await inbox.ends(2)
+    assert await silent is True
     assert (taker.stored, taker.lost, taker.waiting) == (2, 1, 0)
     assert len(watcher.seconds) == 2
     assert all(seconds >= 0 for seconds in watcher.seconds)
+
+
+async def test_arrivals_during_a_commit_are_stored_together() -> None:
+    """In one commit; the first message does not wait."""
+    inbox, watcher = Pending(), Watcher()
+    taker = intake(inbox, watcher=watcher)
+    first = put(taker, [arrival(1)])
+    later = [put(taker, [arrival(number)]) for number in range(2, 10)]
+    assert [len(some) for some in inbox.appended] == [1]
+    inbox.futures[0].set_result([])
+    assert await first is True
+    await inbox.until(2)
+    assert [len(some) for some in inbox.appended] == [1, 8]
+    assert inbox.appended[1] == [arrival(number) for number in range(2, 10)]
+    assert not any(one.done() for one in later)
+    inbox.futures[1].set_result([])
+    assert await asyncio.gather(*later) == [True] * 8
+    assert (taker.stored, taker.waiting, len(watcher.seconds)) == (9, 0, 2)
+
+
+async def test_not_too_much_is_collected() -> None:
+    """More is passed to the inbox, which decides how much one commit stores."""
+    inbox = Pending()
+    taker = intake(inbox)
+    kept = [put(taker, [arrival(size=60_000)]) for _ in range(40)]
+    assert len(inbox.appended) == 3
+    assert 0 < taker.waiting < 40 * 61_000
+    for number in range(4):
+        await inbox.ends(number)
+    assert await asyncio.gather(*kept) == [True] * 40
+    assert taker.stored == 40
+    assert taker.waiting == 0
+
+
+async def test_nothing_is_collected_while_the_inbox_fails() -> None:
+    """Then the inbox limits what waits, and counts what is lost."""
+    inbox = Pending()
+    taker = intake(inbox)
+    for number in range(3):
+        put(taker, [arrival(number)])
+    inbox.fail("no room")
+    assert [len(some) for some in inbox.appended] == [1, 2]
+    put(taker, [arrival(3)])
+    put(taker, [arrival(4)])
+    assert [len(some) for some in inbox.appended] == [1, 2, 1, 1]
+
+
+async def test_collected_arrivals_are_stored_when_the_gateway_ends() -> None:
+    """They are passed to the inbox, which stores them before it closes."""
+    inbox = Pending()
+    taker = intake(inbox)
+    put(taker, [arrival(1)])
+    put(taker, [arrival(2)])
+    taker.close()
+    assert inbox.appended == [[arrival(1)], [arrival(2)]]
 
 
 async def test_it_is_full_until_enough_was_stored() -> None:
@@ -105,32 +192,31 @@ async def test_it_is_full_until_enough_was_stored() -> None:
     assert not taker.is_full
     await taker.has_room()
     for _ in range(4):
-        taker.append([arrival(size=1000)])
+        put(taker, [arrival(size=1000)])
     assert taker.is_full
     assert 4000 < taker.waiting < 8000
     room = asyncio.create_task(taker.has_room())
-    taker.append([arrival()])
-    inbox.futures[4].set_result([])
-    for _ in range(5):
-        await asyncio.sleep(0)
+    put(taker, [arrival()])
+    await settle()
     assert not room.done()
     inbox.futures[0].set_exception(InboxError("no room"))
     await room
     assert not taker.is_full
-    assert len(inbox.appended) == 5
+    await inbox.until(2)
+    assert [len(some) for some in inbox.appended] == [1, 4]
 
 
 async def test_it_is_not_full_while_the_inbox_fails() -> None:
     """Then the inbox itself limits what waits; lightningd must not wait for a broken disk."""
     inbox = Pending()
     taker = intake(inbox, max_waiting=1000)
-    taker.append([arrival(size=1000)])
+    put(taker, [arrival(size=1000)])
     assert taker.is_full
     room = asyncio.create_task(taker.has_room())
     inbox.fail("no room")
     await room
     assert not taker.is_full
-    taker.append([arrival(size=1000)])
+    put(taker, [arrival(size=1000)])
     assert not taker.is_full
     inbox.fail(None)
     assert taker.is_full
@@ -140,15 +226,55 @@ async def test_it_is_not_full_while_the_inbox_fails() -> None:
     await room
 
 
-async def test_who_stops_waiting_changes_nothing() -> None:
-    """The message is counted nevertheless."""
+async def test_after_an_answer_for_several_as_many_are_awaited() -> None:
+    """lightningd brings the next message of each peer; a peer without one delays the others only shortly."""
     inbox = Pending()
     taker = intake(inbox)
-    taker.append([arrival(1)]).cancel()
+    put(taker, some(1, 3))
     inbox.futures[0].set_result([])
-    for _ in range(3):
+    await settle()
+    put(taker, some(4, 5))
+    assert len(inbox.appended) == 1
+    put(taker, some(6, 6))
+    assert inbox.appended[1:] == [some(4, 6)]
+    inbox.futures[1].set_result([])
+    await settle()
+    put(taker, some(7, 7))
+    assert len(inbox.appended) == 2
+    while len(inbox.appended) < 3:
         await asyncio.sleep(0)
-    assert (taker.stored, taker.waiting) == (1, 0)
+    assert inbox.appended[2:] == [some(7, 7)]
+
+
+async def test_a_single_peer_does_not_wait() -> None:
+    """Nor does a message that comes later after the last answer."""
+    inbox = Pending()
+    taker = intake(inbox)
+    for number in range(5):
+        put(taker, some(number, number))
+        assert len(inbox.appended) == number + 1
+        inbox.futures[number].set_result([])
+        await settle()
+    put(taker, some(6, 9))
+    inbox.futures[5].set_result([])
+    await asyncio.sleep(2 * WAIT)
+    put(taker, some(10, 10))
+    assert len(inbox.appended) == 7
+
+
+async def test_an_answer_that_fails_does_not_stop_the_others() -> None:
+    """It would be a bug, which the log reports; lightningd gets all other answers."""
+    inbox = Pending()
+    taker = intake(inbox)
+    put(taker, some(1, 1))
+    taker.append(some(2, 2), lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
+    last = put(taker, some(3, 3))
+    with structlog.testing.capture_logs() as logs:
+        await inbox.ends(0)
+        await inbox.ends(1)
+        assert await last is True
+    assert [line["event"] for line in logs] == ["an answer was not sent because of a bug; please report it"]
+    assert taker.stored == 3
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
@@ -156,7 +282,7 @@ async def test_a_bug_in_the_engine_is_a_loss_that_the_log_tells(cancelled: bool)
     """The future ends nevertheless."""
     inbox = Pending()
     taker = intake(inbox)
-    kept = taker.append([arrival(1)])
+    kept = put(taker, [arrival(1)])
     with structlog.testing.capture_logs() as logs:
         if cancelled:
             inbox.futures[0].cancel()
@@ -181,26 +307,32 @@ async def test_a_peer_over_its_budget_is_not_stored_and_no_other_is_touched() ->
     """Refused messages are answered at once and counted; one interruption of the peer has the number."""
     inbox = Pending()
     taker = intake(inbox, rate=TWO, tell_after=0.01)
-    taken = [taker.append([arrival(number), arrival(number, peer_id=BOB)]) for number in range(3)]
-    only = taker.append([arrival(9, peer_id=BOB)])
+    taken = [put(taker, [arrival(number), arrival(number, peer_id=BOB)]) for number in range(3)]
+    assert [len(some) for some in inbox.appended] == [2]
+    only = put(taker, [arrival(9, peer_id=BOB)])
     assert await only is False
     assert taker.refused == 3
     for number in range(3, 6):
-        taker.append([arrival(number, peer_id=CAROL)])
-    assert [len(some) for some in inbox.appended] == [2, 2, 1, 1]
-    while len(inbox.appended) < 5:
+        put(taker, [arrival(number, peer_id=CAROL)])
+    inbox.futures[0].set_result([])
+    assert await taken[0] is True
+    await inbox.until(2)
+    assert [one.peer_id for one in inbox.appended[1]] == [ALICE, BOB, CAROL, CAROL]
+    inbox.futures[1].set_result([])
+    while len(inbox.appended) < 3:
         await asyncio.sleep(0.001)
-    assert lost_of(inbox.appended[-1]) == {ALICE: 1, BOB: 2, CAROL: 1}
-    assert all(not one.done() for one in taken[:2])
+    assert lost_of(inbox.appended[2]) == {ALICE: 1, BOB: 2, CAROL: 1}
 
 
 async def test_a_batch_that_a_peer_may_send_is_not_cut() -> None:
     """A peer within its budget may exceed it with one batch; then it has to wait longer."""
     inbox = Pending()
     taker = intake(inbox, rate=TWO)
-    taker.append([arrival(number) for number in range(50)])
-    taker.append([arrival(99), arrival(99, kind=Kind.DISCONNECTED)])
-    assert [len(some) for some in inbox.appended] == [50, 1], "a disconnect is no message"
+    put(taker, [arrival(number) for number in range(50)])
+    put(taker, [arrival(99), arrival(99, kind=Kind.DISCONNECTED)])
+    assert len(inbox.appended[0]) == 50
+    taker.close()
+    assert [one.kind for one in inbox.appended[-1]] == [Kind.DISCONNECTED, Kind.INTERRUPTION]
     assert taker.refused == 1
 
 
@@ -209,11 +341,11 @@ async def test_bytes_count_as_well_as_messages() -> None:
     inbox = Pending()
     taker = intake(inbox, rate=Rate(bytes_per_s=1000, burst=1))
     for _ in range(4):
-        taker.append([arrival(size=470)])
-    assert len(inbox.appended) == 2
+        put(taker, [arrival(size=470)])
+    assert taker.refused == 2
     taker.set(Rate())
-    taker.append([arrival(size=470)])
-    assert len(inbox.appended) == 3, "with no limit all are stored"
+    put(taker, [arrival(size=470)])
+    assert taker.refused == 2, "with no limit all are stored"
 
 
 async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
@@ -221,7 +353,7 @@ async def test_what_was_refused_is_told_at_most_once_in_a_while() -> None:
     inbox = Pending()
     taker = intake(inbox, rate=Rate(messages_per_s=0.001, burst=1), tell_after=1e6)
     for number in range(1000):
-        taker.append([arrival(number)])
+        put(taker, [arrival(number)])
     assert len(inbox.appended) == 1
     taker.close()
     assert lost_of(inbox.appended[-1]) == {ALICE: 999}

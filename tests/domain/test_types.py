@@ -32,6 +32,13 @@ def test_a_set_holds_what_its_ranges_hold(given_: list[range], number: int) -> N
     assert all(before.stop < after.start for before, after in pairwise(types.ranges))
 
 
+@given(ranges, ranges)
+def test_a_difference_holds_what_only_the_first_set_holds(first: list[range], second: list[range]) -> None:
+    """The result is in order."""
+    left = TypeSet(first) - TypeSet(second)
+    assert list(left) == sorted(set(TypeSet(first)) - set(TypeSet(second)))
+
+
 @given(st.text(max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """A parsed range is within the message types."""

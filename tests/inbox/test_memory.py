@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from custommsg_server.core.intake import Intake
+from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox
@@ -39,7 +40,7 @@ async def test_subscribers_that_stop_reading_cost_a_bounded_amount_of_memory() -
     """While 100,000 messages of 1 kB arrive, one subscriber gets them all; ten that stopped take little memory."""
     with fast_directory() as directory:
         async with SqliteInbox(directory / "inbox.db", FOREVER) as inbox:
-            intake = Intake(inbox, range(65_536), lambda: OURS)
+            intake = Intake(inbox, TypeSet([range(65_536)]), lambda: OURS)
             slow = [await inbox.subscribe(Filter(), Start.LIVE) for _ in range(10)]
             quick = await inbox.subscribe(Filter(), Start.LIVE)
 
@@ -50,7 +51,7 @@ async def test_subscribers_that_stop_reading_cost_a_bounded_amount_of_memory() -
 
             reading = asyncio.create_task(read_all())
             idle = memory_now()
-            await intake.append([arrival(0, size=1000)])
+            intake.append([arrival(0, size=1000)])
             held = await asyncio.gather(*map(anext, slow))  # each has a batch in its hands, and stops
             for number in range(1, COUNT, 100):
                 await intake.has_room()

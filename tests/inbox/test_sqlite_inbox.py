@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from custommsg_server.inbox.port import Start
+from custommsg_server.inbox.port import InboxError, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
 from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
@@ -150,3 +151,26 @@ async def test_a_page_is_bounded_in_bytes(path: Path) -> None:
         following = await inbox.read(EVERYTHING, batch.position, 1000)
         assert numbers(following.events)[0] == len(batch.events)
         assert numbers((await inbox.read(EVERYTHING, None, 1)).events) == [0]
+
+
+async def test_a_consumer_that_is_opened_while_the_inbox_closes_fails(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets an InboxError, not an error about threads."""
+    reading, gate, consumers = threading.Event(), threading.Event(), SqliteStore.consumers
+
+    def wait(store: SqliteStore) -> list[tuple[str, int, int]]:
+        reading.set()
+        assert gate.wait(20)
+        return consumers(store)
+
+    async with SqliteInbox(path, FOREVER) as inbox:
+        monkeypatch.setattr(SqliteStore, "consumers", wait)
+        opening = asyncio.ensure_future(inbox.consumers.open("a", Start.LIVE))
+        await asyncio.to_thread(reading.wait)
+        closing = asyncio.ensure_future(inbox.close())
+        await asyncio.sleep(0)
+        gate.set()
+        await closing
+        with pytest.raises(InboxError, match="closed"):
+            await opening

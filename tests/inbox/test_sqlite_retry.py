@@ -127,6 +127,19 @@ async def test_the_inbox_of_a_node_that_starts_late_loses_nothing(tmp_path: Path
         assert told(await collect(await inbox.subscribe(EVERYTHING, Start.BEGINNING), 3)) == [1, 2, 3]
 
 
+async def test_a_commit_takes_no_more_than_may_wait(path: Path) -> None:
+    """Else a part of it would be given up when it has failed, and stored twice if it took effect after all."""
+    async with running(path, keeping(3)) as (inbox, watched):
+        watched.store.may_append.clear()
+        watched.store.is_appending.clear()
+        appends = [inbox.append([arrival(0)])]
+        await asyncio.to_thread(watched.store.is_appending.wait)
+        appends += [inbox.append([arrival(number, size=1000)]) for number in range(1, 9)]
+        watched.store.may_append.set()
+        await asyncio.gather(*appends)
+        assert watched.store.appended[-4:] == [1, 3, 3, 2]
+
+
 @given(st.lists(st.sampled_from(["works", "fails", "reports an error"]), max_size=8))
 def test_each_message_is_stored_once_or_counted_as_lost(outcomes: list[str]) -> None:
     """With any failures of commits: in order, none twice, and the interruptions count the missing ones."""

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from structlog.testing import capture_logs
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.node.lightningd import attach, guard
 from custommsg_server.node.lightningd.attach import Attachment, Paths
-from custommsg_server.node.lightningd.manifest import PluginOptions
+from custommsg_server.node.lightningd.channel import DeclinedError
+from custommsg_server.node.lightningd.manifest import Init, PluginOptions
 from support.lightningd_end import LightningdEnd, token_in
 from support.tools import missing
 
@@ -39,10 +41,11 @@ class Intake:
     def takes(self, message_type: int) -> bool:
         return True
 
-    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        self.given.append((arrivals, asyncio.get_running_loop().create_future()))
+    def append(self, arrivals: Sequence[Arrival], answer: Callable[[bool], None]) -> None:
+        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        kept.add_done_callback(lambda _: answer(kept.result()))
+        self.given.append((arrivals, kept))
         self.changed.set()
-        return self.given[-1][1]
 
     async def has_room(self) -> None:
         pass
@@ -330,3 +333,30 @@ async def open_end(folder: Path) -> LightningdEnd:
     reader, writer = await asyncio.open_unix_connection(folder / "plugin.sock")
     writer.write(token_in(folder / "custommsg-attach"))
     return LightningdEnd(reader, writer)
+
+
+async def test_a_connection_that_comes_while_it_stops_is_closed(short_path: Path) -> None:
+    """asyncio tells of a connection a moment after it has made the protocol; the rest is closed all the same."""
+    guarded = attachment(short_path)
+    late = guarded._make_guard()
+    running = asyncio.create_task(guarded.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: late, sock=ours)
+        assert transport.is_closing()
+        theirs.settimeout(20)
+        assert await asyncio.to_thread(theirs.recv, 1) == b""
+
+
+async def test_a_channel_that_has_ended_is_not_attached(short_path: Path) -> None:
+    """Else lightningd would be taken for attached, and never be attached again."""
+    intake = Intake()
+    attached = attachment(short_path, intake)
+    channel = attached._admit(guard.Peer(pid=1, uid=os.geteuid()))
+    with pytest.raises(DeclinedError, match="ended"):
+        await attached._initialised(guard.Peer(1, os.geteuid()), channel, Init(short_path / "rpc", "regtest"))
+    assert intake.given == []

@@ -123,5 +123,13 @@ def test_what_the_rest_of_the_repository_imports_is_declared() -> None:
 
 def runs_here(file: Path) -> bool:
     """Leave out programs with an environment of their own, and what these environments hold."""
-    elsewhere = {"node_modules", ".venv", "gl_client", "pyln_grpc_proto", "generate.py", "generate_sync.py"}
+    elsewhere = {
+        "node_modules",
+        ".venv",
+        "gl_client",
+        "lnd_grpc_client",
+        "pyln_grpc_proto",
+        "generate.py",
+        "generate_sync.py",
+    }
     return elsewhere.isdisjoint(file.parts)

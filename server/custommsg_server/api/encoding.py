@@ -1,4 +1,4 @@
-"""Encodes events for responses: each event once for all subscribers of a contract."""
+"""Encodes events for responses: each event and each batch once for all subscribers of a contract."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from custommsg_server.api import convert
+from custommsg_server.domain.events import Kind
 from custommsg_server.inbox.port import Batch, Event
 
 MAX_SIZE: Final = 4 << 20
@@ -40,6 +41,16 @@ class Encoder:
                 self._room += len(self._kept.pop(oldest)) + _OVERHEAD
         return kept
 
+    def each_of(self, batch: Batch) -> list[bytes]:
+        """Return the bytes of each event of a batch, without interruptions."""
+        encoded: list[bytes] | None = batch.derived.get(self)
+        if encoded is None:
+            encoded = [
+                self.of(event) for event in batch.events if event.arrival.kind is not Kind.INTERRUPTION
+            ]
+            batch.derived[self] = encoded
+        return encoded
+
 
 def batch_encoder() -> Callable[[Batch], bytes]:
     """Return a function that encodes a batch as a SubscribeCustomMsgsResponse.
@@ -50,7 +61,11 @@ def batch_encoder() -> Callable[[Batch], bytes]:
     encoder = Encoder(lambda event: convert.events_to_response([event]).SerializeToString())
 
     def encode(batch: Batch) -> bytes:
-        position = batch.position.encode()
-        return b"".join([*map(encoder.of, batch.events), b"\x12", bytes((len(position),)), position])
+        encoded: bytes | None = batch.derived.get(encoder)
+        if encoded is None:
+            position = batch.position.encode()
+            encoded = b"".join([*map(encoder.of, batch.events), b"\x12", bytes((len(position),)), position])
+            batch.derived[encoder] = encoded
+        return encoded
 
     return encode

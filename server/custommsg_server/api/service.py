@@ -125,6 +125,7 @@ class CustomMsgService:
                 await call.write(self._encode(batch))
                 if batch.events:
                     call.count(DELIVERED, len(batch.events))
+                del batch  # an idle subscriber holds no memory
         finally:
             await subscription.aclose()
 

@@ -95,26 +95,28 @@ class SendStream:
             message = await self._call.read()
             if message is grpc.aio.EOF:
                 return
-            if len(message.messages) > MAX_MESSAGES:
+            count, size = len(message.messages), message.ByteSize()
+            if count > MAX_MESSAGES:
                 await self._finish()
                 raise overloaded(
                     "request_messages",
-                    f"The request has {len(message.messages):,} messages; {MAX_MESSAGES:,} are allowed."
+                    f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed."
                     " Send fewer in one request.",
                     None,
                 )
-            if not message.messages:
+            if not count:
                 continue
-            memory = weight(len(message.messages), message.ByteSize())
-            self._messages += len(message.messages)
+            memory = weight(count, size)
+            self._messages += count
+            self._call.size += size
             if self._memory.fits(self._caller.key, memory):
                 self._held += memory
                 self._memory.hold(self._caller.key, "streams", memory)
                 await self._start(self._parse(message, memory))
             else:
                 # Other streams of this caller have used up its memory meanwhile. The results take little memory.
-                self._call.count(Reason.OVERLOADED.name, len(message.messages), "memory")
-                self._add([one.number for one in message.messages], [is_full()] * len(message.messages))
+                self._call.count(Reason.OVERLOADED.name, count, "memory")
+                self._add([one.number for one in message.messages], [is_full()] * count)
                 self._spawn(self._write())
             while self._messages >= MAX_MESSAGES or self._held >= MAX_MEMORY:
                 self._changed.clear()
@@ -136,7 +138,6 @@ class SendStream:
             except RelayError as error:
                 request.failed[len(request.numbers) - 1] = error
                 self._call.count(error.reason.name)
-        self._call.size += message.ByteSize()
         return request
 
     async def _start(self, request: _Request) -> None:

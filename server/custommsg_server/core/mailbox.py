@@ -195,7 +195,7 @@ class MailboxSubscription:
                 self._unjudged = read = await anext(self._subscription)
             except (PositionError, InboxError) as error:
                 raise _reason(error) from None
-            self._held = weight(len(read.events), sum(len(event.arrival.message) for event in read.events))
+            self._held = _weight(read)
             self._memory.hold(self._key, "subscriptions", self._held)
         batch = await self._judge.allowed(self._unjudged)
         self._unjudged = None
@@ -211,6 +211,15 @@ class MailboxSubscription:
         if self._held:
             self._memory.release(self._key, "subscriptions", self._held)
             self._held = 0
+
+
+def _weight(batch: Batch) -> int:
+    """Return the bytes of memory that a batch takes; computed once for all its subscribers."""
+    known: int | None = batch.derived.get(_weight)
+    if known is None:
+        known = weight(len(batch.events), sum(len(event.arrival.message) for event in batch.events))
+        batch.derived[_weight] = known
+    return known
 
 
 class _Judge:
@@ -286,7 +295,7 @@ def _candidates(wanted: Filter) -> list[tuple[bytes | None, int | None]]:
     peer_ids: Sequence[bytes | None] = sorted(wanted.peer_ids or ())[: MAX_CANDIDATES + 1] or [None]
     types: Sequence[int | None] = [None]
     if wanted.types and len(wanted.types) <= MAX_CANDIDATES:
-        types = list(itertools.chain.from_iterable(wanted.types.ranges))
+        types = list(wanted.types)
     pairs = list(itertools.product(peer_ids, types))
     return pairs if len(pairs) <= MAX_CANDIDATES else [(None, None)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from custommsg_server.domain.wire import MAX_TYPE
@@ -37,8 +38,19 @@ class TypeSet:
     def __contains__(self, number: int) -> bool:
         return number <= MAX_TYPE and bool(self._bits[number >> 3] & 1 << (number & 7))
 
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self.ranges)
+
     def __len__(self) -> int:
         return sum(map(len, self.ranges))
+
+    def __sub__(self, other: TypeSet) -> TypeSet:
+        left = self.ranges
+        for cut in other.ranges:
+            before = (range(one.start, min(one.stop, cut.start)) for one in left)
+            after = (range(max(one.start, cut.stop), one.stop) for one in left)
+            left = (*before, *after)
+        return TypeSet(left)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TypeSet) and self.ranges == other.ranges
@@ -64,6 +76,6 @@ def parse_range(text: str) -> range:
     return numbers
 
 
-def parse_set(texts: Iterable[str]) -> frozenset[int]:
+def parse_set(texts: Iterable[str]) -> TypeSet:
     """Parse several types and ranges. Raises ValueError: one of them is invalid."""
-    return frozenset(number for text in texts for number in parse_range(text))
+    return TypeSet(map(parse_range, texts))

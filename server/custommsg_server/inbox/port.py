@@ -8,9 +8,9 @@ the places of two events are normal.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, unique
-from typing import NamedTuple, NewType, Protocol
+from typing import Any, NamedTuple, NewType, Protocol
 
 from custommsg_server.domain.events import Arrival
 from custommsg_server.inbox.filter import Filter
@@ -37,9 +37,9 @@ class Event(NamedTuple):
     """The event. An engine need not store its `id`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Batch:
-    """Some events in order, and the position that they reach."""
+    """Some events in order, and the position that they reach. An engine may return one batch to many subscribers."""
 
     events: Sequence[Event]
     """The events that match the filter; empty if the batch only reports the position."""
@@ -47,6 +47,8 @@ class Batch:
     """All events up to this position were returned, or do not match the filter."""
     is_last: bool = False
     """For `Inbox.read`: no events are stored after this batch."""
+    derived: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Values that were derived from it, such as encodings: once for all subscribers that receive it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ def manifest(settings: Settings, node_version: str, with_options: bool = True) -
         with_options: lightningd has started the gateway, so its options are our settings.
     """
     wanted = settings.received_types
-    filters = sorted(wanted) if len(wanted) <= _MAX_FILTERS and _knows_filters(node_version) else []
+    filters = list(wanted) if len(wanted) <= _MAX_FILTERS and _knows_filters(node_version) else []
     names = [name for name in Settings.model_fields if name not in _BEFORE_INIT | _FROM_NODE]
     options = [Option(_option(name), str(Settings.model_fields[name].description)) for name in names]
     return PluginOptions(
-        even_types=sorted(settings.even_types), filters=filters, options=options if with_options else []
+        even_types=list(settings.even_types), filters=filters, options=options if with_options else []
     )
 
 

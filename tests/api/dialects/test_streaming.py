@@ -62,6 +62,15 @@ async def test_coming_and_going_of_peers_is_no_message(rig: Rig) -> None:
     assert (await read(stream)).payload == b"\x94\x19"
 
 
+async def test_many_messages_arrive_in_order_however_late_they_are_read(rig: Rig) -> None:
+    """They are written several at once, and more than fits the buffers on the way."""
+    stream = await registered(rig.cln.SubscribeCustomMsg(cln_pb2.StreamCustomMsgRequest()))
+    messages = [b"\x94\x19" + number.to_bytes(2, "big") + bytes(4000) for number in range(300)]
+    for message in messages:
+        await rig.peer.send(rig.node.id, message)
+    assert [(await read(stream)).payload for _ in messages] == messages
+
+
 async def test_a_gateway_that_stops_says_so(short_path: Path) -> None:
     """The stream ends with a reason."""
     async with grpc.aio.insecure_channel(f"unix:{short_path}/gateway.sock") as channel:

@@ -9,7 +9,6 @@ from custommsg_server.api.call import DELIVERED, Call
 from custommsg_server.api.encoding import Encoder
 from custommsg_server.core.mailbox import Mailbox, SubscribeRequest
 from custommsg_server.core.relay import Relay
-from custommsg_server.domain.events import Kind
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Start
 from custommsg_server.node.port import Outbound
@@ -49,11 +48,10 @@ class DialectCore:
         try:
             await call.context.send_initial_metadata((("custommsg-position", subscription.position),))
             async for batch in subscription:
-                for event in batch.events:
-                    # Interruptions match every filter, but these contracts cannot express them.
-                    if event.arrival.kind is not Kind.INTERRUPTION:
-                        await call.write(encoder.of(event))
-                if batch.events:
-                    call.count(DELIVERED, len(batch.events))
+                # Every filter matches interruptions, but these contracts cannot express them.
+                if events := encoder.each_of(batch):
+                    await call.write_all(events)
+                    call.count(DELIVERED, len(events))
+                del batch, events  # an idle subscriber holds no memory
         finally:
             await subscription.aclose()

@@ -1,14 +1,21 @@
 """Feeds subscribers with stored and new events, without a gap between them.
 
 The newest events are in memory, shared by all subscriptions; a subscription that is further behind reads from the
-file. So a slow subscriber takes little memory and delays nobody.
+file. So a slow subscriber takes little memory and delays nobody. Subscriptions with equal filters and positions share
+their next batch.
+
+Subscribers get their batches in turn, a few at once, so that the event loop can handle hook calls in between. A round
+takes longer with more subscribers; then there are fewer and larger batches. There are no turns while the writer's
+thread needs Python's global lock, since lightningd waits for the commit.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import (
@@ -34,6 +41,11 @@ EVENT_OVERHEAD: Final = 500
 _PASSED_OVER: Final = 5000
 """The number of events that do not match the filter after which a subscription reports its position."""
 
+_AT_ONCE: Final = 8
+"""The number of subscriptions that have their turn at once."""
+_MAX_HOLD: Final = 0.01
+"""Seconds after which turns go on although the writer's thread has not finished: by then it waits for the disk."""
+
 Read = Callable[[Filter, int, int, int, int], Awaitable[Chunk]]
 """Reads the store, as `SqliteStore.read`: wanted, after, until, limit, max_size."""
 
@@ -58,7 +70,16 @@ class Feed:
         self._latest = 0
         self._positions: Positions | None = None
         self._is_closed = False
-        self._news = asyncio.Event()
+        self._up_to_date: set[asyncio.Future[None]] = set()
+        """Subscriptions that wait for new events."""
+        self._next: deque[asyncio.Future[None]] = deque()
+        """Subscriptions that wait for their turn, since there are new events."""
+        self._held_until = 0.0
+        self._turning: asyncio.Handle | None = None
+        self._batches: WeakValueDictionary[tuple[Filter, int], Batch] = WeakValueDictionary()
+        """The events that match a filter, from a place to the newest, while a subscriber holds them."""
+        self._nothing: Batch | None = None
+        """The one of these without events: no subscriber holds it, so it would be searched again."""
 
     @property
     def floor(self) -> int:
@@ -108,10 +129,12 @@ class Feed:
                 room += len(oldest.arrival.message) + EVENT_OVERHEAD
             self._first_recent += 1
         self._room = room
+        self._forget_batches()
         self.wake()
 
     def evict(self, evicted: Evicted) -> None:
         """Remove events that were deleted; an interruption replaces the last of them."""
+        self._forget_batches()
         for sequence in evicted.sequences:
             if (gone := self._recent.pop(sequence, None)) is not None:
                 self._room += len(gone.arrival.message) + EVENT_OVERHEAD
@@ -130,9 +153,54 @@ class Feed:
         self.wake()
 
     def wake(self) -> None:
-        """Wake all waiting subscriptions."""
-        self._news.set()
-        self._news.clear()
+        """Wake all waiting subscriptions, in turn."""
+        self._next.extend(self._up_to_date)
+        self._up_to_date.clear()
+        self._go_on()
+
+    async def turn(self, place: int) -> None:
+        """Wait until there are events after a place, and it is this subscription's turn."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if place < self._latest:
+            self._next.append(mine)
+            self._go_on()
+        else:
+            self._up_to_date.add(mine)
+        try:
+            await mine
+        finally:
+            self._up_to_date.discard(mine)
+
+    def hold(self) -> None:
+        """Give no turns until `release`, since the writer's thread has work."""
+        if not self._held_until:  # else many calls would stop the turns for longer
+            self._held_until = asyncio.get_running_loop().time() + _MAX_HOLD
+
+    def release(self) -> None:
+        """Give turns again."""
+        self._held_until = 0.0
+        if self._turning is not None:
+            self._turning.cancel()
+            self._turning = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._next and self._turning is None:
+            self._turning = asyncio.get_running_loop().call_soon(self._give_turns)
+
+    def _give_turns(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._held_until:
+            self._turning = loop.call_at(self._held_until, self._give_turns)
+            return
+        self._turning, self._held_until = None, 0.0
+        given = 0
+        while self._next and given < _AT_ONCE:
+            one = self._next.popleft()
+            if not one.done():  # else it was cancelled
+                one.set_result(None)
+                given += 1
+        self._go_on()
 
     def reached(self, position: Position) -> int:
         """Return the sequence number of a position that is not after the newest event.
@@ -188,9 +256,25 @@ class Feed:
             raise PositionExpired(self.positions.of(chunk.floor))
         return chunk.events, chunk.end
 
-    async def news(self) -> None:
-        """Wait for the next commit."""
-        await self._news.wait()
+    async def next_batch(self, wanted: Filter, place: int) -> tuple[Batch, int]:
+        """Return the next batch after a place, maybe without events, and where it ends. Raises as `after`."""
+        if place + 1 < self._first_recent:
+            events, end = await self.after(wanted, place)
+            return Batch(events, self.positions.of(end)), end
+        shared = self._batches.get((wanted, place))
+        if shared is not None:
+            return shared, self._latest
+        events, end = self._recent_after(wanted, place, CHUNK_EVENTS, CHUNK_SIZE)
+        batch = Batch(events, self.positions.of(end))
+        if end == self._latest:
+            if not events:
+                batch = self._nothing = self._nothing or batch
+            self._batches[wanted, place] = batch
+        return batch, end
+
+    def _forget_batches(self) -> None:
+        self._batches.clear()
+        self._nothing = None
 
     def _recent_after(self, wanted: Filter, place: int, limit: int, max_size: int) -> tuple[list[Event], int]:
         # No copies: a subscriber that has them keeps them in memory after they left the feed.
@@ -239,24 +323,26 @@ class FeedSubscription:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._heartbeat
         feed, place = self._feed, self._place
-        while not (feed.is_closed or self._is_closed):
-            if place >= feed.latest:
-                try:
-                    async with asyncio.timeout_at(due):
-                        await feed.news()
-                    continue
-                except TimeoutError:
-                    return self._give([], place)
-            events, place = await feed.after(self._wanted, place)
-            if events or place - self._place >= _PASSED_OVER or loop.time() >= due:
-                return self._give(events, place)
+        while not self._has_ended:
+            try:
+                async with asyncio.timeout_at(due if place >= feed.latest else None):
+                    await feed.turn(place)
+            except TimeoutError:
+                self._place = place
+                return Batch([], self._positions.of(place))
+            if self._has_ended or place >= feed.latest:
+                continue
+            batch, place = await feed.next_batch(self._wanted, place)
+            if batch.events or place - self._place >= _PASSED_OVER or loop.time() >= due:
+                self._place = place
+                return batch
         raise StopAsyncIteration
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_closed or self._feed.is_closed
 
     async def aclose(self) -> None:
         """End it."""
         self._is_closed = True
         self._feed.wake()
-
-    def _give(self, events: list[Event], place: int) -> Batch:
-        self._place = place
-        return Batch(events, self._positions.of(place))

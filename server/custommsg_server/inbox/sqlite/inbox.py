@@ -146,6 +146,7 @@ class SqliteInbox:
         elif not arrivals:
             positions.set_result([])
         else:
+            self._feed.hold()
             self._writer.put(arrivals, positions)
         return positions
 
@@ -211,6 +212,7 @@ class SqliteInbox:
             self._feed.open(report.opened.positions, report.held)
         elif report.held is not None:
             self._feed.forget(report.held.floor)
+        self._feed.release()
         if report.stored is not None:
             self._feed.publish(report.stored)
         for evicted in report.evicted:
@@ -256,11 +258,13 @@ class SqliteConsumers:
 
     async def open(self, name: str, start: Start | Position) -> Position:
         """Return the position of a consumer; create it at `start` if it does not exist."""
-        store = self._opened()
-        known = {one: place for one, place, _ in await self._run(store.consumers)}
+        known = {one: place for one, place, _ in await self._run(self._opened().consumers)}
         place = known.get(name)
         if place is None:
-            place = await self._run(store.open_consumer, name, self._feed.place(start), time.time_ns())
+            make = (
+                self._opened().open_consumer
+            )  # not that of before: the inbox may have been closed meanwhile
+            place = await self._run(make, name, self._feed.place(start), time.time_ns())
         return self._feed.positions.of(place)
 
     async def ack(self, name: str, position: Position) -> Position | None:

@@ -158,43 +158,48 @@ class Writer:
         """Wait until the thread has ended."""
         self._thread.join()
 
-    def _run(self) -> None:
+    @property
+    def due_in(self) -> float:
+        """Seconds until the next turn, unless arrivals come earlier; 0: now."""
+        if self._is_stopping:
+            return 0.0
+        if self._write_error is None:
+            return 0.0 if self._waiting else max(0.0, self._prune_at - time.monotonic())
+        return 0.0 if self._is_too_much else max(0.0, self._retry_at - time.monotonic())
+
+    def turn(self) -> bool:
+        """Store arrivals, delete old events, and report; return whether this was the last turn."""
         report, is_last = Report([]), False
         try:
-            while not is_last:
-                batch = self._next()
-                if batch is not None:
-                    report.done = batch
-                    self._write(report)
-                if self._write_error is not None:
-                    self._lose(report)
-                self._prune(report)
-                report.error = self._write_error or self._prune_error
-                with self._changed:
-                    is_last = self._is_stopping and not self._waiting and not self._failed
-                self._tell(report)
-                report = Report([])
+            with self._changed:
+                is_due = self._is_stopping or self._write_error is None or self._retry_at <= time.monotonic()
+                if is_due:
+                    report.done = self._batch()
+            if is_due:
+                self._write(report)
+            if self._write_error is not None:
+                self._lose(report)
+            self._prune(report)
+            report.error = self._write_error or self._prune_error
+            with self._changed:
+                is_last = self._is_stopping and not self._waiting and not self._failed
+            self._tell(report)
         except BaseException as error:
             # Report all arrivals that this thread will not store, so that nobody waits for them forever.
             with self._changed:
                 left = [*report.done, *self._failed, *self._waiting]
             why = f"the inbox's writer has ended because of a bug ({type(error).__name__})"
             self._tell(Report(left, why, [None] * len(left), ended_by=error))
+            return True
+        return is_last
 
-    def _next(self) -> list[Pending] | None:
-        """Wait until there is work; return the next batch, or None if it is too early for a retry."""
-        with self._changed:
-            while not self._is_stopping:
-                if self._write_error is None:
-                    left = 0.0 if self._waiting else self._prune_at - time.monotonic()
-                else:
-                    left = self._retry_at - time.monotonic()
-                    if left > 0 and self._is_too_much:
-                        return None
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            return self._batch()
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            with self._changed:
+                while (left := self.due_in) > 0:
+                    self._changed.wait(left)
+            is_last = self.turn()
 
     def _batch(self) -> list[Pending]:
         """Return the batch that failed, or else a new one of the first arrivals that wait."""
@@ -204,7 +209,8 @@ class Writer:
         most = len(self._waiting) if self._kept is None else self._kept
         batch, size = [], 0
         # Not larger than what may wait, so that a failed batch, which may have taken effect, is not dropped.
-        while len(batch) < most and (not batch or size < min(_COMMIT_SIZE, self._options.max_waiting)):
+        enough = min(_COMMIT_SIZE, self._options.max_waiting)
+        while len(batch) < most and (not batch or size + self._waiting[0].size <= enough):
             batch.append(self._waiting.popleft())
             size += batch[-1].size
         if self._kept is not None:

@@ -104,7 +104,7 @@ class Attachment:
         self._start_plugin = start_plugin
         self._node_is_up = False
         self._wake = asyncio.Event()
-        self._connections: set[Guard | Channel] = set()
+        self._connections: dict[Guard | Channel, None] = {}
         self._refused: set[int] = set()
         self._channel: Channel | None = None
         self._is_attached = asyncio.Event()
@@ -212,10 +212,13 @@ class Attachment:
             partial(users_allowed, self._rpc_file),
             self._admit,
             self._refuse,
-            self._connections.discard,
+            self._forget,
         )
-        self._connections.add(guard)
+        self._connections[guard] = None
         return guard
+
+    def _forget(self, connection: Guard | Channel) -> None:
+        self._connections.pop(connection, None)
 
     def _refuse(self, peer: Peer) -> None:
         if peer.uid not in self._refused:  # once for each user, who may try again and again
@@ -229,7 +232,7 @@ class Attachment:
 
     def _admit(self, peer: Peer) -> Channel:
         channel = Channel(Manifest(self._options()), partial(self._initialised, peer), self._lost)
-        self._connections.add(channel)
+        self._connections[channel] = None
         return channel
 
     async def _initialised(self, peer: Peer, channel: Channel, init: Init) -> Intake:
@@ -238,6 +241,8 @@ class Attachment:
             raise DeclinedError(
                 "another copy of this plugin has already attached this gateway; stop one of them"
             )
+        if not channel.is_alive:  # `_lost` may have been called before, and will not be called again
+            raise DeclinedError("this connection has ended")
         previous, self._channel = self._channel, channel
         if previous is not None:
             previous.close()  # it has ended, but the event loop does not know yet
@@ -249,10 +254,10 @@ class Attachment:
     def _interrupt(self, channel: Channel, peer: Peer, init: Init) -> None:
         """Store an interruption before the messages of this channel; then the gateway is attached."""
 
-        def ended(stored: asyncio.Future[bool]) -> None:
-            if self._channel is not channel or stored.cancelled():
+        def ended(is_stored: bool) -> None:
+            if self._channel is not channel:
                 return
-            if not stored.result():
+            if not is_stored:
                 asyncio.get_running_loop().call_later(RETRY, self._interrupt, channel, peer, init)
                 return
             self._is_attached.set()
@@ -260,10 +265,10 @@ class Attachment:
             log.info("lightningd is attached", lightning_dir=folder, uid=peer.uid, pid=peer.pid)
 
         if self._channel is channel:
-            self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())]).add_done_callback(ended)
+            self._intake.append([Arrival(Kind.INTERRUPTION, time.time_ns())], ended)
 
     def _lost(self, channel: Channel) -> None:
-        self._connections.discard(channel)
+        self._forget(channel)
         if self._channel is channel:
             self._channel = None
             self._is_attached.clear()

@@ -53,8 +53,8 @@ class Intake(Protocol):
     def takes(self, message_type: int) -> bool:
         """Return whether to store messages of this type; other messages are dropped."""
 
-    def append(self, arrivals: Sequence[Arrival]) -> asyncio.Future[bool]:
-        """Store arrivals in order; the future returns whether they were stored."""
+    def append(self, arrivals: Sequence[Arrival], answer: Callable[[bool], None]) -> None:
+        """Store arrivals in order; call `answer` with whether they were stored."""
 
     @property
     def is_full(self) -> bool:
@@ -181,12 +181,11 @@ class Channel(asyncio.Protocol):
             self._continue(hook_ids)
             return
         try:
-            kept = self._intake.append(arrivals)
+            self._intake.append(arrivals, lambda _: self._continue(hook_ids))
         except Exception:
             log.exception("messages were lost because of a bug; please report it")
             self._continue(hook_ids)
             return
-        kept.add_done_callback(lambda _: self._continue(hook_ids))
         if self._intake.is_full and self._reader is not None:
             self._reader.pause_reading()
             self._start(self._resume_reading(self._intake))

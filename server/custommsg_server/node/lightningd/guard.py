@@ -54,10 +54,14 @@ class Guard(asyncio.Protocol):
         self._refused = refused
         self._ended = ended
         self._came = b""
+        self._transport: asyncio.Transport | None = None
+        self._is_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Check the user of the process."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no instance of asyncio's
+        if self._is_closed:  # before this was called
+            self._transport.close()
         self._peer = _peer_of(self._transport)
         self._timer = asyncio.get_running_loop().call_later(TOKEN_TIME, self._refuse, "it sent no token")
         if self._peer.uid not in self._allowed():
@@ -74,9 +78,11 @@ class Guard(asyncio.Protocol):
             self._refuse("its first line is not the current token")
             return
         self._timer.cancel()
+        transport = self._transport
+        assert transport is not None
         channel = self._admit(self._peer)
-        self._transport.set_protocol(channel)
-        channel.connection_made(self._transport)
+        transport.set_protocol(channel)
+        channel.connection_made(transport)
         self._ended(self)
         if len(self._came) > size:
             channel.data_received(self._came[size:])
@@ -88,7 +94,9 @@ class Guard(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection."""
-        self._transport.close()
+        self._is_closed = True
+        if self._transport is not None:
+            self._transport.close()
 
     def _refuse(self, why: str) -> None:
         # A script that was started before a restart of the gateway is refused, too.
