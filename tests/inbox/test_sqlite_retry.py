@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from custommsg_server.domain.events import Kind
 from custommsg_server.inbox.port import Event, InboxError, Start
 from custommsg_server.inbox.sqlite.inbox import SqliteInbox, SqliteOptions
+from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import WriterOptions
 from support.inboxes import EVERYTHING, FOREVER, arrival, collect, fast_directory, numbers, read
@@ -138,6 +139,36 @@ async def test_a_commit_takes_no_more_than_may_wait(path: Path) -> None:
         watched.store.may_append.set()
         await asyncio.gather(*appends)
         assert watched.store.appended[-4:] == [1, 3, 3, 2]
+
+
+@pytest.mark.parametrize("bob", [0, 4000])
+def test_nothing_is_deleted_of_a_commit_that_is_in_doubt(path: Path, bob: int) -> None:
+    """Else a commit that took effect, though it failed, would be taken for another one, and stored once more."""
+
+    class DoubtfulStore(SqliteStore):
+        fails = False
+
+        def _commit(self, connection: apsw.Connection) -> None:
+            super()._commit(connection)
+            if self.fails:
+                raise apsw.IOError("disk I/O error")
+
+    store = DoubtfulStore(path)
+    if bob:
+        store.append([arrival(1, size=bob, peer_id=b"\x03" + b"b" * 32)])
+    batch = [arrival(number, size=5000) for number in (2, 3)]
+    store.fails = True
+    with pytest.raises(InboxError):
+        store.append(batch)
+    store.fails = False
+    small = Retention(max_age=1e11, max_size=16_000)
+    store.prune(small, 0, 1)
+    store.evict(small, 1)
+    stored = store.append(batch)
+    events = store.read(EVERYTHING, 0, 1 << 60, 100, 1 << 60).events
+    store.close()
+    assert [one for one in told(list(events)) if one in (2, 3)] == [2, 3]
+    assert [event.position for event in events[-2:]] == [event.position for event in stored.events]
 
 
 @given(st.lists(st.sampled_from(["works", "fails", "reports an error"]), max_size=8))

@@ -119,7 +119,9 @@ def mark(connection: apsw.Connection, max_age: float, now: int, wall_ns: int, *,
         )
 
 
-def delete_old(connection: apsw.Connection, retention: Retention, favored: str, now: int, limit: int) -> int:
+def delete_old(
+    connection: apsw.Connection, retention: Retention, favored: str, now: int, latest: int, limit: int
+) -> int:
     """Delete some events that are too old or, if all peers have about the same amount of data, exceed the maximum size.
 
     Args:
@@ -127,6 +129,7 @@ def delete_old(connection: apsw.Connection, retention: Retention, favored: str, 
         retention: how long events are stored.
         favored: the peers with channels, as a JSON list of node ids.
         now: the age clock's time.
+        latest: the last event that may be deleted.
         limit: the maximum number of events to delete.
 
     Returns:
@@ -146,7 +149,8 @@ def delete_old(connection: apsw.Connection, retention: Retention, favored: str, 
         excess = 0
     last, count, freed = 0, 0, 0
     cursor = connection.execute(
-        "SELECT sequence, length(message) FROM events ORDER BY sequence LIMIT ?", (limit,)
+        "SELECT sequence, length(message) FROM events WHERE sequence <= ? ORDER BY sequence LIMIT ?",
+        (latest, limit),
     )
     try:
         for sequence, size in cursor:
@@ -161,7 +165,12 @@ def delete_old(connection: apsw.Connection, retention: Retention, favored: str, 
 
 
 def evict(
-    connection: apsw.Connection, positions: Positions, retention: Retention, favored: str, limit: int
+    connection: apsw.Connection,
+    positions: Positions,
+    retention: Retention,
+    favored: str,
+    latest: int,
+    limit: int,
 ) -> list[Evicted]:
     """Free some space by deleting the oldest events of the peers with the most data, unless all have about the same.
 
@@ -172,6 +181,7 @@ def evict(
         positions: makes the positions of interruptions.
         retention: the maximum size.
         favored: the peers with channels, as a JSON list of node ids.
+        latest: the last event that may be deleted.
         limit: the maximum number of events to delete.
 
     Raises:
@@ -182,7 +192,7 @@ def evict(
         return []
     evicted: list[Evicted] = []
     largest = connection.execute(_LARGEST, (favored,)).fetchall()
-    first, latest = read_floor(connection) + 1, read_latest(connection)
+    first = read_floor(connection) + 1
     for until in (_acknowledged(connection, retention, first - 1, latest), latest):
         for peer, peer_id, size, gap, weight in largest:
             is_small = number(weight) * _ABOUT_THE_SAME < number(largest[0][-1])

@@ -149,10 +149,11 @@ class SqliteStore:
         Raises:
             InboxError: nothing was deleted.
         """
+        # Nothing after `_latest`: a commit that failed may have taken effect, and `append` will look for its events.
         # Not durable, which is faster: if the power fails, deleted events may be there again, which is harmless.
         with self._writing(is_durable=False) as connection:
             mark(connection, retention.max_age * 1e9, now, wall_ns, is_first=not self._is_marked)
-            count = delete_old(connection, retention, favored, now, limit)
+            count = delete_old(connection, retention, favored, now, self._latest, limit)
         self._is_marked = True
         return count
 
@@ -165,7 +166,7 @@ class SqliteStore:
             InboxError: nothing was deleted.
         """
         with self._writing(is_durable=False) as connection:
-            return evict(connection, self.positions, retention, favored, limit)
+            return evict(connection, self.positions, retention, favored, self._latest, limit)
 
     def consumers(self) -> list[tuple[str, int, int]]:
         """Return the name, position and time of the last acknowledgement of each consumer. Raises InboxError."""
