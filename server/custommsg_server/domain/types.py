@@ -49,7 +49,7 @@ class TypeSet:
         for cut in other.ranges:
             before = (range(one.start, min(one.stop, cut.start)) for one in left)
             after = (range(max(one.start, cut.stop), one.stop) for one in left)
-            left = (*before, *after)
+            left = tuple(one for one in (*before, *after) if one)  # else they double with each cut
         return TypeSet(left)
 
     def __eq__(self, other: object) -> bool:
