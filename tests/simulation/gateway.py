@@ -194,6 +194,8 @@ class Life:
 
     def may_be_killed(self, where: str) -> None:
         """Be killed here, if the world wants it."""
+        if self.is_killed:  # meanwhile, on another thread
+            raise KilledError
         world = self.world
         if self.is_over or world.is_calm or world.some.random() >= world.plan.kill_rate:
             return

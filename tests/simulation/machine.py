@@ -362,12 +362,18 @@ class SteppedWriter(Writer):
     """The inbox's writer without its thread: the world takes the turns."""
 
     is_over = False
+    is_in_turn = False
+    """Whether a turn has begun and has not ended: no other one may begin, since the thread would be busy."""
 
     def start(self) -> None:
         """Do nothing; the first turn is due."""
 
     def turn(self) -> bool:
-        self.is_over = super().turn()
+        self.is_in_turn = True
+        try:
+            self.is_over = super().turn()
+        finally:
+            self.is_in_turn = False
         return self.is_over
 
     def join(self) -> None:

@@ -118,7 +118,7 @@ class World:
         steps: list[Callable[[], None]] = []
         if life.loop.is_ready:
             steps += [self._callbacks] * 2
-        may_write = life.is_started and not (self._is_locked or "writer" in self._running)
+        may_write = life.is_started and not (self._is_locked or life.writer.is_in_turn)
         if may_write and not life.writer.is_over and not life.writer.due_in:
             steps.append(self._turn)
         for job in life.loop.jobs():
