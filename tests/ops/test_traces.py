@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -26,6 +28,15 @@ PAYLOAD = b"nobody's business"
 REQUEST = pb.SendCustomMsgRequest(
     message=pb.OutboundMsg(peer_id=node_id(), typed_msg=pb.TypedMsg(type=40_001, payload=PAYLOAD))
 )
+
+
+@pytest.fixture(autouse=True)
+def threads_end() -> Iterator[None]:
+    """Wait for the exporter's threads: in another test, their use of `random` disturbs Hypothesis."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
 
 
 @pytest.fixture
