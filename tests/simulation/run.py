@@ -75,6 +75,8 @@ def _installed(world: World) -> Iterator[None]:
         (inbox, "ThreadPoolExecutor", threads),
         (inbox, "Writer", SteppedWriter),
         (writer, "_COMMIT_SIZE", world.plan.commit_size),
+        # In the same proportion as the real ones: what is collected is far less than may wait.
+        (intake, "MAX_COLLECTED", world.plan.max_waiting // 16),
         (feed, "CHUNK_EVENTS", world.plan.chunk),
         (feed, "_PASSED_OVER", 10 * world.plan.chunk),
     ]
