@@ -55,7 +55,7 @@ imports: setup ## check the import rules
 	@$(BIN)/lint-imports --no-cache | tail -n 3
 
 test-heavy: setup ## test 20 x kill -9 and bounded memory; some minutes
-	@$(BIN)/python -m pytest -m heavy tests
+	@$(BIN)/python -m pytest -n 0 -m heavy tests
 
 KILLS ?= 1000
 NODE_KILLS ?= 100

@@ -34,8 +34,9 @@ async def node(short_path: Path) -> AsyncIterator[nodes.Node]:
 
 async def test_an_honest_caller_is_served_beside_a_crowd(node: nodes.Node) -> None:
     """2,000 idle connections, 500 streams, and clients that never read: latency within twice its own."""
-    rune = str((await node.call("createrune", restrictions=[]))["rune"])
-    metadata = (("rune", rune),)
+    # Two callers, since what the crowd does not read counts in the memory budget of its own caller.
+    runes = [str((await node.call("createrune", restrictions=[]))["rune"]) for _ in range(2)]
+    metadata, honest = ((("rune", rune),) for rune in runes)
     arguments = ("--listen", "127.0.0.1:0", "--rpc-file", str(node.rpc_file), "--log-calls", "none")
     async with processes.server(
         "serve", *arguments, "--caller-calls", "2000", "--max-connections", "3000"
@@ -51,7 +52,7 @@ async def test_an_honest_caller_is_served_beside_a_crowd(node: nodes.Node) -> No
                 taken = []
                 for _ in range(CALLS):
                     began = time.perf_counter()
-                    await stub.SendCustomMsg(request, metadata=metadata)
+                    await stub.SendCustomMsg(request, metadata=honest)
                     taken.append(time.perf_counter() - began)
                 return statistics.median(taken) * 1000
 

@@ -189,13 +189,15 @@ class MailboxSubscription:
         """
         if self._unjudged is None:
             self._release()
-            if not self._memory.has_room(self._key):
-                await self._memory.room(self._key)
+            await self._memory.room(self._key)
             try:
-                self._unjudged = read = await anext(self._subscription)
+                self._unjudged = await anext(self._subscription)
             except (PositionError, InboxError) as error:
                 raise _reason(error) from None
-            self._held = _weight(read)
+        if not self._held:
+            # Again, since many that waited may have got the same batch; nothing happens between this and `hold`.
+            await self._memory.room(self._key)
+            self._held = _weight(self._unjudged)
             self._memory.hold(self._key, "subscriptions", self._held)
         batch = await self._judge.allowed(self._unjudged)
         self._unjudged = None
