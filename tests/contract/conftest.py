@@ -11,10 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from custommsg.v1 import custommsg_pb2 as pb
 from custommsg.v1 import custommsg_pb2_grpc
 from support import nodes
-from support.every_rpc import until_serving
+from support.every_rpc import until_attached
 from support.gateways import gateway
 
 
@@ -89,7 +88,5 @@ async def called(node: nodes.Node, address: str) -> AsyncIterator[Rig]:
     """Open a channel to a gateway, and wait until it is ready to send and to receive."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
-        await until_serving(channel)
-        while not (await stub.GetInbox(pb.GetInboxRequest())).attached:
-            pass
+        await until_attached(channel)
         yield Rig(node, address, stub)

@@ -12,7 +12,7 @@ from pyln.client import LightningRpc
 
 from custommsg_server.api.dialects.protos import cln_pb2, cln_pb2_grpc
 from support import nodes
-from support.every_rpc import until_serving
+from support.every_rpc import until_attached
 from support.gateways import gateway
 
 LARGE = bytes(range(256)) * 200
@@ -37,7 +37,7 @@ async def test_commando_and_the_gateway_do_not_disturb_each_other(short_path: Pa
         await call(a_rpc, "connect", id=f"{b_id.hex()}@{b_address}")
         streams = []
         for channel in (a_channel, b_channel):
-            await until_serving(channel)
+            await until_attached(channel)
             stream = cln_pb2_grpc.NodeStub(channel).SubscribeCustomMsg(cln_pb2.StreamCustomMsgRequest())
             await stream.initial_metadata()
             streams.append(stream)

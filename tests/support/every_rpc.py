@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from custommsg.v1 import custommsg_pb2 as pb
+from custommsg.v1 import custommsg_pb2_grpc
 from custommsg_server.api.dialects.protos import cln_pb2, greenlight_pb2, lnd_pb2, verrpc_pb2
 from custommsg_server.api.service import SERVICE
 from custommsg_server.api.status import DETAILS_KEY
@@ -161,6 +162,14 @@ async def until_serving(channel: grpc.aio.Channel) -> None:
     async for answer in watch:
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             return
+
+
+async def until_attached(channel: grpc.aio.Channel) -> None:
+    """Wait until lightningd is attached: what peers send before that does not reach the gateway."""
+    await until_serving(channel)
+    stub = custommsg_pb2_grpc.CustomMsgServiceStub(channel)
+    while not (await stub.GetInbox(pb.GetInboxRequest())).attached:
+        pass
 
 
 def _reason(status: status_pb2.Status) -> tuple[str, str]:
