@@ -19,7 +19,7 @@ import structlog
 
 from custommsg_server.core.limits import FRAMING, Rate, TokenBuckets
 from custommsg_server.domain.errors import RelayError
-from custommsg_server.domain.events import MESSAGE, Arrival, Kind
+from custommsg_server.domain.events import ARRIVAL_OVERHEAD, MESSAGE, Arrival, Kind
 from custommsg_server.domain.types import TypeSet
 from custommsg_server.inbox.port import Inbox, InboxError
 from custommsg_server.node.port import Peer
@@ -34,8 +34,6 @@ MAX_COLLECTED: Final = 1 << 20
 """Bytes of arrivals above which they are passed to the inbox, even during a commit."""
 MAX_FAVORED: Final = 10_000
 """The maximum number of peers with channels that the inbox stores more events of."""
-_OVERHEAD: Final = 400
-"""The approximate memory of an arrival in bytes, without its message."""
 _TELL_AFTER: Final = 1.0
 """Seconds from a refused message to the interruption with the number of refused messages."""
 _ANSWER_TIME: Final = 30.0
@@ -164,7 +162,7 @@ class Intake:
         sizes = [len(one.message) for one in arrivals if one.kind is MESSAGE]
         if len(sizes) < len(arrivals) and self._peer_watcher is not None:
             self._peer_watcher(arrivals)
-        size = sum(sizes) + _OVERHEAD * len(arrivals)
+        size = sum(sizes) + ARRIVAL_OVERHEAD * len(arrivals)
         collected.messages += len(sizes)
         collected.size += size
         self.waiting += size

@@ -26,6 +26,10 @@ MESSAGE: Final = Kind.MESSAGE
 """For code that runs for each message: looking up a member of an enum takes ten times as long as a name."""
 
 
+ARRIVAL_OVERHEAD: Final = 400
+"""The approximate memory of an arrival in bytes, without its message."""
+
+
 class Arrival(NamedTuple):
     """An event. It is a tuple because several are made for each message, and tuples are fast to make."""
 

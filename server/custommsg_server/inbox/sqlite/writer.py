@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from custommsg_server.domain.events import Arrival, Kind
+from custommsg_server.domain.events import ARRIVAL_OVERHEAD, Arrival, Kind
 from custommsg_server.inbox.port import Event, InboxError, Position
 from custommsg_server.inbox.sqlite.reading import Held
 from custommsg_server.inbox.sqlite.retention import Evicted, Retention
@@ -23,8 +23,6 @@ log = structlog.get_logger()
 
 _COMMIT_SIZE: Final = 4 << 20
 """The approximate size of one commit in bytes."""
-_OVERHEAD: Final = 400
-"""The approximate memory of an arrival in bytes, without its message."""
 _PRUNE_EVENTS: Final = 1000
 """The maximum number of events to delete in one transaction."""
 _PRUNE_TURNS: Final = 4
@@ -142,7 +140,7 @@ class Writer:
 
     def put(self, arrivals: Sequence[Arrival], positions: asyncio.Future[Sequence[Position]]) -> None:
         """Add arrivals; the report about them contains the future."""
-        size = sum([len(arrival.message) for arrival in arrivals]) + _OVERHEAD * len(arrivals)
+        size = sum([len(arrival.message) for arrival in arrivals]) + ARRIVAL_OVERHEAD * len(arrivals)
         with self._changed:
             self._waiting.append(Pending(arrivals, positions, size))
             self._waiting_size += size
