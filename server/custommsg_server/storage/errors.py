@@ -6,13 +6,15 @@ from typing import Final
 
 import apsw
 
-from custommsg_server.storage.files import FileInUseError
+from custommsg_server.storage.files import FileInUseError, RemovedError, TruncatedError
 
 MOVE_AWAY: Final = "stop the gateway, move the file away, and start it again: it creates a new one"
 """What to do with a file that cannot be used."""
 
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (FileInUseError, "another gateway uses it; stop that gateway, or set another data_dir for this one"),
+    (RemovedError, "it was removed while in use; start the gateway again"),
+    (TruncatedError, f"it was truncated while in use; {MOVE_AWAY}"),
     (apsw.FullError, "the disk is full; free some space, or set a lower inbox_max_mb"),
     (apsw.ReadOnlyError, "it cannot be written; check its permissions, and whether its disk is read-only"),
     (apsw.PermissionsError, "access is denied; check its permissions and its owner"),

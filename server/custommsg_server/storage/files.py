@@ -29,6 +29,35 @@ class FileInUseError(Exception):
     """Another gateway uses the file."""
 
 
+class RemovedError(Exception):
+    """The file was removed or replaced while in use."""
+
+
+class TruncatedError(Exception):
+    """The file was truncated while in use."""
+
+
+class InPlace:
+    """Finds out that an open file at `path` is no longer there: what is written would be lost, or damage it further."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        opened = path.stat()
+        self._inode, self._size = opened.st_ino, opened.st_size
+
+    def check(self) -> None:
+        """Check that nobody has removed or truncated the file. Raises RemovedError, TruncatedError."""
+        try:
+            now = self._path.stat()
+        except FileNotFoundError:
+            raise RemovedError from None
+        if now.st_ino != self._inode:
+            raise RemovedError
+        if now.st_size < self._size:
+            raise TruncatedError
+        self._size = now.st_size
+
+
 class FileLock:
     """Prevents other gateways from using the file at `path`.
 

@@ -20,8 +20,15 @@ from custommsg_server.inbox.sqlite.reading import (
     read_inbox_id,
     read_latest,
 )
-from custommsg_server.inbox.sqlite.schema import check_version, version_of
-from custommsg_server.storage.files import FileInUseError, FileLock, check_not_emptied, open_read_only
+from custommsg_server.inbox.sqlite.schema import STEPS
+from custommsg_server.storage.files import (
+    FileInUseError,
+    FileLock,
+    RemovedError,
+    check_not_emptied,
+    open_read_only,
+)
+from custommsg_server.storage.migration import check_version, version_of
 
 _NEWEST: Final = 100
 """How many of the newest sequence numbers are read, as a sample."""
@@ -56,7 +63,7 @@ def look_at(path: Path) -> Seen:
         free = disk.f_bavail * disk.f_frsize
         if not path.exists():
             if Path(f"{path}-lock").exists() and _is_locked(path):
-                raise InboxError(f"inbox {path}: it was removed while in use; start the gateway again")
+                raise RemovedError
             return Seen(exists=False, in_use=False, free=free)
         if not os.access(path, os.W_OK):
             raise PermissionError(13, "Permission denied")
@@ -65,7 +72,7 @@ def look_at(path: Path) -> Seen:
         try:
             with readers.borrow() as connection:
                 version = version_of(connection)
-                check_version(path, version)
+                check_version(version, len(STEPS))
                 if version:
                     positions, latest = Positions(read_inbox_id(connection)), read_latest(connection)
                     after = max(0, latest - _NEWEST)

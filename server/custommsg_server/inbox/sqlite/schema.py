@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
-
-import apsw
-
-from custommsg_server.inbox.port import InboxError
 
 BLOCK: Final = 10
 """Events are indexed in blocks of 2 ** BLOCK by sequence number; see below."""
@@ -55,40 +49,3 @@ STEPS: Final[tuple[str, ...]] = (
     """,
 )
 """The migration from version n to n + 1. A released step is never changed; a new one is added."""
-
-
-def version_of(connection: apsw.Connection) -> int:
-    """Return the version of the tables in a file; 0 if there are no tables yet."""
-    version = connection.pragma("user_version")
-    assert isinstance(version, int)
-    return version
-
-
-def check_version(path: Path, version: int, known: int = len(STEPS)) -> None:
-    """Refuse a file of a newer gateway. Raises InboxError: it is newer."""
-    if version > known:
-        raise InboxError(
-            f"inbox {path}: its version is {version}, and this gateway supports versions up to {known}; "
-            "run the newer gateway again, or move the file away"
-        )
-
-
-def migrate(connection: apsw.Connection, path: Path, steps: Sequence[str] = STEPS) -> None:
-    """Migrate the tables to the newest version, one step and one transaction at a time.
-
-    Raises:
-        InboxError: the file is of a newer gateway.
-        apsw.Error: a step failed; the file keeps the version it had.
-    """
-    version = version_of(connection)
-    check_version(path, version, len(steps))
-    for step, statements in enumerate(steps[version:], version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.execute(statements)
-            connection.execute(f"PRAGMA user_version = {step}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise

@@ -34,18 +34,19 @@ from custommsg_server.inbox.sqlite.retention import (
     last_mark,
     mark,
 )
-from custommsg_server.inbox.sqlite.schema import STEPS, check_version, migrate, version_of
+from custommsg_server.inbox.sqlite.schema import STEPS
 from custommsg_server.inbox.sqlite.writing import Numbers, add_events
 from custommsg_server.storage.clock import AgeClock
-from custommsg_server.storage.errors import MOVE_AWAY
 from custommsg_server.storage.files import (
     FileLock,
+    InPlace,
     Readers,
     empty_log,
     open_read_only,
     open_writer,
     reserve_space,
 )
+from custommsg_server.storage.migration import check_version, migrate, version_of
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class SqliteStore:
         self._appending = threading.Lock()
         self._file_lock: FileLock | None = None
         self._writer: apsw.Connection | None = None
+        self._in_place: InPlace | None = None
         self._readers = Readers(path)
         self._numbers = Numbers()
         self._is_durable: bool | None = None
@@ -229,7 +231,7 @@ class SqliteStore:
                 self._readers = open_read_only(self._path)
                 with self._readers.borrow() as connection:
                     version = version_of(connection)
-                check_version(self._path, version, len(self._steps))
+                check_version(version, len(self._steps))
                 if version == len(self._steps):
                     return
             raise
@@ -239,9 +241,8 @@ class SqliteStore:
         try:
             connection = open_writer(self._path)
             try:
-                migrate(connection, self._path, self._steps)
-                opened = self._path.stat()
-                self._inode, self._file_size = opened.st_ino, opened.st_size
+                migrate(connection, self._steps)
+                self._in_place = InPlace(self._path)
                 self._page_size = number(connection.pragma("page_size"))
             except BaseException:
                 connection.close(True)
@@ -296,13 +297,5 @@ class SqliteStore:
         connection.execute("COMMIT")
 
     def _check_in_place(self) -> None:
-        """Check that nobody has removed or truncated the file: what we write would be lost, or damage it further."""
-        try:
-            now = self._path.stat()
-        except FileNotFoundError:
-            now = None
-        if now is None or now.st_ino != self._inode:
-            raise InboxError(f"inbox {self._path}: it was removed while in use; start the gateway again")
-        if now.st_size < self._file_size:
-            raise InboxError(f"inbox {self._path}: it was truncated while in use; {MOVE_AWAY}")
-        self._file_size = now.st_size
+        assert self._in_place is not None  # it comes with the connection for writing
+        self._in_place.check()

@@ -6,10 +6,7 @@ each peer, which credentials are still needed, and the number of each ending.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
-
-import apsw
 
 BLOCK: Final = 10
 """Waiting entries are indexed in blocks of 2 ** BLOCK by id: so a commit changes few pages, as in the inbox."""
@@ -90,32 +87,3 @@ STEPS: Final[tuple[str, ...]] = (
     """,
 )
 """What leads from version n to n + 1. A step that was released is never changed; a new one is added."""
-
-
-class NewerVersionError(Exception):
-    """A newer gateway has written the file."""
-
-
-def migrate(connection: apsw.Connection, steps: Sequence[str] = STEPS) -> None:
-    """Bring the tables to the newest version, one step and one transaction at a time.
-
-    Raises:
-        NewerVersionError: a newer gateway has written the file.
-        apsw.Error: a step failed; the file keeps the version it had.
-    """
-    version = connection.pragma("user_version")
-    assert isinstance(version, int)
-    if version > len(steps):
-        raise NewerVersionError(
-            f"it has version {version}, and this gateway knows versions up to {len(steps)}; run the newer gateway again"
-        )
-    for step, statements in enumerate(steps[version:], version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.execute(statements)
-            connection.execute(f"PRAGMA user_version = {step}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise

@@ -15,18 +15,20 @@ import apsw
 
 from custommsg_server.outbox.port import Counts, OutboxError
 from custommsg_server.outbox.sqlite.reading import read_counts, read_last_id, read_meta
-from custommsg_server.outbox.sqlite.schema import STEPS, NewerVersionError, migrate
+from custommsg_server.outbox.sqlite.schema import STEPS
 from custommsg_server.outbox.sqlite.writing import Now, recover
 from custommsg_server.storage.clock import AgeClock
 from custommsg_server.storage.errors import EXPECTED, advice_on
 from custommsg_server.storage.files import (
     FileLock,
+    InPlace,
     Readers,
     empty_log,
     open_read_only,
     open_writer,
     reserve_space,
 )
+from custommsg_server.storage.migration import NewerVersionError, migrate
 
 T = TypeVar("T")
 
@@ -110,7 +112,7 @@ class OutboxStore:
                 # What is deleted is overwritten where that costs nothing: credentials are among it.
                 self._writer.execute("PRAGMA secure_delete = FAST")
                 migrate(self._writer, STEPS)
-                self._inode = path.stat().st_ino
+                self._in_place = InPlace(path)
                 self._page_size = int(str(self._writer.pragma("page_size")))
                 meta = read_meta(self._writer)
                 self._name = str(meta["outbox_id"])[:16]
@@ -138,7 +140,7 @@ class OutboxStore:
                 connection = self._writer
                 if connection is None:
                     raise OutboxError(f"outbox {self._path}: it is closed")
-                self._check_in_place()
+                self._in_place.check()
                 if is_durable is not self._is_durable:
                     connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
                     self._is_durable = is_durable
@@ -202,12 +204,3 @@ class OutboxStore:
             self._last_id = read_last_id(self._writer)
         self._last_id += 1
         return self._last_id
-
-    def _check_in_place(self) -> None:
-        """Find out that somebody removed the file: what we write would be gone."""
-        try:
-            inode = self._path.stat().st_ino
-        except FileNotFoundError:
-            inode = 0
-        if inode != self._inode:
-            raise OutboxError(f"outbox {self._path}: it was removed while in use; start the gateway again")
