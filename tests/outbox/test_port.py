@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -446,6 +448,24 @@ async def test_a_file_that_was_removed_is_found_out(outbox: SqliteOutbox, opener
     opener.path.unlink()
     with pytest.raises(OutboxError, match="removed"):
         await outbox.enqueue("shop", "c", [draft(1)])
+
+
+async def test_a_file_that_was_truncated_is_found_out(outbox: SqliteOutbox, opener: Opener) -> None:
+    """What is written there would damage it further."""
+    os.truncate(opener.path, opener.path.stat().st_size // 2)
+    with pytest.raises(OutboxError, match="truncated while in use; stop the gateway, move the file away"):
+        await outbox.enqueue("shop", "c", [draft(1)])
+
+
+async def test_a_file_of_a_newer_gateway_is_refused(opener: Opener) -> None:
+    """What it has stored there would not be understood."""
+    async with opener.outbox():
+        pass
+    with closing(sqlite3.connect(opener.path)) as file:
+        file.execute("PRAGMA user_version = 99")
+    async with opener.outbox() as outbox:
+        with pytest.raises(OutboxError, match=r"its version is 99, .* run the newer gateway again"):
+            await outbox.find("", entry_id="x")
 
 
 async def test_a_closed_outbox_answers(opener: Opener) -> None:

@@ -29,6 +29,33 @@ class FileInUseError(Exception):
     """Another gateway uses the file."""
 
 
+class NoFolderError(Exception):
+    """The file's folder does not exist and cannot be created; the text says what to do."""
+
+
+def make_folder(folder: Path, make_parents: bool, what: str) -> None:
+    """Create the folder of a file, for its owner only, if it does not exist.
+
+    Args:
+        folder: the folder.
+        make_parents: whether to create all its parents; if not, only the last folder.
+        what: an inbox or an outbox, for the error.
+
+    Raises:
+        NoFolderError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=make_parents, exist_ok=True, mode=0o700)
+    except FileNotFoundError:
+        raise NoFolderError(
+            f"{folder.parent} does not exist yet; start lightningd, which creates it, or set data_dir"
+        ) from None
+    except OSError as error:
+        raise NoFolderError(
+            f"cannot create {folder} for the {what} ({error.strerror}); set another data_dir"
+        ) from None
+
+
 class RemovedError(Exception):
     """The file was removed or replaced while in use."""
 

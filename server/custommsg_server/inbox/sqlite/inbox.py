@@ -31,6 +31,7 @@ from custommsg_server.inbox.sqlite.reading import Chunk
 from custommsg_server.inbox.sqlite.retention import Retention
 from custommsg_server.inbox.sqlite.store import SqliteStore
 from custommsg_server.inbox.sqlite.writer import Report, Writer, WriterOptions
+from custommsg_server.storage.files import NoFolderError, make_folder
 
 log = structlog.get_logger()
 
@@ -295,17 +296,10 @@ class SqliteConsumers:
 
 
 def _open(path: Path, make_parents: bool, open_store: Callable[[Path], SqliteStore]) -> SqliteStore:
-    folder = path.parent
     try:
-        folder.mkdir(parents=make_parents, exist_ok=True, mode=0o700)
-    except FileNotFoundError:
-        raise InboxError(
-            f"{folder.parent} does not exist yet; start lightningd, which creates it, or set data_dir"
-        ) from None
-    except OSError as error:
-        raise InboxError(
-            f"cannot create {folder} for the inbox ({error.strerror}); set another data_dir"
-        ) from None
+        make_folder(path.parent, make_parents, "inbox")
+    except NoFolderError as error:
+        raise InboxError(str(error)) from None
     return open_store(path)
 
 

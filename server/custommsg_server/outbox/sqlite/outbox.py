@@ -34,6 +34,7 @@ from custommsg_server.outbox.port import (
 )
 from custommsg_server.outbox.sqlite import reading, writing
 from custommsg_server.outbox.sqlite.store import Job, OutboxStore, Transaction
+from custommsg_server.storage.files import NoFolderError, make_folder
 
 log = structlog.get_logger()
 
@@ -353,17 +354,10 @@ class SqliteOutbox:
             if time.monotonic() < self._retry_at:
                 raise OutboxError(self._error or "the outbox is not open yet")
             self._retry_at = time.monotonic() + _REOPEN
-            folder = self._path.parent
             try:
-                folder.mkdir(parents=self._make_parents, exist_ok=True, mode=0o700)
-            except FileNotFoundError:
-                raise OutboxError(
-                    f"{folder.parent} does not exist yet; lightningd makes it. The outbox is made then; or set data_dir"
-                ) from None
-            except OSError as error:
-                raise OutboxError(
-                    f"cannot make {folder} for the outbox ({error.strerror}); set data_dir"
-                ) from None
+                make_folder(self._path.parent, self._make_parents, "outbox")
+            except NoFolderError as error:
+                raise OutboxError(str(error)) from None
             self._store = self._open_store(self._path)
             if self._store.recovered:
                 log.warning(
