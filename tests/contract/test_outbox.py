@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from custommsg.v1 import custommsg_pb2 as pb
+from custommsg_server.api.stream import MAX_MESSAGES
 from custommsg_testing import devnode
 from support import nodes
 from support.keys import node_id
@@ -278,6 +279,23 @@ async def test_a_message_that_the_node_refuses_fails_and_holds_nothing_up(rig: R
     results = [result async for response in stream for result in response.results]
     assert [result.WhichOneof("outcome") for result in results] == ["error", "entry"]
     assert results[0].reason == pb.REASON_INTERNAL_MESSAGE_TYPE
+
+
+async def test_a_request_that_is_too_large_ends_a_stream_after_the_results_of_what_was_read(rig: Rig) -> None:
+    """What was enqueued before it is known to the caller, as on the other stream."""
+    stream = rig.stub.EnqueueCustomMsgStream()
+    for number in range(20):
+        await stream.write(pb.EnqueueCustomMsgStreamRequest(messages=[for_peer(node_id(9), number)]))
+    await stream.write(pb.EnqueueCustomMsgStreamRequest(messages=[pb.OutboxMsg()] * (MAX_MESSAGES + 1)))
+    results: list[Any] = []
+
+    async def read() -> None:
+        async for response in stream:
+            results.extend(response.results)
+
+    with pytest.raises(grpc.aio.AioRpcError, match="2,048 are allowed"):
+        await read()
+    assert [result.number for result in results] == list(range(20))
 
 
 @pytest.mark.parametrize(

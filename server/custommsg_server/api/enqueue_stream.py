@@ -13,10 +13,10 @@ from custommsg_server.api import convert
 from custommsg_server.api.call import Call
 from custommsg_server.api.calls import is_drain, stopping
 from custommsg_server.api.outbox_convert import enqueued_to_proto
-from custommsg_server.api.stream import MAX_MEMORY, MAX_MESSAGES
+from custommsg_server.api.stream import MAX_MEMORY, MAX_MESSAGES, too_many
 from custommsg_server.core.memory import MemoryBudget, is_full, weight
 from custommsg_server.core.queueing import Queueing
-from custommsg_server.domain.errors import RelayError, overloaded
+from custommsg_server.domain.errors import RelayError
 from custommsg_server.domain.outbox import Draft
 from custommsg_server.outbox.port import Enqueued
 
@@ -58,21 +58,23 @@ class EnqueueStream:
         writing = asyncio.create_task(self._write())
         try:
             await self._read(writing)
-            self._is_read = True
-            self._changed.set()
-            await writing
+            await self._finish(writing)
         except asyncio.CancelledError as error:
             if not is_drain(error):
                 raise
-            self._is_read = True
-            self._changed.set()
-            await writing
+            await self._finish(writing)
             raise stopping() from None
         finally:
             writing.cancel()
             for task, _, memory in self._requests:
                 task.cancel()
                 self._memory.release(self._caller.key, "streams", memory)
+
+    async def _finish(self, writing: asyncio.Task[None]) -> None:
+        """Wait until all that was read has its results."""
+        self._is_read = True
+        self._changed.set()
+        await writing
 
     async def _read(self, writing: asyncio.Task[None]) -> None:
         while not writing.done():
@@ -82,11 +84,8 @@ class EnqueueStream:
                 return
             count = len(request.messages)
             if count > MAX_MESSAGES:
-                raise overloaded(
-                    "request_messages",
-                    f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed. Send fewer in one request.",
-                    None,
-                )
+                await self._finish(writing)
+                raise too_many(count)
             if not count:
                 continue
             memory = weight(count, request.ByteSize())

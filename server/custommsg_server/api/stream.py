@@ -98,12 +98,7 @@ class SendStream:
             count, size = len(message.messages), message.ByteSize()
             if count > MAX_MESSAGES:
                 await self._finish()
-                raise overloaded(
-                    "request_messages",
-                    f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed."
-                    " Send fewer in one request.",
-                    None,
-                )
+                raise too_many(count)
             if not count:
                 continue
             memory = weight(count, size)
@@ -231,3 +226,12 @@ class SendStream:
         """Wait until each message that was read has its result."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def too_many(count: int) -> RelayError:
+    """Make the error for a request with more than MAX_MESSAGES messages."""
+    return overloaded(
+        "request_messages",
+        f"The request has {count:,} messages; {MAX_MESSAGES:,} are allowed. Send fewer in one request.",
+        None,
+    )
