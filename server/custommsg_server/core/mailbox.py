@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from custommsg_server.core.memory import MemoryBudget, weight
-from custommsg_server.core.uses import LIST, SUBSCRIBE, check_deadline, event_use, subscribe_use
+from custommsg_server.core.uses import (
+    LIST,
+    SUBSCRIBE,
+    check_deadline,
+    event_use,
+    permitted,
+    refuse_rated,
+    require_any,
+    subscribe_use,
+)
 from custommsg_server.domain.caller import Caller, Use
 from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.events import Arrival, Kind
@@ -33,8 +42,6 @@ from custommsg_server.inbox.port import (
 MAX_CANDIDATES: Final = 64
 """Pairs of peer and type that are checked one by one when a subscription starts. A wider one starts without this check;
 each event is checked in any case."""
-NOT_PRESENT: Final = "not present"
-"""lightningd's text if a rune restricts a parameter that the use does not have."""
 _MAX_USES: Final = 1000
 """Uses that a subscription caches, one for each peer and type."""
 
@@ -245,11 +252,8 @@ class _Judge:
         if not arrivals:
             return batch
         uses = [self._use(key, arrival) for key, arrival in arrivals.items()]
-        refusals = await self._caller.permit.judge(uses, check_deadline())
-        for refusal in refusals:
-            if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
-                raise refusal  # the check failed, or the rune is no longer valid: do not deliver, and do not skip
-        verdicts = {key: refusal is None for key, refusal in zip(arrivals, refusals, strict=True)}
+        # If the check fails, or the rune is no longer valid, this raises: nothing is delivered, and nothing skipped.
+        verdicts = dict(zip(arrivals, await permitted(self._caller, uses), strict=True))
         if all(verdicts.values()):
             return batch
         return Batch(list(_seen(batch.events, verdicts)), batch.position, batch.is_last)
@@ -274,23 +278,8 @@ def _seen(events: Sequence[Event], verdicts: dict[_Key, bool]) -> Iterator[Event
 
 async def _may_begin(caller: Caller, wanted: Filter, method: str, consumer: str | None) -> None:
     """Return if the caller may see any events. Raises RelayError: it may see none, or the node cannot answer now."""
-    if caller.permit.asks_node:
-        raise RelayError(
-            Reason.NOT_PERMITTED,
-            "A rune that the node checks at each use cannot subscribe or list events: each peer and type would be a"
-            " use. Make a rune with restrictions on `time`, `method` and parameters only, without `rate` and `per`.",
-        )
-    uses = [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)]
-    refusals = await caller.permit.judge(uses, check_deadline())
-    for refusal in refusals:
-        if refusal is None:
-            return
-        if refusal.reason is not Reason.NOT_PERMITTED:
-            raise refusal
-        if NOT_PRESENT in refusal.message:  # it depends on the events
-            return
-    if refusals[0] is not None:
-        raise refusals[0]
+    refuse_rated(caller, "subscribe or list events: each peer and type would be a use")
+    await require_any(caller, [subscribe_use(*pair, consumer, method) for pair in _candidates(wanted)])
 
 
 def _candidates(wanted: Filter) -> list[tuple[bytes | None, int | None]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from custommsg_server.core.limits import FRAMING
-from custommsg_server.core.mailbox import NOT_PRESENT
 from custommsg_server.core.memory import MemoryBudget, weight
 from custommsg_server.core.uses import (
     CANCEL_ENTRY,
@@ -15,6 +15,9 @@ from custommsg_server.core.uses import (
     GET_ENTRY,
     LIST_OUTBOX,
     check_deadline,
+    permitted,
+    refuse_rated,
+    require_any,
     send_use,
     subscribe_use,
 )
@@ -24,6 +27,9 @@ from custommsg_server.domain.outbox import Draft, Entry, State
 from custommsg_server.domain.wire import message_type
 from custommsg_server.node.port import Outbound
 from custommsg_server.outbox.port import Enqueued, Outbox, OutboxError, Page, Wanted
+
+_RATED: Final = "use the outbox: each message would be several uses"
+"""What a rune with a rate cannot do: a message is judged again when it is sent."""
 
 
 class Queueing:
@@ -48,7 +54,7 @@ class Queueing:
         Raises:
             RelayError: NO_CREDENTIAL, NOT_PERMITTED, or the node cannot answer now.
         """
-        _not_at_each_use(caller)
+        refuse_rated(caller, _RATED)
         await caller.prove(ENQUEUE, check_deadline())
 
     async def enqueue(self, caller: Caller, draft: Draft) -> Enqueued:
@@ -58,7 +64,7 @@ class Queueing:
             RelayError: NOT_PERMITTED, OVERLOADED, OUTBOX_FULL, IDEMPOTENCY_KEY_REUSED, OUTBOX_UNAVAILABLE, or
                 OUTCOME_UNKNOWN if it may be in the outbox.
         """
-        _not_at_each_use(caller)
+        refuse_rated(caller, _RATED)
         memory = weight(1, len(draft.message))
         self._memory.take(caller.key, "requests", memory)
         try:
@@ -132,24 +138,21 @@ class Queueing:
         Raises:
             RelayError: NOT_PERMITTED or OUTBOX_UNAVAILABLE.
         """
-        _not_at_each_use(caller)
-        await _may_see_some(caller, LIST_OUTBOX)
+        refuse_rated(caller, _RATED)
+        await require_any(caller, [Use(LIST_OUTBOX, {})])
         with outbox_reasons():
             page = await self._outbox.page(wanted, after, most)
         if caller.permit.is_unrestricted or not page.entries:
             return page
         kinds = {(one.peer_id, message_type(one.message)): None for one in page.entries}
         uses = [subscribe_use(peer_id, number, None, LIST_OUTBOX) for peer_id, number in kinds]
-        refusals = dict(zip(kinds, await caller.permit.judge(uses, check_deadline()), strict=True))
-        for refusal in refusals.values():
-            if refusal is not None and refusal.reason is not Reason.NOT_PERMITTED:
-                raise refusal
-        seen = [one for one in page.entries if refusals[one.peer_id, message_type(one.message)] is None]
+        verdicts = dict(zip(kinds, await permitted(caller, uses), strict=True))
+        seen = [one for one in page.entries if verdicts[one.peer_id, message_type(one.message)]]
         return Page(seen, page.next)
 
     async def _find(self, caller: Caller, entry_id: str, key: str, method: str) -> Entry:
         if not caller.permit.asks_node:
-            await _may_see_some(caller, method)
+            await require_any(caller, [Use(method, {})])
         with outbox_reasons():
             entry = await self._outbox.find(caller.name, entry_id=entry_id, key=key)
         if entry is None:
@@ -220,24 +223,3 @@ def _unknown_entry() -> RelayError:
         "The outbox has no such entry, or no longer: an entry that has ended is kept for a limited time. ListOutbox"
         " shows the entries that there are.",
     )
-
-
-def _not_at_each_use(caller: Caller) -> None:
-    """Refuse a rune with a rate: it is judged again when a message is sent, which would be a second use."""
-    if caller.permit.asks_node:
-        raise RelayError(
-            Reason.NOT_PERMITTED,
-            "A rune that the node checks at each use cannot use the outbox: each message would be several uses. Make a"
-            " rune with restrictions on `time`, `method` and parameters only, without `rate` and `per`.",
-        )
-
-
-async def _may_see_some(caller: Caller, method: str) -> None:
-    """Return if there may be entries that the caller may see."""
-    if caller.permit.is_unrestricted:
-        return
-    [refusal] = await caller.permit.judge([Use(method, {})], check_deadline())
-    if refusal is not None and (
-        refusal.reason is not Reason.NOT_PERMITTED or NOT_PRESENT not in refusal.message
-    ):
-        raise refusal
