@@ -16,6 +16,7 @@ from custommsg_server.domain.caller import Use
 from custommsg_server.domain.errors import Reason, RelayError, no_credential, not_permitted, not_sent
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.domain.outbox import Draft, State
+from custommsg_server.domain.wire import NodeId
 from custommsg_server.node.lightningd.link import LinkOptions
 from custommsg_server.node.lightningd.node import Lightningd
 from custommsg_server.node.port import Outbound
@@ -50,8 +51,9 @@ class Bench:
         self.inbox = MemoryInbox(self.log)
         self.judge = Judging()
         self.link = Lightningd(node.rpc_file, LinkOptions(probe_interval=0.2, backoff_min=0.01))
+        self.limits = PeerLimits(Rate())
         self.delivery = Delivery(
-            outbox, self.link, PeerLimits(Rate()), self.judge, self.inbox, lambda: True, look_interval=0.05
+            outbox, self.link, self.limits, self.judge, self.inbox, lambda: True, look_interval=0.05
         )
 
         self.connected: set[bytes] = set()
@@ -251,6 +253,22 @@ async def test_a_disk_that_is_full_for_a_while_loses_no_outcome(bench: Bench) ->
         store.fails = None
         await bench.until(entry_id, State.SENT)
         assert bench.sent() == [1]
+
+
+async def test_what_could_not_be_begun_does_not_count_for_the_peers_limits(bench: Bench) -> None:
+    """Otherwise each try while the disk is full would delay the message further."""
+    assert bench.opener.store is not None
+    store = bench.opener.store
+    await ids_of(bench.outbox, draft(1))
+    bench.limits.set(Rate(messages_per_s=0.01))
+    async with running(bench):
+        store.fails = "the disk is full"
+        bench.connects(ALICE)
+        async with asyncio.timeout(10):
+            while bench.outbox.error is None or bench.delivery._busy:
+                await asyncio.sleep(0.01)
+        assert bench.limits.reserve([Outbound(NodeId(ALICE), b"\x9c\x41")]) == 0
+    assert bench.sent() == []
 
 
 async def test_each_ending_is_told_to_the_inbox_once_it_works(bench: Bench) -> None:

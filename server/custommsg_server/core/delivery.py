@@ -243,11 +243,15 @@ class Delivery:
         """Send messages in order; return whether the next ones may be sent now."""
         waiting = await self._permitted(peer_id, waiting)
         batch = [Outbound(peer_id, one.message) for one in waiting]
-        await asyncio.sleep(self._limits.reserve(batch))
-        attempts = await self._outbox.attempt([one.entry_id for one in waiting])
-        left = [
-            (one, outbound) for one, outbound in zip(waiting, batch, strict=True) if one.entry_id in attempts
-        ]
+        try:
+            await asyncio.sleep(self._limits.reserve(batch))
+            attempts = await self._outbox.attempt([one.entry_id for one in waiting])
+        except BaseException:
+            self._limits.give_back(batch)
+            raise
+        entries = list(zip(waiting, batch, strict=True))
+        left = [(one, outbound) for one, outbound in entries if one.entry_id in attempts]
+        self._limits.give_back([outbound for one, outbound in entries if one.entry_id not in attempts])
         outcomes: list[Outcome] = []
         is_well = True
         try:
