@@ -151,24 +151,33 @@ class Call:
         """Return the next request of a stream, or `grpc.aio.EOF`."""
         return await self.context.read()
 
+    async def begin(self, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        """Send the initial metadata of a stream.
+
+        A cancellation waits until it is sent: gRPC cannot send a status meanwhile, so the caller of a gateway that
+        stops would not learn why the stream ends.
+        """
+        with _UNLESS_GONE:
+            sending = asyncio.ensure_future(self.context.send_initial_metadata(metadata))
+            try:
+                await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                await asyncio.gather(sending, return_exceptions=True)
+                raise
+
     async def write(self, response: Any) -> None:
         """Write a response of a stream; wait while the caller does not read."""
-        try:
+        with _UNLESS_GONE:
             await self.context.write(response)
-        except grpc.aio.InternalError:
-            # gRPC could not write since the caller has gone, and has not cancelled this task yet.
-            raise asyncio.CancelledError from None
 
     async def write_all(self, responses: Sequence[bytes]) -> None:
         """Write responses of a stream, at least one; they need fewer writes to the socket than one by one."""
         context, last = self.context, len(responses) - 1
-        try:
+        with _UNLESS_GONE:
             for number, response in enumerate(responses):
                 if number < last:
                     context.disable_next_message_compression()  # _MORE_FOLLOWS
                 await context.write(response)
-        except grpc.aio.InternalError:
-            raise asyncio.CancelledError from None  # as in `write`
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """See `domain.caller.Record`."""
@@ -214,3 +223,17 @@ class Call:
             self.count(SENT if self.code == "OK" else self.code)
         for observer in self._observers:
             observer.ended(self)
+
+
+class _UnlessGone:
+    """Turns the error of a write to a caller that has gone into a cancellation, which gRPC has not made yet."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None and issubclass(kind, grpc.aio.InternalError):
+            raise asyncio.CancelledError from None
+
+
+_UNLESS_GONE: Final = _UnlessGone()

@@ -120,6 +120,7 @@ class CustomMsgService:
         await self._mailbox.prove(call.caller)
         subscription = await self._mailbox.subscribe(call.caller, convert.subscribe_from_proto(request))
         try:
+            await call.begin()
             await call.write(self._encode(Batch((), subscription.position)))
             async for batch in subscription:
                 await call.write(self._encode(batch))

@@ -46,7 +46,7 @@ class DialectCore:
         """
         subscription = await self._mailbox.subscribe(call.caller, SubscribeRequest(wanted, Start.LIVE))
         try:
-            await call.context.send_initial_metadata((("custommsg-position", subscription.position),))
+            await call.begin((("custommsg-position", subscription.position),))
             async for batch in subscription:
                 # Every filter matches interruptions, but these contracts cannot express them.
                 if events := encoder.each_of(batch):
