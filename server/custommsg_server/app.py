@@ -329,7 +329,7 @@ def _servicers(
 def _server_options(settings: Settings) -> ServerOptions:
     tls = None
     if settings.tls_cert is not None and settings.tls_key is not None:
-        from custommsg_server.access.tls import Tls, TlsError, TlsFiles  # cryptography takes 9 MB
+        from custommsg_server.access.tls import Tls, TlsError, TlsFiles  # 14 ms to load
 
         try:
             tls = Tls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
