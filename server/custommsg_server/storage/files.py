@@ -12,6 +12,8 @@ from pathlib import Path
 
 import apsw
 
+from custommsg_server.storage.values import number
+
 BUSY_MS = 500
 """How long to wait for a lock of another connection, in milliseconds."""
 
@@ -157,7 +159,7 @@ def reserve_space(connection: apsw.Connection, page_size: int) -> None:
     Raises:
         apsw.FullError: there is no such space.
     """
-    size = int(str(connection.pragma("page_count"))) * page_size
+    size = number(connection.pragma("page_count")) * page_size
     try:
         _control(connection, apsw.SQLITE_FCNTL_SIZE_HINT, ctypes.c_int64(size))
     except apsw.IOError as error:

@@ -15,6 +15,7 @@ from custommsg_server.inbox.filter import Filter
 from custommsg_server.inbox.port import Event
 from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.schema import BLOCK
+from custommsg_server.storage.values import number
 
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
@@ -284,10 +285,3 @@ def read_consumers(connection: apsw.Connection) -> list[tuple[str, int, int]]:
 def read_floor(connection: apsw.Connection) -> int:
     """Return the highest sequence number that the retention has deleted; 0 if it has deleted nothing."""
     return number(connection.execute("SELECT value FROM meta WHERE name = 'floor'").get)
-
-
-def number(value: object) -> int:
-    """Return a value from the file as a number. Raises apsw.CorruptError if it is not one."""
-    if not isinstance(value, int):
-        raise apsw.CorruptError("a number is not as it was written")
-    return value

@@ -19,9 +19,10 @@ import apsw
 from custommsg_server.domain.events import Arrival, Kind
 from custommsg_server.inbox.port import Event
 from custommsg_server.inbox.sqlite.position import Positions
-from custommsg_server.inbox.sqlite.reading import number, read_floor, read_latest, read_size
+from custommsg_server.inbox.sqlite.reading import read_floor, read_latest, read_size
 from custommsg_server.inbox.sqlite.schema import BLOCK
 from custommsg_server.inbox.sqlite.writing import EVENT_OVERHEAD
+from custommsg_server.storage.values import number
 
 CHANNEL_WEIGHT: Final = 8
 """How many times more data of a peer with channels is stored."""

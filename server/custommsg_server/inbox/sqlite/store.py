@@ -19,7 +19,6 @@ from custommsg_server.inbox.sqlite.position import Positions
 from custommsg_server.inbox.sqlite.reading import (
     Chunk,
     Held,
-    number,
     read_chunk,
     read_consumers,
     read_held,
@@ -47,6 +46,7 @@ from custommsg_server.storage.files import (
     reserve_space,
 )
 from custommsg_server.storage.migration import check_version, migrate, version_of
+from custommsg_server.storage.values import number
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 
 from custommsg_server.domain.events import MESSAGE, Arrival
-from custommsg_server.inbox.sqlite.reading import number
+from custommsg_server.storage.values import number
 
 EVENT_OVERHEAD: Final = 64
 """The approximate size of an event in bytes, without its message."""

@@ -11,6 +11,7 @@ import apsw
 from custommsg_server.domain.outbox import Ending, Entry, State, Waiting
 from custommsg_server.domain.wire import Message
 from custommsg_server.outbox.port import Counts, Wanted
+from custommsg_server.storage.values import number
 
 _SCANNED: Final = 20_000
 """Entries that a page looks at, at most: some 20 ms."""
@@ -56,7 +57,7 @@ def read_waiting(
             if size < 0 and found:
                 break
             found.append(
-                Waiting(text_of(_int(id_)), Message(raw), str(caller), str(credential), bool(at_least_once))
+                Waiting(text_of(number(id_)), Message(raw), str(caller), str(credential), bool(at_least_once))
             )
     finally:
         cursor.close()
@@ -81,7 +82,7 @@ def read_page(
     connection: apsw.Connection, text_of: TextOf, wanted: Wanted, after: int, most: int, max_size: int
 ) -> tuple[list[Entry], int]:
     """Return entries after one, and the number to go on after; 0 if this is the end."""
-    last = _int(
+    last = number(
         connection.execute(
             "SELECT coalesce(max(id), ?1) FROM (SELECT id FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2)",
             (after, _SCANNED),
@@ -106,7 +107,7 @@ def read_page(
             if max_size < 0 and entries:
                 return entries, end
             entries.append(entry)
-            end = _int(row[0])
+            end = number(row[0])
     finally:
         cursor.close()
     if len(entries) < most:
@@ -124,14 +125,14 @@ def read_endings(connection: apsw.Connection, text_of: TextOf, most: int) -> lis
     ).fetchall()
     return [
         Ending(
-            _int(ending),
-            text_of(_int(id_)),
+            number(ending),
+            text_of(number(id_)),
             _bytes(peer_id),
-            _int(type_),
+            number(type_),
             State(state),
             str(reason),
             str(key),
-            _int(changed_ns),
+            number(changed_ns),
         )
         for ending, id_, peer_id, type_, state, reason, key, changed_ns in rows
     ]
@@ -152,7 +153,7 @@ def read_counts(connection: apsw.Connection) -> Counts:
         " SELECT created_ns FROM entries INDEXED BY entries_waiting WHERE state = 1 ORDER BY id >> 10 LIMIT 1"
         "), 0) FROM callers"
     ).fetchall()
-    return Counts(*map(_int, row))
+    return Counts(*map(number, row))
 
 
 def read_meta(connection: apsw.Connection) -> dict[str, int | str]:
@@ -162,20 +163,20 @@ def read_meta(connection: apsw.Connection) -> dict[str, int | str]:
 
 def read_last_id(connection: apsw.Connection) -> int:
     """Return the highest id that was ever used; 0 if none was."""
-    return _int(
+    return number(
         connection.execute("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entries'), 0)").get
     )
 
 
 def _entry(row: tuple[Any, ...], text_of: TextOf) -> Entry:
     id_, peer_id, message, state, reason, key, caller, at_least_once, is_direct, *numbers = row
-    attempts, created_ns, changed_ns, expires_ns = map(_int, numbers)
+    attempts, created_ns, changed_ns, expires_ns = map(number, numbers)
     try:
         known = State(state)
     except ValueError:
         raise apsw.CorruptError("an entry is not as it was written") from None
     return Entry(
-        id=text_of(_int(id_)),
+        id=text_of(number(id_)),
         peer_id=_bytes(peer_id),
         message=_bytes(message),
         state=known,
@@ -189,12 +190,6 @@ def _entry(row: tuple[Any, ...], text_of: TextOf) -> Entry:
         changed_ns=changed_ns,
         expires_ns=expires_ns,
     )
-
-
-def _int(value: object) -> int:
-    if not isinstance(value, int):
-        raise apsw.CorruptError("a number is not as it was written")
-    return value
 
 
 def _bytes(value: object) -> bytes:

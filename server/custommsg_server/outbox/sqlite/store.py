@@ -29,6 +29,7 @@ from custommsg_server.storage.files import (
     reserve_space,
 )
 from custommsg_server.storage.migration import NewerVersionError, migrate
+from custommsg_server.storage.values import number
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class OutboxStore:
                 self._writer.execute("PRAGMA secure_delete = FAST")
                 migrate(self._writer, STEPS)
                 self._in_place = InPlace(path)
-                self._page_size = int(str(self._writer.pragma("page_size")))
+                self._page_size = number(self._writer.pragma("page_size"))
                 meta = read_meta(self._writer)
                 self._name = str(meta["outbox_id"])[:16]
                 wall, marked = wall_ns(), int(meta["wall"])

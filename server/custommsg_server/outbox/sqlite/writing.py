@@ -13,6 +13,7 @@ from custommsg_server.domain.errors import Reason, RelayError
 from custommsg_server.domain.outbox import Draft, Outcome, State
 from custommsg_server.domain.wire import message_type
 from custommsg_server.outbox.port import Bounds, Enqueued
+from custommsg_server.storage.values import number
 
 ENTRY_OVERHEAD: Final = 300
 """Bytes that an entry takes beside its message, about; they count for the bounds."""
@@ -90,7 +91,7 @@ class Adding:
             " RETURNING id, waiting, bytes",
             (self.caller,),
         ).fetchall()
-        self._caller, self._waiting, self._bytes = (int(str(value)) for value in row)
+        self._caller, self._waiting, self._bytes = (number(value) for value in row)
 
     def enqueue(self, credential: str, drafts: Sequence[Draft]) -> list[Enqueued | RelayError]:
         """Store messages that wait; see `outbox.port.Outbox.enqueue`."""
@@ -115,11 +116,11 @@ class Adding:
             rows.append(row)
             results.append(Enqueued(self.text_of(row.id), row.state, True))
         if rows:
-            [(number,)] = self.connection.execute(
+            [(id_,)] = self.connection.execute(
                 "INSERT INTO credentials (text) VALUES (?) ON CONFLICT DO UPDATE SET text = text RETURNING id",
                 (credential,),
             ).fetchall()
-            self._insert(rows, int(str(number)), is_direct=False)
+            self._insert(rows, number(id_), is_direct=False)
         return results
 
     def begin(self, drafts: Sequence[Draft]) -> list[tuple[int, bool] | RelayError]:
@@ -148,7 +149,7 @@ class Adding:
                 (self._caller, *some),
             ):
                 self._known[str(key)] = Known(
-                    int(str(id_)),
+                    number(id_),
                     State(state),
                     bytes(peer_id),
                     bytes(message),
@@ -163,7 +164,7 @@ class Adding:
                 f" WHERE caller = ? AND peer_id IN ({places})",
                 (self._caller, *some),
             ):
-                shares[bytes(peer_id)] = int(str(waiting)), int(str(size))
+                shares[bytes(peer_id)] = number(waiting), number(size)
         return shares
 
     def _again(self, known: Known, draft: Draft) -> Enqueued | RelayError:
@@ -233,7 +234,7 @@ def mark_sending(connection: apsw.Connection, ids: Sequence[int], now: Now) -> s
         " AND expires_ns > ?2 AND id IN (SELECT value FROM json_each(?1)) RETURNING id",
         (json.dumps(list(ids)), now.wall, now.age),
     ).fetchall()
-    return {int(str(id_)) for (id_,) in rows}
+    return {number(id_) for (id_,) in rows}
 
 
 def settle(connection: apsw.Connection, outcomes: Sequence[tuple[int, Outcome]], now: Now) -> None:
@@ -277,7 +278,7 @@ def prune(connection: apsw.Connection, bounds: Bounds, now: Now) -> bool:
     """Delete some entries that were kept for long enough; return whether there may be more."""
     old, is_more = now.age - int(bounds.keep_time * 1e9), False
     for caller, ended in connection.execute("SELECT id, ended FROM callers WHERE ended > 0").fetchall():
-        excess = min(_AT_ONCE, max(0, int(str(ended)) - bounds.keep_entries))
+        excess = min(_AT_ONCE, max(0, number(ended) - bounds.keep_entries))
         # Only the first are looked at: they are the oldest. What was not told yet is kept.
         connection.execute(
             "DELETE FROM entries WHERE id IN (SELECT id FROM ("
